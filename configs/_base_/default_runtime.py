@@ -1,0 +1,37 @@
+# Runtime settings shared by all configs. Upstream parts are written bare,
+# ours with the prefix `mm_rotssl.`.
+default_scope = 'mmpretrain'
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=100),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=3),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+)
+
+custom_hooks = [
+    # a resumed run equals one that was never stopped
+    dict(type='mm_rotssl.EpochSeedHook'),
+    # a checkpoint of another architecture is an error
+    dict(type='mm_rotssl.CheckpointGuardHook'),
+    # a live bar, if the output is a terminal
+    dict(type='mm_rotssl.ProgressBarHook'),
+]
+
+env_cfg = dict(
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    # `tools/train.py` takes gloo where there is no GPU
+    dist_cfg=dict(backend='nccl'),
+)
+
+visualizer = dict(
+    type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
+
+log_level = 'INFO'
+load_from = None
+resume = False
+
+# A random seed is drawn and saved with the checkpoint unless one is set.
+randomness = dict(seed=None, deterministic=False)

@@ -1,0 +1,4 @@
+from .loading import BrokenImageError, LoadImageFromFile
+from .rotation import RandomRotationWithLabel
+
+__all__ = ['BrokenImageError', 'LoadImageFromFile', 'RandomRotationWithLabel']

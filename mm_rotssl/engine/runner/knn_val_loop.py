@@ -1,0 +1,107 @@
+from collections.abc import Sequence
+from typing import Any, Union
+
+import torch
+from mmengine.evaluator import Evaluator
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner, ValLoop
+from mmengine.runner.amp import autocast
+from mmpretrain.structures import DataSample
+from torch.utils.data import DataLoader
+
+from mm_rotssl.evaluation import KNNAccuracy
+from mm_rotssl.models.utils import pool_features
+from mm_rotssl.registry import LOOPS
+
+
+@LOOPS.register_module()
+class KNNValLoop(ValLoop):
+    """Validation with a labelled bank for :class:`KNNAccuracy`.
+
+    Before the validation set, the bank goes through the network; only the
+    kNN metrics see it. The bank and the validation set are independent of
+    the training set, which needs no labels.
+
+    Algorithms that have no ``predict``, such as mmpretrain's own, are run as
+    feature extractors, so kNN accuracy works for them as well.
+
+    Args:
+        runner (Runner): The runner.
+        dataloader (DataLoader | dict): The pictures to classify.
+        evaluator (Evaluator | dict | list): The metrics.
+        bank_dataloader (DataLoader | dict): The labelled pictures that vote.
+        fp16 (bool): Validate under autocast. Defaults to False.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: Union[DataLoader, dict],
+        evaluator: Union[Evaluator, dict, list],
+        bank_dataloader: Union[DataLoader, dict],
+        fp16: bool = False,
+    ) -> None:
+        super().__init__(runner, dataloader, evaluator, fp16)
+        if isinstance(bank_dataloader, dict):
+            bank_dataloader = runner.build_dataloader(
+                bank_dataloader, seed=runner.seed
+            )
+        self.bank_dataloader = bank_dataloader
+
+    def run(self) -> dict:
+        """Run the bank and the validation set.
+
+        Returns:
+            dict: The metrics.
+        """
+        self.runner.model.eval()
+        metrics = [
+            metric
+            for metric in self.evaluator.metrics
+            if isinstance(metric, KNNAccuracy)
+        ]
+        for data_batch in self.bank_dataloader if metrics else ():
+            samples = [
+                sample.to_dict() for sample in self._features(data_batch)
+            ]
+            for metric in metrics:
+                metric.process_bank(samples, len(self.bank_dataloader.dataset))
+        return super().run()
+
+    @torch.no_grad()
+    def run_iter(self, idx: int, data_batch: Any) -> None:
+        """Validate a batch.
+
+        Args:
+            idx (int): Number of the batch.
+            data_batch (Any): What the dataloader gave.
+        """
+        if hasattr(self._model, 'predict'):
+            return super().run_iter(idx, data_batch)
+        self.runner.call_hook(
+            'before_val_iter', batch_idx=idx, data_batch=data_batch
+        )
+        outputs = self._features(data_batch)
+        self.evaluator.process(data_samples=outputs, data_batch=data_batch)
+        self.runner.call_hook(
+            'after_val_iter',
+            batch_idx=idx,
+            data_batch=data_batch,
+            outputs=outputs,
+        )
+
+    @property
+    def _model(self) -> torch.nn.Module:
+        model = self.runner.model
+        return model.module if is_model_wrapper(model) else model
+
+    @torch.no_grad()
+    def _features(self, data_batch: Any) -> Sequence[DataSample]:
+        """The samples of a batch with their pooled features."""
+        model = self._model
+        data = model.data_preprocessor(data_batch, False)
+        with autocast(enabled=self.fp16):
+            feats = pool_features(model(data['inputs'], mode='tensor'))
+        for i, sample in enumerate(data['data_samples']):
+            sample.set_field(tuple(feat[i] for feat in feats), 'feats')
+        return data['data_samples']

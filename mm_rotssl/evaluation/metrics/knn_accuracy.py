@@ -1,0 +1,156 @@
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import torch
+from mmengine.dist import collect_results
+from mmengine.evaluator import BaseMetric
+
+from mm_rotssl.registry import METRICS
+
+from ..functional import knn_classify
+
+
+@METRICS.register_module()
+class KNNAccuracy(BaseMetric):
+    """Accuracy of a weighted k-nearest-neighbour classifier, in per cent.
+
+    The labelled pictures that vote are the ``bank_dataloader`` of
+    :class:`KNNValLoop`, those that are classified its validation set; both
+    are independent of the training data. Any algorithm can be measured:
+    the features are the pooled outputs of its backbone.
+
+    Right under several processes with a padded last batch: repeated
+    pictures neither vote nor count twice.
+
+    Args:
+        k (int): Number of neighbours. Defaults to 20.
+        temperature (float): Of the votes. Defaults to 0.07.
+        chunk_size (int): Bounds the memory of the comparison, see
+            :func:`knn_classify`. Defaults to 4096.
+        **kwargs: Arguments of :class:`mmengine.evaluator.BaseMetric`.
+
+    Results: ``knn/stage{i}`` for each output ``i`` of the backbone, from 1,
+    and ``knn/best``, the largest of them.
+    """
+
+    default_prefix = 'knn'
+
+    def __init__(
+        self,
+        k: int = 20,
+        temperature: float = 0.07,
+        chunk_size: int = 4096,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.k = k
+        self.temperature = temperature
+        self.chunk_size = chunk_size
+        self.bank: list[tuple] = []
+        self.bank_size = 0
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Take in pictures to classify.
+
+        Args:
+            data_batch (Any): Not read.
+            data_samples (Sequence[dict]): With ``feats``, a tuple of (C,)
+                tensors, and ``gt_label`` (1,).
+        """
+        self.results.extend(self._rows(data_samples))
+
+    def process_bank(self, data_samples: Sequence[dict], size: int) -> None:
+        """Take in pictures that vote.
+
+        Args:
+            data_samples (Sequence[dict]): As in :meth:`process`.
+            size (int): Number of pictures in the whole bank, by which
+                repeated ones at the end are told.
+        """
+        self.bank.extend(self._rows(data_samples))
+        self.bank_size = size
+
+    @staticmethod
+    def _rows(data_samples: Sequence[dict]) -> list[tuple]:
+        rows = []
+        for sample in data_samples:
+            if 'gt_label' not in sample:
+                raise KeyError(
+                    'KNNAccuracy needs labels, and a picture of '
+                    'val_cfg.bank_dataloader or val_dataloader has none. '
+                    'Point both to labelled sets (e.g. with_label=True of '
+                    'the dataset) or remove the metric.'
+                )
+            rows.append(
+                (
+                    tuple(feat.cpu() for feat in sample['feats']),
+                    int(sample['gt_label']),
+                )
+            )
+        return rows
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Compute over all processes.
+
+        Args:
+            size (int): Number of pictures in the validation set.
+
+        Returns:
+            dict[str, float]: See the class, the same on every process.
+
+        Raises:
+            RuntimeError: If no bank was handed in.
+        """
+        if not self.bank:
+            raise RuntimeError(
+                'KNNAccuracy has no labelled bank: use val_cfg=dict('
+                "type='mm_rotssl.KNNValLoop', bank_dataloader=...)."
+            )
+        bank = collect_results(
+            self.bank,
+            self.bank_size,
+            self.collect_device,
+            **(
+                dict(tmpdir=self.collect_dir)
+                if self.collect_device == 'cpu'
+                else {}
+            ),
+        )
+        self.bank = []
+        self._gathered: Optional[list] = bank
+        try:
+            return super().evaluate(size)
+        finally:
+            self._gathered = None
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Classify the gathered pictures.
+
+        Args:
+            results (list): Features and label of each picture.
+
+        Returns:
+            dict[str, float]: Per cent.
+        """
+        bank, bank_labels = self._stack(self._gathered or [])
+        queries, labels = self._stack(results)
+        accuracy = {}
+        for stage, (votes, asked) in enumerate(zip(bank, queries), 1):
+            scores = knn_classify(
+                votes,
+                bank_labels,
+                asked,
+                self.k,
+                self.temperature,
+                self.chunk_size,
+            )
+            hits = (scores.argmax(1) == labels).double().mean()
+            accuracy[f'stage{stage}'] = 100 * hits.item()
+        return {**accuracy, 'best': max(accuracy.values())}
+
+    @staticmethod
+    def _stack(rows: list) -> tuple[list[torch.Tensor], torch.Tensor]:
+        feats, labels = zip(*rows)
+        return [torch.stack(stage) for stage in zip(*feats)], torch.tensor(
+            labels
+        )

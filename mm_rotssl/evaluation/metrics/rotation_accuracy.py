@@ -1,0 +1,60 @@
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.evaluator import BaseMetric
+
+from mm_rotssl.registry import METRICS
+
+
+@METRICS.register_module()
+class RotationAccuracy(BaseMetric):
+    """Share of rotated copies whose rotation is recognised, in per cent.
+
+    Every picture counts with all its rotations, so chance is
+    100 / R. Right under several processes with a padded last batch.
+
+    Args:
+        **kwargs: Arguments of :class:`mmengine.evaluator.BaseMetric`.
+
+    Results: ``rotation/accuracy``, and ``rotation/accuracy_{r}`` for the
+    copies turned by the algorithm's ``rotations[r]``.
+    """
+
+    default_prefix = 'rotation'
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Note which copies of each picture are recognised.
+
+        Args:
+            data_batch (Any): Not read.
+            data_samples (Sequence[dict]): With ``rotation_scores`` (R, R),
+                see :meth:`RotNet.predict`.
+
+        Raises:
+            KeyError: If a sample has no ``rotation_scores``.
+        """
+        for sample in data_samples:
+            if 'rotation_scores' not in sample:
+                raise KeyError(
+                    'RotationAccuracy found no rotation_scores: the model '
+                    'predicts no rotations. Remove it from val_evaluator.'
+                )
+            scores = sample['rotation_scores']
+            truth = torch.arange(len(scores), device=scores.device)
+            self.results.append((scores.argmax(1) == truth).cpu())
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Average over the pictures.
+
+        Args:
+            results (list[Tensor]): Hits of each picture, bool (R,).
+
+        Returns:
+            dict[str, float]: Per cent.
+        """
+        hits = 100 * torch.stack(results).double().mean(0)
+        return {
+            'accuracy': hits.mean().item(),
+            **{f'accuracy_{r}': hit.item() for r, hit in enumerate(hits)},
+        }

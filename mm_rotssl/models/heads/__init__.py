@@ -1,0 +1,3 @@
+from .rotation_head import RotationHead
+
+__all__ = ['RotationHead']

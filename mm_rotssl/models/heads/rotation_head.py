@@ -1,0 +1,99 @@
+from collections.abc import Sequence
+from typing import Optional
+
+import torch
+from mmengine.model import BaseModule
+from torch import nn
+
+from mm_rotssl.registry import MODELS
+
+
+@MODELS.register_module()
+class RotationHead(BaseModule):
+    """Linear classifier over the rotations.
+
+    It differs from mmpretrain's ``LinearClsHead`` in where the labels come
+    from: they are handed in as a tensor, never read from the data samples,
+    so that annotations can't reach the loss.
+
+    Args:
+        in_channels (int): Length of the feature vector.
+        num_rotations (int): Number of angles; :class:`RotNet` fills it in
+            from its own ``rotations``.
+        loss (dict): Config of the loss over (M, num_rotations) logits and
+            (M,) labels. Defaults to the cross entropy of the paper, plain
+            mean, no smoothing.
+        init_cfg (dict, optional): Initialisation. Defaults to None, PyTorch's
+            own, as in the official code (its ``weight_initialization`` is
+            never called).
+
+    Raises:
+        ValueError: If ``in_channels`` or ``num_rotations`` is not positive.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_rotations: int = 4,
+        loss: Optional[dict] = None,
+        init_cfg: Optional[dict] = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        if in_channels < 1 or num_rotations < 1:
+            raise ValueError(
+                f'in_channels={in_channels} and num_rotations='
+                f'{num_rotations} of RotationHead must be positive.'
+            )
+        self.in_channels = in_channels
+        self.num_rotations = num_rotations
+        # The prefix keeps the default valid in the scopes of mmdet and
+        # mmseg, whose losses of the same name take other arguments.
+        self.loss_module = MODELS.build(
+            loss or dict(type='mmpretrain.CrossEntropyLoss')
+        )
+        self.fc = nn.Linear(in_channels, num_rotations)
+
+    def forward(self, feats: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Classify the last stage.
+
+        Args:
+            feats (Sequence[Tensor]): Stages of the neck or backbone, the
+                last of shape (M, in_channels).
+
+        Returns:
+            Tensor: Logits (M, num_rotations).
+
+        Raises:
+            ValueError: If the last stage has another shape.
+        """
+        feat = feats[-1]
+        if feat.dim() != 2 or feat.size(1) != self.in_channels:
+            raise ValueError(
+                f'RotationHead(in_channels={self.in_channels}) was handed '
+                f'features of shape {tuple(feat.shape)}. Set '
+                'model.head.in_channels to the length that the backbone '
+                "gives, and model.neck=dict(type='GlobalAveragePooling') "
+                'where it gives maps.'
+            )
+        return self.fc(feat)
+
+    def loss(
+        self, feats: Sequence[torch.Tensor], labels: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Loss and accuracy.
+
+        Args:
+            feats (Sequence[Tensor]): As in :meth:`forward`.
+            labels (Tensor): Index of the rotation, int64 (M,).
+
+        Returns:
+            dict[str, Tensor]: ``loss``, a scalar, and
+            ``rotation_accuracy`` in per cent.
+        """
+        # float32 whatever autocast made of the logits
+        logits = self(feats).float()
+        hits = logits.argmax(1) == labels
+        return dict(
+            loss=self.loss_module(logits, labels),
+            rotation_accuracy=100 * hits.float().mean(),
+        )

@@ -1,0 +1,3 @@
+from .probe_necks import FlattenNeck, NINConvNeck
+
+__all__ = ['FlattenNeck', 'NINConvNeck']

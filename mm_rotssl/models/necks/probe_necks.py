@@ -1,0 +1,97 @@
+import math
+from collections.abc import Sequence
+from typing import Optional
+
+import torch
+from mmengine.model import BaseModule
+from torch import nn
+
+from mm_rotssl.registry import MODELS
+
+from ..backbones.staged_backbone import conv_bn_relu
+
+
+@MODELS.register_module()
+class FlattenNeck(BaseModule):
+    """Hand the whole map of the last stage to a classifier.
+
+    The linear probes on AlexNet first bring conv1 to conv5 to about 9,000
+    numbers by adaptive max pooling (``output_size`` 12, 7, 5, 6, 6) and
+    normalise each channel; the non-linear probe of the CIFAR-10 experiments
+    takes the map as it is.
+
+    Source: official code of RotNet (https://arxiv.org/abs/1803.07728),
+    classifiers over a layer's features.
+
+    Args:
+        output_size (int, optional): Side that maps are max pooled to.
+            Defaults to None, no pooling.
+        norm_channels (int, optional): Channels of a batch normalisation
+            without affine parameters after the pooling. Defaults to None,
+            no normalisation.
+    """
+
+    def __init__(
+        self,
+        output_size: Optional[int] = None,
+        norm_channels: Optional[int] = None,
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        if output_size:
+            layers.append(nn.AdaptiveMaxPool2d(output_size))
+        if norm_channels:
+            layers.append(nn.BatchNorm2d(norm_channels, affine=False))
+        self.layers = nn.Sequential(*layers, nn.Flatten())
+
+    def forward(self, feats: Sequence[torch.Tensor]) -> tuple[torch.Tensor]:
+        """Flatten the last stage.
+
+        Args:
+            feats (Sequence[Tensor]): The last of shape (N, C, H, W).
+
+        Returns:
+            tuple[Tensor]: (N, C * H' * W').
+        """
+        return (self.layers(feats[-1]),)
+
+
+@MODELS.register_module()
+class NINConvNeck(BaseModule):
+    """Trainable NIN block and global average pooling over a frozen stage.
+
+    With a linear layer behind it this is the convolutional classifier of
+    RotNet's CIFAR-10 experiments (https://arxiv.org/abs/1803.07728, section
+    4.1, "RotNet + conv"). Initialised as in the official code, normal with
+    variance 2 / (k * k * out_channels).
+
+    Args:
+        in_channels (int): Channels of the frozen stage.
+        channels (int): Channels of the block. Defaults to 192.
+    """
+
+    def __init__(self, in_channels: int, channels: int = 192) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            conv_bn_relu(in_channels, channels, 3, padding=1),
+            conv_bn_relu(channels, channels, 1),
+            conv_bn_relu(channels, channels, 1),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                fan_out = module.kernel_size[0] ** 2 * module.out_channels
+                nn.init.normal_(module.weight, 0, math.sqrt(2 / fan_out))
+
+    def forward(self, feats: Sequence[torch.Tensor]) -> tuple[torch.Tensor]:
+        """Run the block on the last stage.
+
+        Args:
+            feats (Sequence[Tensor]): The last of shape (N, in_channels, H,
+                W).
+
+        Returns:
+            tuple[Tensor]: (N, channels).
+        """
+        return (self.layers(feats[-1]),)

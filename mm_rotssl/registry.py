@@ -1,0 +1,39 @@
+"""Registries of the package.
+
+Each node is a direct child of MMEngine's root and knows where its modules
+live, so ``type='mm_rotssl.RotNet'`` resolves from any default scope
+(mmpretrain, mmdet, mmseg or none) without ``custom_imports``.
+"""
+
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import LOOPS as MMENGINE_LOOPS
+from mmengine.registry import METRICS as MMENGINE_METRICS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
+from mmengine.registry import Registry
+
+__all__ = ['DATASETS', 'HOOKS', 'LOOPS', 'METRICS', 'MODELS', 'TRANSFORMS']
+
+MODELS = Registry(
+    'model', parent=MMENGINE_MODELS, locations=['mm_rotssl.models']
+)
+DATASETS = Registry(
+    'dataset', parent=MMENGINE_DATASETS, locations=['mm_rotssl.datasets']
+)
+TRANSFORMS = Registry(
+    'transform',
+    parent=MMENGINE_TRANSFORMS,
+    locations=['mm_rotssl.datasets.transforms'],
+)
+HOOKS = Registry(
+    'hook', parent=MMENGINE_HOOKS, locations=['mm_rotssl.engine.hooks']
+)
+LOOPS = Registry(
+    'loop', parent=MMENGINE_LOOPS, locations=['mm_rotssl.engine.runner']
+)
+METRICS = Registry(
+    'metric',
+    parent=MMENGINE_METRICS,
+    locations=['mm_rotssl.evaluation.metrics'],
+)
