@@ -7,9 +7,8 @@ data_preprocessor = dict(
 
 train_pipeline = [
     dict(type='mm_rotssl.LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=224),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='PackInputs'),
+    dict(type='mm_rotssl.RandomResizedCrop', scale=224, flip_prob=0.5),
+    dict(type='mm_rotssl.PackInputs'),
 ]
 test_pipeline = [
     dict(type='mm_rotssl.LoadImageFromFile'),

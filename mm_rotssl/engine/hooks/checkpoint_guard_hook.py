@@ -79,9 +79,14 @@ class CheckpointGuardHook(Hook):
         """
         model = runner.model
         model = model.module if is_model_wrapper(model) else model
+        state_dict = checkpoint.get('state_dict', checkpoint)
         check_state_dict(
             model,
-            checkpoint.get('state_dict', checkpoint),
+            # the engine strips a wrapper's prefix when it loads
+            {
+                name.removeprefix('module.'): value
+                for name, value in state_dict.items()
+            },
             f'"{runner._load_from}"' if runner._load_from else 'to resume',
             prefix='' if runner._resume else 'backbone.',
         )

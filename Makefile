@@ -1,0 +1,132 @@
+# Every door of the project. `make` alone lists them.
+
+PYTHON ?= python3
+VENV := .venv
+VENV_OPENMMLAB := .venv-openmmlab
+PY := $(VENV)/bin/python
+PY_OPENMMLAB := $(VENV_OPENMMLAB)/bin/python
+
+# Compiled mmcv takes minutes to build, so it is kept outside the checkout.
+export MMCV_WHEELS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mm-rotssl/wheels
+
+DEMO_CONFIG := configs/rotnet/rotnet_nin-w24_1xb128-15e_digits.py
+DEMO_DIR := work_dirs/demo
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' \
+		$(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(VENV)/.runtime-done ## Train RotNet on real digits and measure it (3 minutes)
+	$(PY) tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_DIR)
+	$(PY) tools/benchmarks/evaluate_features.py $(DEMO_CONFIG) \
+		$(DEMO_DIR)/epoch_15.pth --out $(DEMO_DIR)/report
+
+.PHONY: test
+test: $(VENV)/.test-done ## Run all tests, after installing what they need
+	$(PY) -m pytest --junitxml=work_dirs/junit-onedl.xml
+
+.PHONY: test-openmmlab
+test-openmmlab: $(VENV_OPENMMLAB)/.test-done ## Run the tests on OpenMMLab's own releases
+	$(PY_OPENMMLAB) -m pytest -m 'not downstream' \
+		--junitxml=work_dirs/junit-openmmlab.xml
+
+.PHONY: lint
+lint: $(VENV)/.dev-done ## Check format, style and types
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+.PHONY: format
+format: $(VENV)/.dev-done ## Rewrite the code in the project's format
+	$(PY) -m ruff check --fix-only --exit-zero .
+	$(PY) -m ruff format .
+
+.PHONY: bench
+bench: $(VENV)/.runtime-done ## Measure the speed, as ratios
+	$(PY) benchmarks/run.py
+
+.PHONY: compatibility
+compatibility: ## Write the results of the last test runs into README.md
+	@for stack in onedl:$(PY) openmmlab:$(PY_OPENMMLAB); do \
+		junit=work_dirs/junit-$${stack%%:*}.xml; \
+		test ! -f $$junit || $${stack#*:} .dev_scripts/compatibility.py \
+			$${stack%%:*} $$junit || exit 1; \
+	done
+
+# Keeps the versions that still fit; delete a .txt first to renew them all.
+UV_COMPILE = $(PY) -m uv pip compile --quiet --universal \
+	--python-version 3.10 --no-annotate --no-emit-package opencv-python \
+	--custom-compile-command 'make lock' -c requirements/build.txt
+.PHONY: lock
+lock: $(VENV)/.dev-done ## Resolve requirements/*.in into pinned versions
+	$(UV_COMPILE) setup.py requirements/onedl.in -o requirements/onedl.txt
+	$(UV_COMPILE) requirements/dev.in -c requirements/onedl.txt \
+		-o requirements/dev.txt
+	$(UV_COMPILE) setup.py requirements/openmmlab.in \
+		-c requirements/dev.txt -o requirements/openmmlab.txt
+	$(UV_COMPILE) requirements/transfer.in -c requirements/onedl.txt \
+		-c requirements/dev.txt -o requirements/transfer.txt
+
+.PHONY: clean
+clean: ## Remove what builds and checks leave; environments and runs stay
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+
+# --- environments -----------------------------------------------------------
+# Each step leaves a stamp once it is complete. The files are complete lists,
+# so nothing is resolved (--no-deps); sdists are built with the tools of
+# build.txt too.
+PIP = -m pip --disable-pip-version-check --quiet install
+INSTALL = $(PIP) --no-deps --build-constraint requirements/build.txt -r
+PACKAGE := setup.py pyproject.toml mm_rotssl/version.py
+
+# $(call environment,FOLDER,REQUIREMENTS): an environment with the package.
+# A mark stands while pip works: what an interrupted run left may look
+# installed and be broken, so it is thrown away. The mark is newer than the
+# stamps, which brings make here.
+define environment
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit( \
+		"Python 3.10 or newer is needed: make PYTHON=python3.11 ...")'
+	@test ! -e $(1)/.unfinished || rm -rf $(1)
+	@echo "Installing $(2) into $(1) (minutes the first time)"
+	@mkdir -p $(1) && touch $(1)/.unfinished
+	@test -x $(1)/bin/pip || $(PYTHON) -m venv $(1)
+	@$(1)/bin/python $(PIP) -r requirements/build.txt
+	@$(1)/bin/python $(INSTALL) $(2)
+	@rm $(1)/.unfinished
+	@$(1)/bin/python $(PIP) --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+endef
+
+# $(call add,FOLDER,REQUIREMENTS): more packages for a finished environment.
+define add
+	@echo "Installing $(2) into $(1)"
+	@touch $(1)/.unfinished
+	@$(1)/bin/python $(INSTALL) $(2)
+	@rm $(1)/.unfinished
+	@touch $@
+endef
+
+$(VENV)/.runtime-done: requirements/onedl.txt requirements/build.txt \
+		$(PACKAGE) $(wildcard $(VENV)/.unfinished)
+	$(call environment,$(VENV),requirements/onedl.txt)
+
+$(VENV)/.dev-done: requirements/dev.txt $(VENV)/.runtime-done
+	$(call add,$(VENV),requirements/dev.txt)
+
+# The only step that needs a compiler.
+$(VENV)/.test-done: requirements/transfer.txt .dev_scripts/mmcv_ops.sh \
+		$(VENV)/.dev-done
+	.dev_scripts/mmcv_ops.sh $(PY)
+	$(call add,$(VENV),requirements/transfer.txt)
+
+$(VENV_OPENMMLAB)/.runtime-done: requirements/openmmlab.txt \
+		requirements/build.txt $(PACKAGE) \
+		$(wildcard $(VENV_OPENMMLAB)/.unfinished)
+	$(call environment,$(VENV_OPENMMLAB),requirements/openmmlab.txt)
+
+$(VENV_OPENMMLAB)/.test-done: requirements/dev.txt \
+		$(VENV_OPENMMLAB)/.runtime-done
+	$(call add,$(VENV_OPENMMLAB),requirements/dev.txt)

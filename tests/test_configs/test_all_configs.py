@@ -1,0 +1,173 @@
+"""Every config loads, builds and takes one optimiser step."""
+
+import copy
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, default_collate
+from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import (
+    DATASETS,
+    HOOKS,
+    METRICS,
+    MODELS,
+    PARAM_SCHEDULERS,
+    init_default_scope,
+)
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(
+    path
+    for path in (ROOT / 'configs').rglob('*.py')
+    if '_base_' not in path.parts
+)
+
+
+def shrink(model):
+    """Make a network small, its kind and wiring unchanged."""
+    backbone = model['backbone']
+    kind = backbone['type'].split('.')[-1]
+    init_cfg = backbone.get('init_cfg') or {}
+    if init_cfg.get('type') == 'Pretrained':
+        backbone.pop('init_cfg')
+    if kind == 'ResNet':
+        if backbone['depth'] == 50:
+            backbone.update(base_channels=8)
+            backbone.update(stem_channels=8)
+            model['head']['in_channels'] = 8 * 32
+
+
+def pictures(dataset, count):
+    """Data set entries without files: noise in the place of pictures."""
+    rng = np.random.RandomState(0)
+    kind = dataset['type'].split('.')[-1]
+    size = 32 if kind in ('CIFAR10', 'Digits') or 'cifar' in str(
+        dataset.get('data_root')
+    ) else 256
+    pipeline = [
+        step
+        for step in dataset['pipeline']
+        if 'LoadImage' not in step['type']
+    ]
+    run = Compose(copy.deepcopy(pipeline))
+    return [
+        run(
+            dict(
+                img=rng.randint(0, 256, (size, size, 3), dtype=np.uint8),
+                img_shape=(size, size),
+                ori_shape=(size, size),
+                gt_label=i,
+                sample_idx=i,
+                img_path=f'{i}.jpg',
+            )
+        )
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_config(path):
+    cfg = Config.fromfile(path)
+    init_default_scope(cfg.default_scope)
+    shrink(cfg.model)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    # what the engine does when it is not distributed
+    model = revert_sync_batchnorm(model)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+
+    batch = default_collate(pictures(cfg.train_dataloader.dataset, 2))
+    assert batch['inputs'].dtype == torch.uint8
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    logs = model.train().train_step(batch, wrapper)
+    assert logs['loss'].isfinite()
+    trained = [
+        name
+        for name, value in model.named_parameters()
+        if value.requires_grad
+    ]
+    assert trained
+    assert any(
+        not torch.equal(before[name], model.state_dict()[name])
+        for name in trained
+    )
+
+    if cfg.get('val_evaluator'):
+        evaluators = cfg.val_evaluator
+        if not isinstance(evaluators, list):
+            evaluators = [evaluators]
+        for evaluator in evaluators:
+            METRICS.build(evaluator)
+        batch = default_collate(pictures(cfg.val_dataloader.dataset, 2))
+        assert len(model.eval().val_step(batch)) == 2
+    for hook in cfg.custom_hooks:
+        HOOKS.build(hook)
+    # its files are not here, but the class must be
+    with DATASETS.switch_scope_and_registry('mmpretrain') as registry:
+        assert registry.get(cfg.train_dataloader.dataset.type)
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_batch_size_of_the_name(path):
+    cfg = Config.fromfile(path)
+    devices, batch = map(int, re.search(r'_(\d+)xb(\d+)-', path.stem).groups())
+    assert cfg.train_dataloader.batch_size == batch
+    assert cfg.auto_scale_lr.base_batch_size == devices * batch
+    epochs = int(re.search(r'-(\d+)e_', path.stem).group(1))
+    assert cfg.train_cfg.max_epochs == epochs
+    assert cfg.train_dataloader.persistent_workers is False
+
+
+def learning_rates(name):
+    """The rate of each epoch, by the engine's own schedulers."""
+    cfg = Config.fromfile(ROOT / 'configs/rotnet' / name)
+    init_default_scope('mmpretrain')
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD(
+        [parameter], lr=cfg.optim_wrapper.optimizer.lr
+    )
+    scheduler = PARAM_SCHEDULERS.build(
+        dict(cfg.param_scheduler, optimizer=optimizer)
+    )
+    rates = []
+    for _ in range(cfg.train_cfg.max_epochs):
+        rates.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize(
+    ('name', 'table'),
+    [
+        (
+            'rotnet_nin_1xb128-steplr-200e_cifar10.py',
+            [(60, 0.1), (120, 0.02), (160, 0.004), (200, 0.0008)],
+        ),
+        (
+            'rotnet_alexnet-bn_1xb192-steplr-50e_in1k.py',
+            [(15, 0.01), (30, 0.001), (45, 1e-4), (50, 1e-5)],
+        ),
+        (
+            'benchmarks/nin-block2-nonlinear_1xb128-steplr-100e_cifar10.py',
+            [(20, 0.1), (40, 0.02), (45, 0.004), (100, 0.0008)],
+        ),
+        (
+            'benchmarks/nin-block2-conv_1xb128-steplr-100e_cifar10.py',
+            [(35, 0.1), (70, 0.02), (85, 0.004), (100, 0.0008)],
+        ),
+    ],
+)
+def test_tables_of_the_official_code(name, table):
+    rates = learning_rates(name)
+    for epoch, rate in enumerate(rates):
+        # the first entry whose end lies after the epoch, counted from 0
+        expected = next(lr for end, lr in table if end > epoch)
+        assert rate == pytest.approx(expected), epoch
+    assert len(rates) == table[-1][0]

@@ -1,0 +1,104 @@
+import copy
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mm_rotssl.evaluation import knn_classify
+
+DIGITS = dict(type='mm_rotssl.Digits', pipeline=[dict(type='PackInputs')])
+LOADER = dict(
+    batch_size=16,
+    num_workers=0,
+    collate_fn=dict(type='default_collate'),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+)
+NIN = dict(type='mm_rotssl.NIN', base_channels=6, out_indices=(1, 3))
+ROTNET = dict(
+    type='mm_rotssl.RotNet',
+    backbone=NIN,
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='mm_rotssl.RotationHead', in_channels=6),
+)
+# an algorithm of the host, which has no `predict`
+SIMSIAM = dict(
+    type='SimSiam',
+    backbone=NIN,
+    neck=dict(
+        type='NonLinearNeck', in_channels=6, hid_channels=6, out_channels=6
+    ),
+    head=dict(
+        type='LatentPredictHead',
+        loss=dict(type='CosineSimilarityLoss'),
+        predictor=dict(
+            type='NonLinearNeck', in_channels=6, hid_channels=6, out_channels=6
+        ),
+    ),
+)
+
+
+def make_runner(model, evaluator, tmp_path, name):
+    cfg = Config(
+        dict(
+            model=model,
+            default_scope='mmpretrain',
+            work_dir=str(tmp_path),
+            experiment_name=name,
+            val_dataloader=dict(
+                LOADER, dataset=dict(DIGITS, split='val', indices=40)
+            ),
+            val_cfg=dict(
+                type='mm_rotssl.KNNValLoop',
+                bank_dataloader=dict(LOADER, dataset=dict(DIGITS, indices=50)),
+            ),
+            val_evaluator=evaluator,
+            log_level='ERROR',
+            randomness=dict(seed=0),
+        )
+    )
+    return Runner.from_cfg(copy.deepcopy(cfg))
+
+
+@pytest.mark.parametrize('model', [ROTNET, SIMSIAM], ids=['ours', 'host'])
+def test_accuracy_of_a_real_run(model, tmp_path):
+    evaluator = [dict(type='mm_rotssl.KNNAccuracy', k=3)]
+    runner = make_runner(model, evaluator, tmp_path, model['type'])
+    metrics = runner.val()
+
+    def features(dataloader):
+        feats, labels = [], []
+        for batch in dataloader:
+            maps = runner.model.backbone(batch['inputs'].float())
+            feats.append([m.mean((2, 3)) for m in maps])
+            labels += [int(s.gt_label) for s in batch['data_samples']]
+        return [torch.cat(f) for f in zip(*feats)], torch.tensor(labels)
+
+    with torch.no_grad():
+        bank, bank_labels = features(runner.val_loop.bank_dataloader)
+        queries, labels = features(runner.val_dataloader)
+    assert len(bank_labels) == 50 and len(labels) == 40
+    for stage in range(2):
+        scores = knn_classify(bank[stage], bank_labels, queries[stage], 3)
+        accuracy = 100 * (scores.argmax(1) == labels).float().mean()
+        assert metrics[f'knn/stage{stage + 1}'] == pytest.approx(
+            accuracy.item()
+        )
+
+
+def test_other_metrics_do_not_see_the_bank(tmp_path):
+    evaluator = [
+        dict(type='mm_rotssl.RotationAccuracy'),
+        dict(type='mm_rotssl.KNNAccuracy'),
+    ]
+    runner = make_runner(ROTNET, evaluator, tmp_path, 'both')
+    seen = []
+    rotation = runner.val_loop.evaluator.metrics[0]
+    process = rotation.process
+    rotation.process = lambda batch, samples: (
+        seen.append(len(samples)),
+        process(batch, samples),
+    )
+    metrics = runner.val()
+    assert sum(seen) == 40
+    assert {'rotation/accuracy', 'knn/best'} <= set(metrics)

@@ -1,0 +1,156 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from gloo import run_on_two
+from mmengine.evaluator import Evaluator
+from mmpretrain.structures import DataSample
+
+from mm_rotssl.evaluation import KNNAccuracy, knn_classify
+
+
+def reference(bank, labels, queries, k, temperature):
+    """Section 3.4 of the paper with loops, in float64."""
+    bank = np.asarray(bank, np.float64)
+    queries = np.asarray(queries, np.float64)
+    classes = max(labels) + 1
+    scores = np.zeros((len(queries), classes))
+    for q, query in enumerate(queries):
+        similarity = [
+            float(query @ x / np.linalg.norm(query) / np.linalg.norm(x))
+            for x in bank
+        ]
+        order = sorted(range(len(bank)), key=lambda i: -similarity[i])[:k]
+        for i in order:
+            scores[q, labels[i]] += math.exp(
+                (similarity[i] - similarity[order[0]]) / temperature
+            )
+    return scores
+
+
+@pytest.mark.parametrize('chunk_size', [1, 3, 7, 4096])
+@pytest.mark.parametrize('k', [1, 5, 100])
+def test_against_loops(k, chunk_size):
+    torch.manual_seed(0)
+    bank, queries = torch.randn(23, 6), 10 * torch.randn(11, 6)
+    labels = torch.randint(0, 4, (23,))
+    scores = knn_classify(bank, labels, queries, k, 0.07, chunk_size)
+    np.testing.assert_allclose(
+        scores,
+        reference(bank, labels.tolist(), queries, k, 0.07),
+        rtol=1e-4,
+        atol=1e-6,
+    )
+
+
+def test_weights_matter_and_do_not_overflow():
+    bank = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.8, -0.6]])
+    labels = torch.tensor([0, 1, 1])
+    query = torch.tensor([[1.0, 0.0]])
+    # two votes against one: the near one wins only if it weighs more
+    assert knn_classify(bank, labels, query, 3, 0.07).argmax() == 0
+    assert knn_classify(bank, labels, query, 3, 100.0).argmax() == 1
+    tiny = knn_classify(bank.half(), labels, query.half(), 3, 1e-4)
+    assert tiny.isfinite().all() and tiny.argmax() == 0
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(k=0), 'k=0'),
+        (dict(temperature=0.0), 'temperature=0.0'),
+        (dict(bank=torch.zeros(0, 2), labels=torch.zeros(0)), 'at least one'),
+        (dict(labels=torch.zeros(2)), '3 features and 2 labels'),
+        (dict(queries=torch.zeros(1, 5)), r'\(1, 5\)'),
+    ],
+)
+def test_bad_input(change, message):
+    arguments = dict(
+        bank=torch.ones(3, 2),
+        labels=torch.zeros(3, dtype=torch.long),
+        queries=torch.ones(1, 2),
+    )
+    with pytest.raises(ValueError, match=message):
+        knn_classify(**{**arguments, **change})
+
+
+def samples(feats, labels):
+    out = []
+    for i, label in enumerate(labels):
+        sample = DataSample()
+        if label is not None:
+            sample.set_gt_label(int(label))
+        sample.set_field(tuple(stage[i] for stage in feats), 'feats')
+        out.append(sample)
+    return out
+
+
+def make_sets():
+    generator = torch.Generator().manual_seed(0)
+    # two stages; odd sizes, so that the last batch is padded
+    bank = [torch.randn(31, c, generator=generator) for c in (4, 6)]
+    queries = [torch.randn(17, c, generator=generator) for c in (4, 6)]
+    bank_labels = torch.randint(0, 3, (31,), generator=generator)
+    labels = torch.randint(0, 3, (17,), generator=generator)
+    return bank, bank_labels, queries, labels
+
+
+def run_metric(rank, world_size):
+    """What a loop with a padding DefaultSampler does, in batches of 4."""
+    bank, bank_labels, queries, labels = make_sets()
+    metric = KNNAccuracy(k=5)
+    evaluator = Evaluator([metric])
+
+    def batches(feats, truth):
+        size = len(truth)
+        per_rank = math.ceil(size / world_size)
+        padded = [i % size for i in range(per_rank * world_size)]
+        mine = padded[rank::world_size]
+        for start in range(0, len(mine), 4):
+            index = mine[start : start + 4]
+            yield samples([f[index] for f in feats], truth[index])
+
+    for batch in batches(bank, bank_labels):
+        metric.process_bank([s.to_dict() for s in batch], 31)
+    for batch in batches(queries, labels):
+        evaluator.process(batch)
+    return evaluator.evaluate(17)
+
+
+def test_metric_on_one_and_two_processes():
+    bank, bank_labels, queries, labels = make_sets()
+    expected = {}
+    for stage in range(2):
+        scores = reference(
+            bank[stage], bank_labels.tolist(), queries[stage], 5, 0.07
+        )
+        hits = scores.argmax(1) == labels.numpy()
+        expected[f'knn/stage{stage + 1}'] = 100 * hits.mean()
+    expected['knn/best'] = max(expected.values())
+    assert run_metric(0, 1) == pytest.approx(expected)
+    for out in run_on_two(run_metric, 2):
+        assert out == pytest.approx(expected)
+
+
+def test_metric_can_be_used_again():
+    metric = KNNAccuracy(k=1)
+    for label in (0, 1):
+        dicts = [
+            s.to_dict() for s in samples([torch.ones(2, 3)], [label, label])
+        ]
+        metric.process_bank(dicts, 2)
+        metric.process(None, dicts)
+        assert metric.evaluate(2)['knn/stage1'] == 100
+    assert metric.bank == [] and metric.results == []
+
+
+def test_metric_without_bank_or_labels():
+    metric = KNNAccuracy()
+    metric.process(None, [s.to_dict() for s in samples([torch.ones(1, 3)], [0])])
+    with pytest.raises(RuntimeError, match='bank_dataloader'):
+        metric.evaluate(1)
+    with pytest.raises(KeyError, match='needs labels'):
+        metric.process(
+            None, [s.to_dict() for s in samples([torch.ones(1, 3)], [None])]
+        )
