@@ -27,7 +27,8 @@ env_cfg = dict(
 )
 
 visualizer = dict(
-    type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
+    type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')]
+)
 
 log_level = 'INFO'
 load_from = None

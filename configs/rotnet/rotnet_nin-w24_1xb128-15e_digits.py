@@ -12,22 +12,31 @@ model = dict(
         type='mm_rotssl.NIN',
         num_stages=4,
         base_channels=24,
-        out_indices=(0, 1, 2, 3)),
+        out_indices=(0, 1, 2, 3),
+    ),
     neck=dict(type='GlobalAveragePooling'),
-    head=dict(type='mm_rotssl.RotationHead', in_channels=24))
+    head=dict(type='mm_rotssl.RotationHead', in_channels=24),
+)
 
 optim_wrapper = dict(
     optimizer=dict(
-        type='SGD', lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4))
+        type='SGD', lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
+    )
+)
 param_scheduler = [
-    dict(type='CosineAnnealingLR', T_max=15, by_epoch=True,
-         convert_to_iter_based=True)
+    dict(
+        type='CosineAnnealingLR',
+        T_max=15,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    )
 ]
 auto_scale_lr = dict(base_batch_size=128)
 
 train_cfg = dict(by_epoch=True, max_epochs=15, val_interval=1)
 val_cfg = dict(
-    type='mm_rotssl.KNNValLoop', bank_dataloader=_base_.bank_dataloader)
+    type='mm_rotssl.KNNValLoop', bank_dataloader=_base_.bank_dataloader
+)
 val_evaluator = [
     dict(type='mm_rotssl.RotationAccuracy'),
     dict(type='mm_rotssl.KNNAccuracy'),

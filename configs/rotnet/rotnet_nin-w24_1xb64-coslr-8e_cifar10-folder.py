@@ -1,6 +1,9 @@
 # RotNet on CIFAR-10 pictures in folders, at a size for a machine without a
 # GPU: an eighth of the paper's width, every fifth picture, 8 epochs.
-_base_ = ['../_base_/datasets/cifar10_folder.py', '../_base_/default_runtime.py']
+_base_ = [
+    '../_base_/datasets/cifar10_folder.py',
+    '../_base_/default_runtime.py',
+]
 
 every_fifth = list(range(0, 50000, 5))
 
@@ -11,12 +14,15 @@ model = dict(
         type='mm_rotssl.NIN',
         num_stages=4,
         base_channels=24,
-        out_indices=(0, 1, 2, 3)),
+        out_indices=(0, 1, 2, 3),
+    ),
     neck=dict(type='GlobalAveragePooling'),
-    head=dict(type='mm_rotssl.RotationHead', in_channels=24))
+    head=dict(type='mm_rotssl.RotationHead', in_channels=24),
+)
 
 train_dataloader = dict(
-    batch_size=64, num_workers=0, dataset=dict(indices=every_fifth))
+    batch_size=64, num_workers=0, dataset=dict(indices=every_fifth)
+)
 val_dataloader = dict(num_workers=0)
 # the labelled pictures are those that the network was trained on
 bank_dataloader = _base_.bank_dataloader
@@ -26,16 +32,20 @@ bank_dataloader.dataset.indices = every_fifth
 # half the official batch and rate
 optim_wrapper = dict(
     optimizer=dict(
-        type='SGD', lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4))
+        type='SGD', lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4
+    )
+)
 # so short a run gains from a smooth decay
 param_scheduler = dict(
-    type='CosineAnnealingLR', T_max=8, by_epoch=True,
-    convert_to_iter_based=True)
+    type='CosineAnnealingLR',
+    T_max=8,
+    by_epoch=True,
+    convert_to_iter_based=True,
+)
 auto_scale_lr = dict(base_batch_size=64)
 
 train_cfg = dict(by_epoch=True, max_epochs=8, val_interval=4)
-val_cfg = dict(
-    type='mm_rotssl.KNNValLoop', bank_dataloader=bank_dataloader)
+val_cfg = dict(type='mm_rotssl.KNNValLoop', bank_dataloader=bank_dataloader)
 val_evaluator = [
     dict(type='mm_rotssl.RotationAccuracy'),
     dict(type='mm_rotssl.KNNAccuracy'),

@@ -37,15 +37,15 @@ data_preprocessor = dict(
     type='SelfSupDataPreprocessor',
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
-    bgr_to_rgb=True)
+    bgr_to_rgb=True,
+)
 
 train_pipeline = [
     dict(type='mm_rotssl.LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=crop_size),
-    # The official augmentation. Leave it out for pictures that are never
+    # The official augmentation. Set flip_prob=0 for pictures that are never
     # seen mirrored, such as text.
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='PackInputs'),
+    dict(type='mm_rotssl.RandomResizedCrop', scale=crop_size, flip_prob=0.5),
+    dict(type='mm_rotssl.PackInputs'),
 ]
 
 train_dataloader = dict(
@@ -58,7 +58,9 @@ train_dataloader = dict(
         type='mm_rotssl.ImageFolder',
         data_root=data_root,
         max_broken=max_broken,
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    ),
+)
 
 # ------------------------------- Model ---------------------------------
 # Any backbone of mmpretrain, or TIMMBackbone, works in its place; then
@@ -70,30 +72,30 @@ model = dict(
     # seldom the best; the head reads the last
     backbone=dict(type='ResNet', depth=18, out_indices=(0, 1, 2, 3)),
     neck=dict(type='GlobalAveragePooling'),
-    head=dict(type='mm_rotssl.RotationHead', in_channels=512))
+    head=dict(type='mm_rotssl.RotationHead', in_channels=512),
+)
 
 # ----------------------------- Schedule --------------------------------
 # Momentum and decay of the official recipe. Its steps at fixed epochs are
 # replaced by a smooth decay, which needs no tuning to `max_epochs`.
 optim_wrapper = dict(
     optimizer=dict(
-        type='SGD',
-        lr=base_lr,
-        momentum=0.9,
-        nesterov=True,
-        weight_decay=5e-4))
+        type='SGD', lr=base_lr, momentum=0.9, nesterov=True, weight_decay=5e-4
+    )
+)
 param_scheduler = dict(
     type='CosineAnnealingLR',
     T_max=max_epochs,
     by_epoch=True,
-    convert_to_iter_based=True)
+    convert_to_iter_based=True,
+)
 auto_scale_lr = dict(base_batch_size=64)
 
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs)
 
 default_hooks = dict(
-    logger=dict(interval=10),
-    checkpoint=dict(interval=checkpoint_interval))
+    logger=dict(interval=10), checkpoint=dict(interval=checkpoint_interval)
+)
 
 # ---------------------------- Validation -------------------------------
 # There is none by default. With some labelled pictures, in one sub-folder

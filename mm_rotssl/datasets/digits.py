@@ -53,15 +53,19 @@ class Digits(BaseDataset):
             and ``img_path``, a name for the picture: there is no file.
         """
         images, labels = load_digits(return_X_y=True)
-        images = np.rint(images.reshape(-1, 8, 8) * (255 / 16))
+        # 16 is the brightest value of the source
+        images = images.reshape(-1, 8, 8).astype(np.float32) * (255 / 16)
         data_list = []
-        for number, (image, label) in enumerate(zip(images, labels)):
-            if (number % 5 == 0) == (self.split == 'val'):
+        for number, (image, label) in enumerate(
+            zip(images, labels, strict=True)
+        ):
+            if (number % 5 == 4) == (self.split == 'val'):
                 grey = cv2.resize(
-                    image.astype(np.uint8),
+                    image,
                     (self.size, self.size),
                     interpolation=cv2.INTER_LINEAR,
                 )
+                grey = np.rint(grey).astype(np.uint8)
                 data_list.append(
                     dict(
                         img=np.repeat(grey[..., None], 3, axis=2),

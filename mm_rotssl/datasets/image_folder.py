@@ -1,9 +1,11 @@
+import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import torch
-from mmengine.fileio import exists
+from mmengine.dist import get_rank
+from mmengine.fileio import isdir
 from mmengine.logging import print_log
 from mmpretrain.datasets import CustomDataset
 
@@ -19,8 +21,10 @@ class ImageFolder(CustomDataset):
     mmpretrain's ``CustomDataset`` with other defaults (no labels, more file
     types) that survives broken files in training: with
     ``mm_rotssl.LoadImageFromFile`` in the pipeline each is named in one
-    warning and replaced by another picture, until there are more than
-    ``max_broken``. With ``test_mode=True`` any broken file is an error.
+    warning and replaced by another, random picture, until there are more
+    than ``max_broken``. With ``test_mode=True`` any broken file is an error.
+    In a distributed run each process warns and counts for itself, its
+    dataloader's workers together.
 
     Args:
         data_root (str): The folder, searched with all its sub-folders.
@@ -35,7 +39,7 @@ class ImageFolder(CustomDataset):
     Raises:
         FileNotFoundError: If the folder does not exist.
         RuntimeError: If there is no picture in it; when iterated, if more
-            than ``max_broken`` files are broken.
+            than ``max_broken`` files, or all of them, are broken.
         ValueError: If no folder is given.
     """
 
@@ -64,7 +68,7 @@ class ImageFolder(CustomDataset):
                 'train_dataloader.dataset.data_root=FOLDER.'
             )
         self.max_broken = max_broken
-        self._broken: Optional[torch.Tensor] = None
+        self._broken: torch.Tensor | None = None
         super().__init__(
             data_root=data_root,
             with_label=with_label,
@@ -74,10 +78,10 @@ class ImageFolder(CustomDataset):
 
     def _find_samples(self) -> list:
         folder = self.img_prefix
-        if not exists(folder):
+        if not isdir(folder):
             raise FileNotFoundError(
-                f'The folder of pictures "{folder}" does not exist (looked '
-                f'from "{Path.cwd()}"). Set data_root of the dataset to an '
+                f'There is no folder "{folder}" of pictures (looked from '
+                f'"{Path.cwd()}"). Set data_root of the dataset to an '
                 'existing one.'
             )
         try:
@@ -94,11 +98,30 @@ class ImageFolder(CustomDataset):
         """Read the list of files."""
         super().full_init()
         if self._broken is None:
-            # Shared, because each worker holds a copy of this object and
-            # the count is over all of them.
-            self._broken = torch.zeros(
-                len(self), dtype=torch.bool
-            ).share_memory_()
+            self._forget_broken()
+
+    def get_subset_(self, indices: int | Sequence[int]) -> None:
+        """Keep only some of the files.
+
+        Args:
+            indices (int | Sequence[int]): Their positions, or how many of
+                the first (negative: last) ones.
+        """
+        super().get_subset_(indices)
+        self._forget_broken()
+
+    def get_subset(self, indices: int | Sequence[int]) -> 'ImageFolder':
+        """Make a dataset of some of the files.
+
+        Args:
+            indices (int | Sequence[int]): As for :meth:`get_subset_`.
+
+        Returns:
+            ImageFolder: The new dataset, with its own count.
+        """
+        subset: ImageFolder = super().get_subset(indices)
+        subset._forget_broken()
+        return subset
 
     def prepare_data(self, idx: int) -> Any:
         """Run the pipeline on a file, or report that it is broken.
@@ -111,30 +134,52 @@ class ImageFolder(CustomDataset):
             then drawn, where the file is broken.
 
         Raises:
+            BrokenImageError: If the file is broken and ``test_mode`` is set.
             RuntimeError: If more than ``max_broken`` files are broken.
         """
+        if self.test_mode:
+            return super().prepare_data(idx)
+        assert self._broken is not None
+        if self._broken[idx]:
+            return None
         try:
             return super().prepare_data(idx)
         except BrokenImageError as error:
-            if self.test_mode:
-                raise
             self._report(idx, error)
             return None
 
+    def _forget_broken(self) -> None:
+        # Shared, because each worker holds a copy of this object and the
+        # count is over all of them.
+        self._broken = torch.zeros(len(self), dtype=torch.bool).share_memory_()
+
     def _report(self, idx: int, error: BrokenImageError) -> None:
         assert self._broken is not None
-        if not self._broken[idx]:
-            self._broken[idx] = True
-            print_log(f'Broken picture skipped: {error}', 'current', 30)
+        self._broken[idx] = True
+        print_log(
+            f'Broken picture skipped: {error}',
+            'current',
+            # the engine's logger hides warnings of all ranks but the first
+            logging.ERROR if get_rank() else logging.WARNING,
+        )
         count = int(self._broken.sum())
-        if count > self.max_broken:
+        if count > self.max_broken or count == len(self):
             names = [
                 self.get_data_info(int(i))['img_path']
-                for i in self._broken.nonzero().flatten()
+                for i in self._broken.nonzero().flatten()[:20]
             ]
+            more = (
+                f'\n  and {count - len(names)} more'
+                if count > len(names)
+                else ''
+            )
+            limit = (
+                f'more than max_broken={self.max_broken}. Repair or remove '
+                'them, or raise max_broken of the dataset'
+                if count > self.max_broken
+                else 'all that there are. Repair or replace them'
+            )
             raise RuntimeError(
-                f'{count} broken pictures in "{self.img_prefix}", more than '
-                f'max_broken={self.max_broken}. Repair or remove them, or '
-                'raise max_broken of the dataset:\n  '
-                + '\n  '.join(names[: self.max_broken + 1])
+                f'{count} broken pictures in "{self.img_prefix}", {limit}:'
+                '\n  ' + '\n  '.join(names) + more
             )

@@ -35,24 +35,24 @@ def shrink(model):
     init_cfg = backbone.get('init_cfg') or {}
     if init_cfg.get('type') == 'Pretrained':
         backbone.pop('init_cfg')
-    if kind == 'ResNet':
-        if backbone['depth'] == 50:
-            backbone.update(base_channels=8)
-            backbone.update(stem_channels=8)
-            model['head']['in_channels'] = 8 * 32
+    if kind == 'ResNet' and backbone['depth'] == 50:
+        backbone.update(base_channels=8)
+        backbone.update(stem_channels=8)
+        model['head']['in_channels'] = 8 * 32
 
 
 def pictures(dataset, count):
     """Data set entries without files: noise in the place of pictures."""
     rng = np.random.RandomState(0)
     kind = dataset['type'].split('.')[-1]
-    size = 32 if kind in ('CIFAR10', 'Digits') or 'cifar' in str(
-        dataset.get('data_root')
-    ) else 256
+    size = (
+        32
+        if kind in ('CIFAR10', 'Digits')
+        or 'cifar' in str(dataset.get('data_root'))
+        else 256
+    )
     pipeline = [
-        step
-        for step in dataset['pipeline']
-        if 'LoadImage' not in step['type']
+        step for step in dataset['pipeline'] if 'LoadImage' not in step['type']
     ]
     run = Compose(copy.deepcopy(pipeline))
     return [
@@ -88,9 +88,7 @@ def test_config(path):
     logs = model.train().train_step(batch, wrapper)
     assert logs['loss'].isfinite()
     trained = [
-        name
-        for name, value in model.named_parameters()
-        if value.requires_grad
+        name for name, value in model.named_parameters() if value.requires_grad
     ]
     assert trained
     assert any(
@@ -129,9 +127,7 @@ def learning_rates(name):
     cfg = Config.fromfile(ROOT / 'configs/rotnet' / name)
     init_default_scope('mmpretrain')
     parameter = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD(
-        [parameter], lr=cfg.optim_wrapper.optimizer.lr
-    )
+    optimizer = torch.optim.SGD([parameter], lr=cfg.optim_wrapper.optimizer.lr)
     scheduler = PARAM_SCHEDULERS.build(
         dict(cfg.param_scheduler, optimizer=optimizer)
     )

@@ -109,8 +109,10 @@ def drive(hook: Hook, runner, terminal, monkeypatch):
 
 def test_bar_in_a_terminal(runner, monkeypatch):
     text, level = drive(ProgressBarHook(), runner, True, monkeypatch)
-    assert 'epoch 2/2' in text and '6/6' in text
-    assert 'loss 1.5' in text and 'kNN % 91.25' in text
+    assert 'epoch 2/2' in text
+    assert '6/6' in text
+    assert 'loss 1.5' in text
+    assert 'kNN % 91.25' in text
     assert 'rotation' not in text  # has no value
     assert level == logging.WARNING
     # the file kept everything, the terminal speaks again
@@ -120,13 +122,15 @@ def test_bar_in_a_terminal(runner, monkeypatch):
 
 def test_no_bar_elsewhere(runner, monkeypatch):
     text, level = drive(ProgressBarHook(), runner, False, monkeypatch)
-    assert text == '' and level == logging.NOTSET
+    assert text == ''
+    assert level == logging.NOTSET
 
 
 def test_scalars_are_a_setting(runner, monkeypatch):
     hook = ProgressBarHook(scalars={'mine': 'train/loss'})
     text, _ = drive(hook, runner, True, monkeypatch)
-    assert 'mine 1.5' in text and 'loss 1.5' not in text
+    assert 'mine 1.5' in text
+    assert 'loss 1.5' not in text
 
 
 def test_values_of_tensors(runner, monkeypatch):

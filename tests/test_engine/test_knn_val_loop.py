@@ -72,12 +72,15 @@ def test_accuracy_of_a_real_run(model, tmp_path):
             maps = runner.model.backbone(batch['inputs'].float())
             feats.append([m.mean((2, 3)) for m in maps])
             labels += [int(s.gt_label) for s in batch['data_samples']]
-        return [torch.cat(f) for f in zip(*feats)], torch.tensor(labels)
+        return [torch.cat(f) for f in zip(*feats, strict=True)], torch.tensor(
+            labels
+        )
 
     with torch.no_grad():
         bank, bank_labels = features(runner.val_loop.bank_dataloader)
         queries, labels = features(runner.val_dataloader)
-    assert len(bank_labels) == 50 and len(labels) == 40
+    assert len(bank_labels) == 50
+    assert len(labels) == 40
     for stage in range(2):
         scores = knn_classify(bank[stage], bank_labels, queries[stage], 3)
         accuracy = 100 * (scores.argmax(1) == labels).float().mean()

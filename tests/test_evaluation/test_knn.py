@@ -52,7 +52,8 @@ def test_weights_matter_and_do_not_overflow():
     assert knn_classify(bank, labels, query, 3, 0.07).argmax() == 0
     assert knn_classify(bank, labels, query, 3, 100.0).argmax() == 1
     tiny = knn_classify(bank.half(), labels, query.half(), 3, 1e-4)
-    assert tiny.isfinite().all() and tiny.argmax() == 0
+    assert tiny.isfinite().all()
+    assert tiny.argmax() == 0
 
 
 @pytest.mark.parametrize(
@@ -142,12 +143,15 @@ def test_metric_can_be_used_again():
         metric.process_bank(dicts, 2)
         metric.process(None, dicts)
         assert metric.evaluate(2)['knn/stage1'] == 100
-    assert metric.bank == [] and metric.results == []
+    assert metric.bank == []
+    assert metric.results == []
 
 
 def test_metric_without_bank_or_labels():
     metric = KNNAccuracy()
-    metric.process(None, [s.to_dict() for s in samples([torch.ones(1, 3)], [0])])
+    metric.process(
+        None, [s.to_dict() for s in samples([torch.ones(1, 3)], [0])]
+    )
     with pytest.raises(RuntimeError, match='bank_dataloader'):
         metric.evaluate(1)
     with pytest.raises(KeyError, match='needs labels'):

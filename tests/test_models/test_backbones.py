@@ -122,7 +122,7 @@ def test_frozen_stages_stay_as_they_are():
 
 
 @pytest.mark.parametrize(
-    'kwargs, message',
+    ('kwargs', 'message'),
     [
         (dict(out_indices=4), r'4 stages.*-4\.\.3'),
         (dict(out_indices=()), 'out_indices'),

@@ -11,9 +11,7 @@ def test_each_kind_of_output():
     vector = torch.randn(2, 6)
     pair = [maps, vector]
     pooled = pool_features((maps, tokens, vector, pair))
-    np.testing.assert_allclose(
-        pooled[0], maps.numpy().mean((2, 3)), atol=1e-6
-    )
+    np.testing.assert_allclose(pooled[0], maps.numpy().mean((2, 3)), atol=1e-6)
     np.testing.assert_allclose(pooled[1], tokens.numpy().mean(1), atol=1e-6)
     assert torch.equal(pooled[2], vector)
     assert torch.equal(pooled[3], vector)

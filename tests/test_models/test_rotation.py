@@ -26,7 +26,8 @@ def test_order_direction_and_interleaving(rotations, dtype):
     images = torch.randint(0, 256, (3, 2, 5, 5)).to(dtype)
     copies, labels = rotate_batch(images, rotations)
     assert copies.shape == (3 * len(rotations), 2, 5, 5)
-    assert copies.dtype == dtype and labels.dtype == torch.int64
+    assert copies.dtype == dtype
+    assert labels.dtype == torch.int64
     row = 0
     for i in range(3):
         for r, angle in enumerate(rotations):
@@ -67,9 +68,7 @@ def bilinear(picture: np.ndarray, angle: float) -> np.ndarray:
             left, top = int(np.floor(u)), int(np.floor(v))
             for dv in (0, 1):
                 for du in (0, 1):
-                    weight = (1 - abs(u - left - du)) * (
-                        1 - abs(v - top - dv)
-                    )
+                    weight = (1 - abs(u - left - du)) * (1 - abs(v - top - dv))
                     if weight > 1e-12:
                         out[row, col] += weight * picture[top + dv, left + du]
     return out
@@ -117,7 +116,7 @@ def test_every_eighth_looks_equally_interpolated():
 
 
 def test_picture_that_is_not_square():
-    with pytest.raises(ValueError, match='height 4 and width 6.*square crop'):
+    with pytest.raises(ValueError, match=r'height 4 and width 6.*square crop'):
         rotate_batch(torch.zeros(1, 3, 4, 6))
 
 

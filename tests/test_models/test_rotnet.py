@@ -70,11 +70,12 @@ def test_head_is_float32_inside(dtype):
         head.fc.bias.copy_(torch.tensor([0.0, 1.0, 2.0, 3.0]))
     feat = torch.full((3, 2), 200.0, dtype=dtype)
     loss = head.loss((feat,), torch.tensor([0, 1, 2]))['loss']
-    assert loss.dtype == torch.float32 and loss.isfinite()
+    assert loss.dtype == torch.float32
+    assert loss.isfinite()
 
 
 def test_head_shape_error_names_the_key():
-    with pytest.raises(ValueError, match='model.head.in_channels'):
+    with pytest.raises(ValueError, match=r'model\.head\.in_channels'):
         RotationHead(5)((torch.zeros(2, 6),))
     with pytest.raises(ValueError, match='GlobalAveragePooling'):
         RotationHead(5)((torch.zeros(2, 5, 3, 3),))
@@ -105,7 +106,7 @@ def test_loss_and_gradient_of_the_whole(rotations):
 
     out['loss'].backward()
     logits.backward(torch.from_numpy(grad).float())
-    for a, b in zip(model.parameters(), other.parameters()):
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
 
 
@@ -113,7 +114,7 @@ def test_all_copies_in_one_forward():
     model = build()
     sizes = []
     model.backbone.register_forward_hook(
-        lambda module, inputs, outputs: sizes.append(len(inputs[0]))
+        lambda _, inputs, __: sizes.append(len(inputs[0]))
     )
     model(torch.randn(3, 3, 16, 16), mode='loss')
     assert sizes == [12]
@@ -134,7 +135,7 @@ def test_rotation_by_the_dataset():
     labels = [2, 0, 3]
     samples = []
     turned = []
-    for image, label in zip(images, labels):
+    for image, label in zip(images, labels, strict=True):
         sample = DataSample().set_gt_label(9)
         sample.set_field(label, 'rotation_label')
         samples.append(sample)
@@ -164,7 +165,7 @@ def test_predict():
             sample.rotation_scores, expected[i], atol=1e-5
         )
         assert len(sample.feats) == 4
-        for feat, stage in zip(sample.feats, maps):
+        for feat, stage in zip(sample.feats, maps, strict=True):
             torch.testing.assert_close(feat, stage[i].mean((1, 2)))
     assert len(model.predict(images)) == 3
 
@@ -184,7 +185,7 @@ def test_settings_that_do_not_fit():
 
 
 @pytest.mark.parametrize(
-    'backbone, neck, in_channels, size',
+    ('backbone', 'neck', 'in_channels', 'size'),
     [
         (dict(type='mmpretrain.ResNet', depth=18), True, 512, 32),
         (
@@ -247,9 +248,7 @@ def _distributed_gradients(rank):
     ).double()
     loss = wrapped(images[rank::2], None, mode='loss')['loss']
     loss.backward()
-    return dict(
-        loss=loss.detach(), grads=[p.grad for p in model.parameters()]
-    )
+    return dict(loss=loss.detach(), grads=[p.grad for p in model.parameters()])
 
 
 def test_two_processes_equal_one():
@@ -265,7 +264,5 @@ def test_two_processes_equal_one():
         loss.item(), rel=1e-6
     )
     for out in outs:
-        for ours, single in zip(out['grads'], model.parameters()):
-            torch.testing.assert_close(
-                ours, single.grad, rtol=1e-5, atol=1e-9
-            )
+        for ours, single in zip(out['grads'], model.parameters(), strict=True):
+            torch.testing.assert_close(ours, single.grad, rtol=1e-5, atol=1e-9)

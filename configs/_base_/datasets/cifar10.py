@@ -5,7 +5,8 @@ data_preprocessor = dict(
     # The statistics of the official code, in RGB order, which is the order
     # that mmpretrain's CIFAR10 gives. mmpretrain's own std differs.
     mean=[125.3, 123.0, 113.9],
-    std=[63.0, 62.1, 66.7])
+    std=[63.0, 62.1, 66.7],
+)
 
 train_pipeline = [
     dict(type='RandomCrop', crop_size=32, padding=4),
@@ -24,7 +25,9 @@ train_dataloader = dict(
         type='CIFAR10',
         data_root='data/cifar10',
         split='train',
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    ),
+)
 
 val_dataloader = dict(
     batch_size=128,
@@ -36,7 +39,9 @@ val_dataloader = dict(
         type='CIFAR10',
         data_root='data/cifar10',
         split='test',
-        pipeline=test_pipeline))
+        pipeline=test_pipeline,
+    ),
+)
 
 # The labelled pictures that vote in the kNN classification; not trained on
 # with their labels.
@@ -50,4 +55,6 @@ bank_dataloader = dict(
         type='CIFAR10',
         data_root='data/cifar10',
         split='train',
-        pipeline=test_pipeline))
+        pipeline=test_pipeline,
+    ),
+)

@@ -7,10 +7,12 @@ data_root = 'data/cifar10'
 data_preprocessor = dict(bgr_to_rgb=True)
 
 train_pipeline = [
-    dict(type='mm_rotssl.LoadImageFromFile'), *_base_.train_pipeline
+    dict(type='mm_rotssl.LoadImageFromFile'),
+    *_base_.train_pipeline,
 ]
 test_pipeline = [
-    dict(type='mm_rotssl.LoadImageFromFile'), *_base_.test_pipeline
+    dict(type='mm_rotssl.LoadImageFromFile'),
+    *_base_.test_pipeline,
 ]
 
 # no labels in training
@@ -19,7 +21,9 @@ train_dataloader = dict(
         _delete_=True,
         type='mm_rotssl.ImageFolder',
         data_root=f'{data_root}/train',
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    )
+)
 val_dataloader = dict(
     dataset=dict(
         _delete_=True,
@@ -27,7 +31,9 @@ val_dataloader = dict(
         data_root=f'{data_root}/test',
         with_label=True,
         test_mode=True,
-        pipeline=test_pipeline))
+        pipeline=test_pipeline,
+    )
+)
 bank_dataloader = dict(
     dataset=dict(
         _delete_=True,
@@ -35,4 +41,6 @@ bank_dataloader = dict(
         data_root=f'{data_root}/train',
         with_label=True,
         test_mode=True,
-        pipeline=test_pipeline))
+        pipeline=test_pipeline,
+    )
+)

@@ -2,7 +2,8 @@
 data_preprocessor = dict(
     type='SelfSupDataPreprocessor',
     mean=[78.0, 78.0, 78.0],
-    std=[87.0, 87.0, 87.0])
+    std=[87.0, 87.0, 87.0],
+)
 
 train_pipeline = [
     dict(type='RandomCrop', crop_size=32, padding=4),
@@ -17,7 +18,9 @@ train_dataloader = dict(
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
-        type='mm_rotssl.Digits', split='train', pipeline=train_pipeline))
+        type='mm_rotssl.Digits', split='train', pipeline=train_pipeline
+    ),
+)
 
 val_dataloader = dict(
     batch_size=128,
@@ -25,8 +28,8 @@ val_dataloader = dict(
     persistent_workers=False,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='mm_rotssl.Digits', split='val', pipeline=test_pipeline))
+    dataset=dict(type='mm_rotssl.Digits', split='val', pipeline=test_pipeline),
+)
 
 # The labelled pictures that vote in the kNN classification. Neither they nor
 # their labels take part in training.
@@ -37,4 +40,6 @@ bank_dataloader = dict(
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='mm_rotssl.Digits', split='train', pipeline=test_pipeline))
+        type='mm_rotssl.Digits', split='train', pipeline=test_pipeline
+    ),
+)

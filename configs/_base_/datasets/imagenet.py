@@ -3,7 +3,8 @@ data_preprocessor = dict(
     type='SelfSupDataPreprocessor',
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
-    bgr_to_rgb=True)
+    bgr_to_rgb=True,
+)
 
 train_pipeline = [
     dict(type='mm_rotssl.LoadImageFromFile'),
@@ -27,7 +28,9 @@ train_dataloader = dict(
         type='ImageNet',
         data_root='data/imagenet',
         split='train',
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    ),
+)
 
 val_dataloader = dict(
     batch_size=192,
@@ -39,4 +42,6 @@ val_dataloader = dict(
         type='ImageNet',
         data_root='data/imagenet',
         split='val',
-        pipeline=test_pipeline))
+        pipeline=test_pipeline,
+    ),
+)

@@ -12,9 +12,9 @@ model = dict(
         in_channels=192,
         # N(0, sqrt(2 / out_channels)) as in the official code
         init_cfg=dict(
-            type='Kaiming',
-            layer='Linear',
-            mode='fan_out',
-            nonlinearity='relu')))
+            type='Kaiming', layer='Linear', mode='fan_out', nonlinearity='relu'
+        ),
+    ),
+)
 
 param_scheduler = dict(milestones=[35, 70, 85])

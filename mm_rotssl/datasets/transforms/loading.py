@@ -1,4 +1,4 @@
-from typing import Optional
+import re
 
 import mmcv
 from mmcv.transforms import LoadImageFromFile as MMCV_LoadImageFromFile
@@ -10,30 +10,40 @@ from mm_rotssl.registry import TRANSFORMS
 class BrokenImageError(OSError):
     """A file that should be a picture can't be read as one.
 
+    It takes the whole message and nothing else, so that a dataloader can
+    raise it again in the main process.
+
     Args:
-        path (str): The file.
-        reason (str): What is wrong with it.
+        message (str): The file and what is wrong with it.
     """
 
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f'{path}: {reason}')
-        self.path = path
-        self.reason = reason
 
-    def __reduce__(self) -> tuple:
-        # survives the way from a worker to the main process
-        return type(self), (self.path, self.reason)
+# In a scan 0xff is followed by 0x00 or a restart marker, before a marker
+# perhaps by more 0xff.
+_JPEG_MARKER = re.compile(rb'\xff[^\x00\xff\xd0-\xd7]')
+_JPEG_END = b'\xff\xd9'
 
 
 def _truncated(content: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end, which OpenCV fills in grey."""
-    if content.startswith(b'\xff\xd8'):
-        # The last scan must be closed; a thumbnail in the header has an
-        # end-of-image marker of its own, but before that scan.
-        return content.rfind(b'\xff\xd9') < content.rfind(b'\xff\xda')
+    """Whether a JPEG or PNG lacks its end.
+
+    OpenCV, depending on its version, fills the missing part in grey. What
+    follows the end, such as the film of a motion photo, is not looked at.
+    """
     if content.startswith(b'\x89PNG'):
-        return b'IEND' not in content[-64:]
-    return False
+        return content.rfind(b'IEND') < 0
+    # An intact file mostly ends here. One that was cut behind the
+    # thumbnail in its header does too; it has no scan and fails to decode.
+    if not content.startswith(b'\xff\xd8') or content.endswith(_JPEG_END):
+        return False
+    position = 2
+    while match := _JPEG_MARKER.search(content, position):
+        if match[0] == _JPEG_END:
+            return False
+        start = match.end()
+        # thumbnails are in a segment and skipped with it
+        position = start + int.from_bytes(content[start : start + 2], 'big')
+    return True
 
 
 @TRANSFORMS.register_module()
@@ -61,15 +71,38 @@ class LoadImageFromFile(MMCV_LoadImageFromFile):
     portraits are upright.
 
     Args:
-        **kwargs: As for :class:`mmcv.transforms.LoadImageFromFile`, but for
-            ``ignore_empty``, which :class:`ImageFolder` replaces.
+        to_float32 (bool): Return float32 instead of uint8. Defaults to
+            False.
+        color_type (str): ``flag`` of :func:`mmcv.imfrombytes`. Defaults to
+            'color'.
+        imdecode_backend (str): ``backend`` of :func:`mmcv.imfrombytes`.
+            Defaults to 'cv2'.
+        backend_args (dict, optional): Of the file backend, see
+            :func:`mmengine.fileio.get`. Defaults to None. MMCV's
+            ``file_client_args``, deprecated, and ``ignore_empty``, which
+            :class:`ImageFolder` replaces, are not taken.
 
     Raises:
         BrokenImageError: When applied, if the file is missing, empty,
             truncated or no picture.
     """
 
-    def transform(self, results: dict) -> Optional[dict]:
+    def __init__(
+        self,
+        to_float32: bool = False,
+        color_type: str = 'color',
+        imdecode_backend: str = 'cv2',
+        *,
+        backend_args: dict | None = None,
+    ) -> None:
+        super().__init__(
+            to_float32=to_float32,
+            color_type=color_type,
+            imdecode_backend=imdecode_backend,
+            backend_args=backend_args,
+        )
+
+    def transform(self, results: dict) -> dict | None:
         """Load the picture.
 
         Args:
@@ -82,20 +115,20 @@ class LoadImageFromFile(MMCV_LoadImageFromFile):
         try:
             content = fileio.get(path, backend_args=self.backend_args)
         except OSError as error:
-            raise BrokenImageError(path, str(error)) from error
+            raise BrokenImageError(f'{path}: {error}') from error
         if not content:
-            raise BrokenImageError(path, 'the file is empty')
+            raise BrokenImageError(f'{path}: the file is empty')
         if _truncated(content):
-            raise BrokenImageError(path, 'the file is truncated')
+            raise BrokenImageError(f'{path}: the file is truncated')
         try:
             img = mmcv.imfrombytes(
                 content, flag=self.color_type, backend=self.imdecode_backend
             )
         except Exception as error:
             # decoders raise types of their own: cv2.error, PIL's, ...
-            raise BrokenImageError(path, str(error)) from error
+            raise BrokenImageError(f'{path}: {error}') from error
         if img is None:
-            raise BrokenImageError(path, 'the content is no known image')
+            raise BrokenImageError(f'{path}: the content is no known image')
         if self.to_float32:
             img = img.astype('float32')
         results['img'] = img

@@ -39,9 +39,7 @@ class RandomRotationWithLabel(BaseTransform):
             picture is not square.
     """
 
-    def __init__(
-        self, rotations: Sequence[int] = (0, 90, 180, 270)
-    ) -> None:
+    def __init__(self, rotations: Sequence[int] = (0, 90, 180, 270)) -> None:
         self.rotations = check_rotations(rotations)
         if any(angle % 90 for angle in self.rotations):
             raise ValueError(

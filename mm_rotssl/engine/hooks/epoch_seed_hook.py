@@ -1,9 +1,8 @@
 import random
-from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import get_rank
+from mmengine.dist import broadcast_object_list, get_rank
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
@@ -17,7 +16,7 @@ def _seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _seed_worker(worker_id: int) -> None:
+def _seed_worker(_: int) -> None:
     # Drawn by the dataloader from the main process' generator each time it
     # starts its workers, plus the worker's number.
     _seed(torch.initial_seed() % 2**32)
@@ -55,12 +54,11 @@ class EpochSeedHook(Hook):
         dataloader.worker_init_fn = _seed_worker
         # Where no seed is configured the sampler was built before the seed
         # was read from the checkpoint.
-        for sampler in (
-            dataloader.sampler,
-            getattr(dataloader.batch_sampler, 'sampler', None),
-        ):
-            if hasattr(sampler, 'seed'):
-                sampler.seed = runner.seed
+        if hasattr(dataloader.sampler, 'seed'):
+            # the same on all processes, even with `diff_rank_seed`
+            seed = [runner.seed]
+            broadcast_object_list(seed)
+            dataloader.sampler.seed = seed[0]
         if dataloader.num_workers and dataloader.persistent_workers:
             print_log(
                 'train_dataloader.persistent_workers=True: a resumed run '
@@ -75,7 +73,7 @@ class EpochSeedHook(Hook):
         Args:
             runner (Runner): The runner.
         """
-        entropy: Any = np.random.SeedSequence(
+        entropy = np.random.SeedSequence(
             [runner.seed, runner.epoch, get_rank()]
         )
         _seed(int(entropy.generate_state(1)[0]))

@@ -1,6 +1,6 @@
 import atexit
 import logging
-from typing import Any, Optional
+from typing import Any
 
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
@@ -37,13 +37,13 @@ class ProgressBarHook(Hook):
     # after the log processor has taken in the iteration's values
     priority = 'LOWEST'
 
-    def __init__(self, scalars: Optional[dict[str, str]] = None) -> None:
+    def __init__(self, scalars: dict[str, str] | None = None) -> None:
         self.scalars = scalars or {
             'loss': 'train/loss',
             'rotation %': 'train/rotation_accuracy',
             'kNN %': 'val/knn/best',
         }
-        self._progress: Optional[Progress] = None
+        self._progress: Progress | None = None
         self._muted: list[tuple[logging.Handler, int]] = []
 
     @master_only
@@ -86,7 +86,7 @@ class ProgressBarHook(Hook):
         runner: Runner,
         batch_idx: int,
         data_batch: Any = None,
-        outputs: Optional[dict] = None,
+        outputs: dict | None = None,
     ) -> None:
         """Move the bar on.
 

@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from typing import Any, Union
+from typing import Any
 
 import torch
 from mmengine.evaluator import Evaluator
@@ -36,9 +36,9 @@ class KNNValLoop(ValLoop):
     def __init__(
         self,
         runner: Runner,
-        dataloader: Union[DataLoader, dict],
-        evaluator: Union[Evaluator, dict, list],
-        bank_dataloader: Union[DataLoader, dict],
+        dataloader: DataLoader | dict,
+        evaluator: Evaluator | dict | list,
+        bank_dataloader: DataLoader | dict,
         fp16: bool = False,
     ) -> None:
         super().__init__(runner, dataloader, evaluator, fp16)
@@ -46,7 +46,7 @@ class KNNValLoop(ValLoop):
             bank_dataloader = runner.build_dataloader(
                 bank_dataloader, seed=runner.seed
             )
-        self.bank_dataloader = bank_dataloader
+        self.bank_dataloader: Any = bank_dataloader
 
     def run(self) -> dict:
         """Run the bank and the validation set.
@@ -89,6 +89,7 @@ class KNNValLoop(ValLoop):
             data_batch=data_batch,
             outputs=outputs,
         )
+        return None
 
     @property
     def _model(self) -> torch.nn.Module:
@@ -98,7 +99,7 @@ class KNNValLoop(ValLoop):
     @torch.no_grad()
     def _features(self, data_batch: Any) -> Sequence[DataSample]:
         """The samples of a batch with their pooled features."""
-        model = self._model
+        model: Any = self._model
         data = model.data_preprocessor(data_batch, False)
         with autocast(enabled=self.fp16):
             feats = pool_features(model(data['inputs'], mode='tensor'))

@@ -44,8 +44,8 @@ def knn_classify(
 
     Examples:
         >>> import torch
-        >>> bank = torch.tensor([[1., 0.], [0., 1.]])
-        >>> query = torch.tensor([[.9, .1]])
+        >>> bank = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        >>> query = torch.tensor([[0.9, 0.1]])
         >>> knn_classify(bank, torch.tensor([3, 1]), query, k=1).argmax(1)
         tensor([3])
     """

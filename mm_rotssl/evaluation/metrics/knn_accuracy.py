@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from mmengine.dist import collect_results
@@ -117,7 +117,7 @@ class KNNAccuracy(BaseMetric):
             ),
         )
         self.bank = []
-        self._gathered: Optional[list] = bank
+        self._gathered: list | None = bank
         try:
             return super().evaluate(size)
         finally:
@@ -135,7 +135,8 @@ class KNNAccuracy(BaseMetric):
         bank, bank_labels = self._stack(self._gathered or [])
         queries, labels = self._stack(results)
         accuracy = {}
-        for stage, (votes, asked) in enumerate(zip(bank, queries), 1):
+        stages = zip(bank, queries, strict=True)
+        for stage, (votes, asked) in enumerate(stages, 1):
             scores = knn_classify(
                 votes,
                 bank_labels,
@@ -150,7 +151,6 @@ class KNNAccuracy(BaseMetric):
 
     @staticmethod
     def _stack(rows: list) -> tuple[list[torch.Tensor], torch.Tensor]:
-        feats, labels = zip(*rows)
-        return [torch.stack(stage) for stage in zip(*feats)], torch.tensor(
-            labels
-        )
+        feats, labels = zip(*rows, strict=True)
+        stages = [torch.stack(stage) for stage in zip(*feats, strict=True)]
+        return stages, torch.tensor(labels)

@@ -1,5 +1,4 @@
 from collections.abc import Sequence
-from typing import Optional, Union
 
 import torch
 from torch import nn
@@ -63,10 +62,10 @@ class AlexNetBN(StagedBackbone):
     def __init__(
         self,
         in_channels: int = 3,
-        out_indices: Union[int, Sequence[int]] = -1,
+        out_indices: int | Sequence[int] = -1,
         frozen_stages: int = -1,
         input_size: int = 224,
-        init_cfg: Optional[dict] = None,
+        init_cfg: dict | None = None,
     ) -> None:
         side = (input_size + 2 * 2 - 11) // 4 + 1
         for _ in range(3):

@@ -1,5 +1,4 @@
 from collections.abc import Sequence
-from typing import Optional, Union
 
 from torch import nn
 
@@ -45,9 +44,9 @@ class NIN(StagedBackbone):
         in_channels: int = 3,
         base_channels: int = 192,
         pool_stage3: bool = False,
-        out_indices: Union[int, Sequence[int]] = -1,
+        out_indices: int | Sequence[int] = -1,
         frozen_stages: int = -1,
-        init_cfg: Optional[dict] = None,
+        init_cfg: dict | None = None,
     ) -> None:
         if num_stages < 3:
             raise ValueError(f'num_stages={num_stages} of NIN: at least 3.')
@@ -69,14 +68,12 @@ class NIN(StagedBackbone):
         for number in range(2, num_stages + 1):
             channels = narrow if number == 2 else wide
             size = 5 if number == 2 else 3
-            layers = [
+            layers: list[nn.Module] = [
                 conv_bn_relu(channels, wide, size, padding=size // 2),
                 conv_bn_relu(wide, wide, 1),
                 conv_bn_relu(wide, wide, 1),
             ]
-            if number == 2 or (
-                number == 3 and num_stages > 3 and pool_stage3
-            ):
+            if number == 2 or (number == 3 and num_stages > 3 and pool_stage3):
                 layers.append(nn.AvgPool2d(3, 2, 1))
             stages.append(nn.Sequential(*layers))
         super().__init__(stages, out_indices, frozen_stages, init_cfg)

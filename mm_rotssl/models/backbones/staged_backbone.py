@@ -1,5 +1,4 @@
 from collections.abc import Sequence
-from typing import Optional, Union
 
 import torch
 from mmengine.model import BaseModule
@@ -47,9 +46,9 @@ class StagedBackbone(BaseModule):
     def __init__(
         self,
         stages: Sequence[nn.Module],
-        out_indices: Union[int, Sequence[int]],
+        out_indices: int | Sequence[int],
         frozen_stages: int,
-        init_cfg: Optional[dict],
+        init_cfg: dict | None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         count = len(stages)
@@ -57,7 +56,9 @@ class StagedBackbone(BaseModule):
             self.add_module(f'stage{number}', stage)
         if isinstance(out_indices, int):
             out_indices = (out_indices,)
-        if not out_indices or not all(-count <= i < count for i in out_indices):
+        if not out_indices or not all(
+            -count <= i < count for i in out_indices
+        ):
             raise ValueError(
                 f'out_indices={tuple(out_indices)} of '
                 f'{type(self).__name__}: it has {count} stages, so each must '

@@ -1,5 +1,4 @@
 from collections.abc import Sequence
-from typing import Optional
 
 import torch
 from mmengine.model import BaseModule
@@ -35,8 +34,8 @@ class RotationHead(BaseModule):
         self,
         in_channels: int,
         num_rotations: int = 4,
-        loss: Optional[dict] = None,
-        init_cfg: Optional[dict] = None,
+        loss: dict | None = None,
+        init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         if in_channels < 1 or num_rotations < 1:

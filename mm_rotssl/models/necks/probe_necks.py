@@ -1,6 +1,5 @@
 import math
 from collections.abc import Sequence
-from typing import Optional
 
 import torch
 from mmengine.model import BaseModule
@@ -33,8 +32,8 @@ class FlattenNeck(BaseModule):
 
     def __init__(
         self,
-        output_size: Optional[int] = None,
-        norm_channels: Optional[int] = None,
+        output_size: int | None = None,
+        norm_channels: int | None = None,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []

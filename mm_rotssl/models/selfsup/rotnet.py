@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from typing import Any, Optional, Union
+from typing import Any
 
 import torch
 from mmpretrain.models.selfsup import BaseSelfSupervisor
@@ -51,13 +51,13 @@ class RotNet(BaseSelfSupervisor):
 
     def __init__(
         self,
-        backbone: Union[dict, nn.Module],
-        head: Union[dict, nn.Module],
-        neck: Optional[Union[dict, nn.Module]] = None,
+        backbone: dict | nn.Module,
+        head: dict | nn.Module,
+        neck: dict | nn.Module | None = None,
         rotations: Sequence[int] = (0, 90, 180, 270),
         rotated_by_dataset: bool = False,
-        data_preprocessor: Optional[Union[dict, nn.Module]] = None,
-        init_cfg: Optional[dict] = None,
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | None = None,
     ) -> None:
         self_rotations = check_rotations(rotations)
         if isinstance(head, dict):
@@ -88,7 +88,7 @@ class RotNet(BaseSelfSupervisor):
     def forward(
         self,
         inputs: torch.Tensor,
-        data_samples: Optional[list[DataSample]] = None,
+        data_samples: list[DataSample] | None = None,
         mode: str = 'tensor',
     ) -> Any:
         """Entry for training, validation and feature extraction.
@@ -110,7 +110,7 @@ class RotNet(BaseSelfSupervisor):
     def loss(
         self,
         inputs: torch.Tensor,
-        data_samples: Optional[list[DataSample]] = None,
+        data_samples: list[DataSample] | None = None,
     ) -> dict[str, torch.Tensor]:
         """Cross entropy over the rotations.
 
@@ -136,7 +136,7 @@ class RotNet(BaseSelfSupervisor):
     def predict(
         self,
         inputs: torch.Tensor,
-        data_samples: Optional[list[DataSample]] = None,
+        data_samples: list[DataSample] | None = None,
     ) -> list[DataSample]:
         """Classify all rotations of each picture and extract its features.
 

@@ -1,11 +1,10 @@
 """One feature vector per picture and stage, whatever the backbone gives."""
 
 from collections.abc import Sequence
-from typing import Union
 
 import torch
 
-Features = Union[torch.Tensor, Sequence[torch.Tensor]]
+Features = torch.Tensor | Sequence[torch.Tensor]
 
 
 def pool_features(feats: Features) -> tuple[torch.Tensor, ...]:

@@ -111,7 +111,7 @@ def rotate_batch(
 
     Examples:
         >>> import torch
-        >>> picture = torch.tensor([[1., 2.], [3., 4.]])[None, None]
+        >>> picture = torch.tensor([[1.0, 2.0], [3.0, 4.0]])[None, None]
         >>> copies, labels = rotate_batch(picture, (0, 90))
         >>> copies[1, 0].tolist(), labels.tolist()
         ([[2.0, 4.0], [1.0, 3.0]], [0, 1])

@@ -1,0 +1,116 @@
+"""Measure the speed of mm_rotssl, as ratios within one run.
+
+Absolute figures depend on the machine, ratios much less. Let nothing else
+run meanwhile.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from data_path import data_path, worker_bytes
+from measure import Result, machine
+from rich.console import Console
+from rich.table import Table
+from training_loop import training_loop
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = ('training_loop', 'data_path', 'worker_bytes')
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        '--only',
+        nargs='+',
+        choices=NAMES,
+        default=NAMES,
+        help='which to run',
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=ROOT / 'benchmarks/out',
+        help='folder of the JSON files',
+    )
+    loop = parser.add_argument_group('training_loop')
+    loop.add_argument(
+        '--width', type=int, default=192, help='of the network in network'
+    )
+    loop.add_argument('--batch-size', type=int, default=32)
+    loop.add_argument(
+        '--iterations', type=int, default=8, help='steps a repetition'
+    )
+    loop.add_argument('--loop-repetitions', type=int, default=5)
+    path = parser.add_argument_group('data_path and worker_bytes')
+    path.add_argument('--pictures', type=int, default=64, help='in the batch')
+    path.add_argument(
+        '--quality', type=int, default=95, help='of the JPEG files'
+    )
+    path.add_argument('--path-repetitions', type=int, default=30)
+    return parser.parse_args()
+
+
+def run(name: str, args: argparse.Namespace) -> Result:
+    """Run one benchmark with the settings of the command line."""
+    if name == 'training_loop':
+        return training_loop(
+            ROOT,
+            args.width,
+            args.batch_size,
+            args.iterations,
+            args.loop_repetitions,
+        )
+    if name == 'data_path':
+        return data_path(
+            ROOT, args.pictures, args.path_repetitions, args.quality
+        )
+    return worker_bytes(ROOT, args.pictures)
+
+
+def main() -> None:
+    """Run, write the JSON files and print the table."""
+    args = parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    facts = machine()
+    console.print(
+        f'{facts["cpu"]}, {facts["cores"]} cores, '
+        f'{facts["torch_threads"]} threads, '
+        f'load average {facts["load_average"]:.1f}, '
+        + ', '.join(f'{k} {v}' for k, v in facts['versions'].items())
+    )
+    table = Table('ratio', 'median', 'min', 'max', 'goal', 'met')
+    for name in args.only:
+        with console.status(f'measuring {name}'):
+            result = run(name, args)
+        comparisons = [c.as_dict() for c in result.comparisons]
+        content = dict(
+            benchmark=name,
+            machine=facts,
+            settings=result.settings,
+            figures=result.figures,
+            comparisons=comparisons,
+        )
+        (args.out / f'{name}.json').write_text(
+            json.dumps(content, indent=2) + '\n'
+        )
+        for found in comparisons:
+            table.add_row(
+                found['name'],
+                *(f'{found[key]:.3f}' for key in ('median', 'min', 'max')),
+                f'{found["goal_is"]} {found["goal"]:.4g}',
+                '[green]yes' if found['met'] else '[red]no',
+            )
+        for what, figure in result.figures.items():
+            console.print(f'{name}: {what}: {figure:.4g}', highlight=False)
+    console.print(table)
+    console.print(f'Details: {args.out}/*.json', soft_wrap=True)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,181 @@
+"""What the training loop adds to the computation that it is there for."""
+
+import copy
+import statistics
+import tempfile
+import time
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+from measure import Comparison, Result, divide
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from pictures import write_pictures
+
+from mm_rotssl.models.utils import rotate_batch
+
+CONFIG = 'configs/rotnet/rotnet_nin_1xb128-steplr-200e_cifar10.py'
+DATA_CONFIG = 'configs/_base_/datasets/cifar10_folder.py'
+SIZE = 32
+
+
+class BareSteps:
+    """Backbone, loss, gradient and optimiser on one ready batch.
+
+    The rotated copies and their labels are ready too, as normalised floats.
+
+    Args:
+        runner: Its model and optimiser are copied, the first batch of its
+            data is kept.
+        iterations: Number of steps.
+    """
+
+    def __init__(self, runner: Runner, iterations: int) -> None:
+        self.model = copy.deepcopy(runner.model).train()
+        self.optimizer = type(runner.optim_wrapper.optimizer)(
+            self.model.parameters(), **runner.optim_wrapper.optimizer.defaults
+        )
+        batch = next(iter(runner.train_dataloader))
+        inputs = self.model.data_preprocessor(batch, True)['inputs']
+        self.inputs, self.labels = rotate_batch(inputs)
+        self.iterations = iterations
+
+    def __call__(self) -> None:
+        """Take the steps."""
+        model = self.model
+        for _ in range(self.iterations):
+            feats = model.neck(model.backbone(self.inputs))
+            loss = model.head.loss(feats, self.labels)['loss']
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+        if self.inputs.is_cuda:
+            torch.cuda.synchronize()
+
+
+class EpochTimer(Hook):
+    """Time the runner's epochs, and after each the bare steps.
+
+    The clock runs from before the first hook of an epoch until after the
+    last, so the start of the worker processes and the wait for the first
+    batch count as well.
+
+    Args:
+        iterations: Bare steps after each epoch.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self, iterations: int) -> None:
+        self.iterations = iterations
+        self.loop: list[float] = []
+        self.bare: list[float] = []
+
+    def before_train(self, runner: Runner) -> None:
+        """Prepare the bare steps.
+
+        Args:
+            runner: The runner.
+        """
+        self.steps = BareSteps(runner, self.iterations)
+        self.start = time.perf_counter()
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Stop the clock, take the bare steps and start it again.
+
+        Args:
+            runner: The runner.
+        """
+        if self.steps.inputs.is_cuda:
+            torch.cuda.synchronize()
+        end = time.perf_counter()
+        self.steps()
+        self.loop.append(end - self.start)
+        self.bare.append(time.perf_counter() - end)
+        self.start = time.perf_counter()
+
+
+def _config(
+    root: Path, folder: Path, width: int, batch_size: int, **train_cfg: int
+) -> Config:
+    config = Config.fromfile(root / CONFIG)
+    data = Config.fromfile(root / DATA_CONFIG)
+    config.train_dataloader = data.train_dataloader
+    config.model.data_preprocessor = data.data_preprocessor
+    options: dict[str, Any] = {
+        'work_dir': str(folder / 'work_dir'),
+        'model.backbone.base_channels': width,
+        'model.head.in_channels': width,
+        'train_dataloader.batch_size': batch_size,
+        'train_dataloader.dataset.data_root': str(folder / 'pictures'),
+        # the config logs every hundred steps; here there are fewer
+        'default_hooks.logger.interval': 4,
+    }
+    config.merge_from_dict(options)
+    config.train_cfg = dict(by_epoch=True, **train_cfg)
+    config.val_cfg = config.val_dataloader = config.val_evaluator = None
+    return config
+
+
+def training_loop(
+    root: Path,
+    width: int,
+    batch_size: int,
+    iterations: int,
+    repetitions: int,
+) -> Result:
+    """Pictures per second of a run over those of the bare steps.
+
+    Args:
+        root: The checkout.
+        width: Of the network in network, a multiple of 6.
+        batch_size: Pictures a step.
+        iterations: Steps a repetition.
+        repetitions: How often both are timed, after a warm-up.
+
+    Returns:
+        The whole loop over the bare steps.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        pictures = batch_size * iterations
+        write_pictures(folder / 'pictures', pictures, SIZE, SIZE, 95)
+        config = _config(
+            root, folder, width, batch_size, max_epochs=repetitions + 1
+        )
+        timer = EpochTimer(iterations)
+        # the log lines are part of the loop, but nobody's concern here
+        with (
+            (folder / 'stdout.txt').open('w') as file,
+            redirect_stdout(file),
+        ):
+            runner = Runner.from_cfg(config)
+            runner.register_hook(timer)
+            runner.train()
+        loop, bare = timer.loop[1:], timer.bare[1:]
+    return Result(
+        settings=dict(
+            config=CONFIG,
+            data_config=DATA_CONFIG,
+            width=width,
+            batch_size=batch_size,
+            iterations=iterations,
+            repetitions=repetitions,
+            workers=config.train_dataloader.num_workers,
+        ),
+        figures={
+            'loop, pictures per second': pictures / statistics.median(loop),
+            'bare, pictures per second': pictures / statistics.median(bare),
+        },
+        comparisons=[
+            Comparison(
+                'pictures per second of the training loop / of bare steps',
+                divide(bare, loop),
+                goal=0.95,
+                at_least=True,
+            )
+        ],
+    )

@@ -1,0 +1,47 @@
+import torch
+from mmpretrain.models.selfsup import BaseSelfSupervisor
+from torch.utils.data import DataLoader
+
+from mm_rotssl.models.utils import pool_features
+
+
+@torch.no_grad()
+def extract_features(
+    model: BaseSelfSupervisor, dataloader: DataLoader
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Run a labelled data set through a network.
+
+    The model is left in eval mode.
+
+    Args:
+        model (BaseSelfSupervisor): Any self-supervised algorithm that gives
+            its backbone's outputs for ``mode='tensor'``.
+        dataloader (DataLoader): Pictures with labels, in a fixed order.
+
+    Returns:
+        tuple[list[Tensor], Tensor]: For each of the backbone's outputs the
+        pooled features (N, C), float32; and the labels, int64 (N,); both on
+        the CPU.
+
+    Raises:
+        ValueError: If a picture has no label.
+    """
+    model.eval()
+    batches = []
+    labels: list[int] = []
+    for data_batch in dataloader:
+        data = model.data_preprocessor(data_batch, False)
+        feats = pool_features(model(data['inputs'], mode='tensor'))
+        batches.append([feat.cpu() for feat in feats])
+        for sample in data['data_samples']:
+            if 'gt_label' not in sample:
+                raise ValueError(
+                    f'Picture {len(labels)} of '
+                    f'{type(dataloader.dataset).__name__} has no label. Use '
+                    'a labelled data set (e.g. with_label=True of '
+                    'mm_rotssl.ImageFolder).'
+                )
+            labels.append(int(sample.gt_label))
+    return [
+        torch.cat(stage) for stage in zip(*batches, strict=True)
+    ], torch.tensor(labels)

@@ -1,0 +1,15 @@
+from .plots import (
+    plot_block_accuracy,
+    plot_embedding,
+    plot_neighbors,
+    plot_training_curves,
+)
+from .scalars import read_scalars
+
+__all__ = [
+    'plot_block_accuracy',
+    'plot_embedding',
+    'plot_neighbors',
+    'plot_training_curves',
+    'read_scalars',
+]

@@ -1,0 +1,394 @@
+"""Pictures of what was learnt, as matplotlib figures.
+
+Nothing is shown or saved here, and pyplot's global state is not touched:
+``figure.savefig(path)`` does it. Colours are told apart with any colour
+vision; where they carry a meaning, a shape carries it too.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+
+from mm_rotssl.evaluation.functional import mean_and_std
+
+# Okabe and Ito's palette
+BLUE, ORANGE, VERMILLION, GREEN = '#0072B2', '#E69F00', '#D55E00', '#009E73'
+PURPLE, SKY = '#CC79A7', '#56B4E9'
+GREY, INK = '#7F7F7F', '#222222'
+# Tol's "muted" palette, for many classes; the two lightest made darker
+CLASS_COLORS = (
+    '#332288',
+    '#3FA0D8',
+    '#44AA99',
+    '#117733',
+    '#999933',
+    '#C99A1A',
+    '#CC6677',
+    '#882255',
+    '#AA4499',
+    '#666666',
+)
+CLASS_MARKERS = 'osD^v<>'
+# colour, line and marker of the networks that are compared
+SERIES = (
+    dict(color=GREY, linestyle='--', marker='s'),
+    dict(color=BLUE, linestyle='-', marker='o'),
+    dict(color=VERMILLION, linestyle=':', marker='^'),
+    dict(color=GREEN, linestyle='-.', marker='D'),
+)
+
+_STYLE: dict[Any, Any] = {
+    'figure.dpi': 150,
+    'font.size': 9,
+    'text.color': INK,
+    'axes.labelcolor': INK,
+    'axes.titlesize': 10,
+    'axes.titlelocation': 'left',
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'axes.grid': True,
+    'axes.axisbelow': True,
+    'grid.color': '#E6E6E6',
+    'legend.edgecolor': 'white',
+    'legend.fontsize': 8,
+    'figure.titlesize': 12,
+    'figure.titleweight': 'bold',
+}
+
+
+def _title(figure: Figure, title: str) -> None:
+    figure.suptitle(title, x=0.01, ha='left')
+
+
+def _curve(
+    axes: Axes, lines: Sequence[dict], key: str, style: dict, label: str
+) -> None:
+    lines = [line for line in lines if key in line]
+    # one point an epoch: the mean of what was logged in it
+    points: dict[float, list[float]] = {}
+    for line in lines:
+        x = line.get('epoch', line['step'])
+        points.setdefault(x, []).append(line[key])
+    axes.plot(
+        list(points),
+        [np.mean(values) for values in points.values()],
+        label=label,
+        markevery=max(1, len(points) // 15),
+        markersize=4,
+        **style,
+    )
+
+
+@rc_context(_STYLE)
+def plot_training_curves(
+    train: Sequence[dict],
+    val: Sequence[dict],
+    blocks: Sequence[str] = (),
+    title: str = 'Training',
+) -> Figure:
+    """Draw the loss, and what validation measured, over the epochs.
+
+    Args:
+        train (Sequence[dict]): Logged lines of training, see
+            :func:`read_scalars`: ``loss`` and, if there,
+            ``rotation_accuracy``. Lines of the same ``epoch`` are averaged;
+            without that key ``step`` counts.
+        val (Sequence[dict]): Logged lines of validation: ``rotation/
+            accuracy`` and ``knn/stage*``, as far as they are there.
+        blocks (Sequence[str]): Names of the stages; numbers are used where
+            it is too short. Defaults to ().
+        title (str): Headline. Defaults to 'Training'.
+
+    Returns:
+        Figure: A panel each for the loss, the rotation accuracy (training
+        and validation) and the kNN accuracy of every stage; those without
+        any value are left out.
+
+    Raises:
+        ValueError: If there is nothing to draw.
+    """
+    stages = sorted(
+        {key for line in val for key in line if key.startswith('knn/stage')},
+        key=lambda key: int(key.removeprefix('knn/stage')),
+    )
+    panels = []
+    if any('loss' in line for line in train):
+        panels.append('loss')
+    if any('rotation_accuracy' in line for line in train) or any(
+        'rotation/accuracy' in line for line in val
+    ):
+        panels.append('rotation')
+    if stages:
+        panels.append('knn')
+    if not panels:
+        raise ValueError(
+            'The log holds neither a loss nor an accuracy to draw.'
+        )
+    unit = 'epoch' if any('epoch' in line for line in train) else 'iteration'
+    figure = Figure((3.6 * len(panels), 3.3), layout='constrained')
+    _title(figure, title)
+    row = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, panel in zip(row, panels, strict=True):
+        axes.set_xlabel(unit)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if panel == 'loss':
+            axes.set_title('Loss (training)')
+            axes.set_ylabel('loss')
+            _curve(axes, train, 'loss', dict(color=BLUE, marker='o'), 'loss')
+            axes.set_ylim(bottom=0)
+        elif panel == 'rotation':
+            axes.set_title('Rotation accuracy')
+            axes.set_ylabel('accuracy (%)')
+            style = dict(color=GREY, linestyle='--', marker='s')
+            _curve(axes, train, 'rotation_accuracy', style, 'training')
+            style = dict(color=BLUE, marker='o')
+            _curve(axes, val, 'rotation/accuracy', style, 'validation')
+            axes.legend()
+        else:
+            axes.set_title('kNN accuracy (validation)')
+            axes.set_ylabel('accuracy (%)')
+            colors = (SKY, BLUE, GREEN, VERMILLION, ORANGE, PURPLE)
+            for i, key in enumerate(stages):
+                style = dict(
+                    color=colors[i % len(colors)],
+                    marker=CLASS_MARKERS[i % len(CLASS_MARKERS)],
+                )
+                name = blocks[i] if i < len(blocks) else f'{i + 1}'
+                _curve(axes, val, key, style, f'block {name}')
+            axes.legend()
+    return figure
+
+
+@rc_context(_STYLE)
+def plot_block_accuracy(
+    panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]],
+    blocks: Sequence[str],
+    chance: float,
+    title: str = 'Accuracy by block',
+) -> Figure:
+    """Draw accuracy by block for several networks.
+
+    Args:
+        panels (Mapping[str, Mapping[str, Sequence[Sequence[float]]]]): Title
+            of a panel -> name of a network, at most four -> for each block
+            the repeated measurements, in per cent.
+        blocks (Sequence[str]): Names of the blocks.
+        chance (float): Accuracy of guessing, in per cent.
+        title (str): Headline. Defaults to 'Accuracy by block'.
+
+    Returns:
+        Figure: A panel each with a common axis; points are means, bars
+        reach one sample standard deviation up and down.
+    """
+    figure = Figure((1 + 2.2 * len(panels), 3.6), layout='constrained')
+    _title(figure, title)
+    row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (name, networks) in zip(row, panels.items(), strict=True):
+        axes.set_title(name)
+        axes.set_xticks(range(len(blocks)), blocks)
+        axes.set_xlim(-0.4, len(blocks) - 0.6)
+        axes.set_xlabel('block')
+        axes.axhline(chance, color=GREY, linewidth=1, linestyle=':')
+        for i, (network, results) in enumerate(networks.items()):
+            summary = [mean_and_std(values) for values in results]
+            # side by side, so that the bars don't hide each other
+            shift = 0.12 * (i - (len(networks) - 1) / 2)
+            axes.errorbar(
+                [x + shift for x in range(len(blocks))],
+                [mean for mean, _ in summary],
+                [spread or 0 for _, spread in summary],
+                label=network,
+                capsize=3,
+                markersize=5,
+                **SERIES[i],
+            )
+    row[0].set_ylabel('test accuracy (%)')
+    row[0].set_ylim(0, 102)
+    row[0].text(
+        len(blocks) - 0.62, chance + 1, 'chance', ha='right', color=GREY
+    )
+    handles, labels = row[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc='outside lower center', ncols=4)
+    return figure
+
+
+@rc_context(_STYLE)
+def plot_neighbors(
+    queries: Sequence[tuple[np.ndarray, str]],
+    neighbors: Mapping[str, Sequence[Sequence[tuple[np.ndarray, bool]]]],
+    title: str = 'Nearest neighbours',
+) -> Figure:
+    """Draw pictures with those that networks find most alike.
+
+    Args:
+        queries (Sequence[tuple[ndarray, str]]): Pictures, uint8 (H, W, 3) in
+            RGB order, with the name of their class.
+        neighbors (Mapping[str, Sequence[Sequence[tuple[ndarray, bool]]]]):
+            Name of a network -> for each query its neighbours, nearest
+            first: picture, and whether it is of the query's class.
+        title (str): Headline. Defaults to 'Nearest neighbours'.
+
+    Returns:
+        Figure: Two columns of queries, each with one row of neighbours a
+        network. A blue frame marks a neighbour of the same class; a red one
+        with a cross, another class.
+    """
+    names = list(neighbors)
+    count = max(len(row) for rows in neighbors.values() for row in rows)
+    columns = 2 if len(queries) > 1 else 1
+    lines = math.ceil(len(queries) / columns)
+    # in units of a neighbour's side
+    margin, gap = 2.0, 0.6
+    side = min(len(names), 2)
+    scale = 0.37  # inches
+    # wide enough for the line below the headline
+    width = max(columns * (margin + side + count) + 0.3, 8 / scale)
+    height = lines * (len(names) + gap)
+    figure = Figure((width * scale, height * scale + 0.62))
+    axes = figure.add_axes((0, 0, 1, height * scale / figure.get_figheight()))
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    axes.set_axis_off()
+
+    def show(picture: np.ndarray, x: float, y: float, size: float) -> None:
+        # above the frame, which is a filled square
+        axes.imshow(
+            picture,
+            extent=(x, x + size, y + size, y),
+            interpolation='nearest',
+            aspect='auto',
+            zorder=2,
+        )
+
+    def frame(x: float, y: float, size: float, right: bool) -> None:
+        axes.add_patch(
+            Rectangle(
+                (x, y),
+                size,
+                size,
+                color=BLUE if right else VERMILLION,
+                linewidth=0,
+                zorder=1,
+            )
+        )
+        if not right:
+            axes.plot(
+                x + size - 0.14,
+                y + 0.14,
+                marker='X',
+                markersize=7,
+                color=VERMILLION,
+                markeredgecolor='white',
+                markeredgewidth=0.8,
+                zorder=3,
+            )
+
+    for i, (picture, label) in enumerate(queries):
+        x = (i // lines) * (margin + side + count) + 0.15
+        y = (i % lines) * (len(names) + gap) + 0.1
+        middle = y + len(names) / 2
+        show(picture, x, middle - side / 2, side)
+        axes.text(
+            x + side / 2,
+            middle + side / 2 + 0.05,
+            label,
+            ha='center',
+            va='top',
+            fontsize=7,
+        )
+        for j, name in enumerate(names):
+            start = x + side + margin - 0.3
+            axes.text(
+                start - 0.15,
+                y + j + 0.5,
+                name,
+                ha='right',
+                va='center',
+                fontsize=7,
+            )
+            for n, (found, right) in enumerate(neighbors[name][i]):
+                show(found, start + n + 0.08, y + j + 0.08, 0.84)
+                frame(start + n + 0.02, y + j + 0.02, 0.96, right)
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    figure.text(
+        0.01,
+        1 - 0.12 / figure.get_figheight(),
+        title,
+        va='top',
+        fontsize=12,
+        fontweight='bold',
+    )
+    figure.text(
+        0.01,
+        1 - 0.38 / figure.get_figheight(),
+        'Large: a test picture; beside it the nearest labelled ones, nearest '
+        'first. Blue: same class; red with a cross: another class.',
+        va='top',
+    )
+    return figure
+
+
+@rc_context(_STYLE)
+def plot_embedding(
+    embeddings: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    classes: Sequence[str],
+    title: str = 'Embedding',
+) -> Figure:
+    """Draw features that were embedded in the plane.
+
+    Args:
+        embeddings (Mapping[str, ndarray]): Title of a panel -> positions
+            (N, 2), whose scale and orientation carry no meaning.
+        labels (ndarray): Classes, int (N,), from 0.
+        classes (Sequence[str]): Name of each class.
+        title (str): Headline. Defaults to 'Embedding'.
+
+    Returns:
+        Figure: A panel each. Names of one letter are drawn in place of
+        points; else colour and marker tell the class, and its name stands at
+        the median of its points.
+    """
+    figure = Figure((5.4 * len(embeddings), 4.4), layout='constrained')
+    short = all(len(name) == 1 for name in classes)
+    _title(figure, title)
+    row = figure.subplots(1, len(embeddings), squeeze=False)[0]
+    for axes, (name, points) in zip(row, embeddings.items(), strict=True):
+        axes.set_title(name)
+        axes.set_aspect('equal', adjustable='datalim')
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set(visible=True, color='#CCCCCC')
+        axes.margins(0.03)
+        present = np.unique(labels).tolist()
+        for label in present:
+            axes.scatter(
+                *points[labels == label].T,
+                s=56 if short else 24,
+                color=CLASS_COLORS[label % len(CLASS_COLORS)],
+                marker=rf'$\mathbf{{{classes[label]}}}$'
+                if short
+                else CLASS_MARKERS[label % len(CLASS_MARKERS)],
+                edgecolors='none' if short else 'white',
+                linewidths=0.4,
+            )
+        for label in present if not short else ():
+            axes.text(
+                *np.median(points[labels == label], 0),
+                classes[label],
+                ha='center',
+                va='center',
+                fontsize=13,
+                fontweight='bold',
+                path_effects=[withStroke(linewidth=3, foreground='white')],
+            )
+    return figure

@@ -1,0 +1,235 @@
+"""Pictures of all kinds, against PIL, and files that are none."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from mm_rotssl.datasets.transforms import BrokenImageError, LoadImageFromFile
+
+
+@pytest.fixture(scope='module')
+def photo():
+    """A smooth picture, so that JPEG changes it little, of odd size."""
+    small = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    return Image.fromarray(small).resize((131, 97), Image.Resampling.BICUBIC)
+
+
+def encode(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def load(path, content):
+    path.write_bytes(content)
+    results = LoadImageFromFile()(dict(img_path=str(path)))
+    img = results['img']
+    assert img.dtype == np.uint8
+    assert img.ndim == 3
+    assert img.shape[2] == 3
+    assert results['img_shape'] == results['ori_shape'] == img.shape[:2]
+    return img[..., ::-1]
+
+
+def with_thumbnail(photo):
+    """A JPEG whose header holds a smaller one, as cameras write them."""
+    small = encode(photo.resize((32, 24)), 'JPEG')
+    exif = b'Exif\x00\x00' + b'II*\x00\x08\x00\x00\x00\x00\x00' + b'\x00' * 4
+    return encode(photo, 'JPEG', exif=exif + small)
+
+
+def header_length(jpeg):
+    """Where the entropy-coded data of the (last) picture begins."""
+    start = jpeg.rfind(b'\xff\xda')
+    return start + 2 + int.from_bytes(jpeg[start + 2 : start + 4], 'big')
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'BMP', 'TIFF', 'PPM'])
+def test_colour_is_exact(tmp_path, photo, kind):
+    img = load(tmp_path / 'a', encode(photo, kind))
+    np.testing.assert_array_equal(img, np.asarray(photo))
+
+
+def test_webp_lossless_is_exact(tmp_path, photo):
+    img = load(tmp_path / 'a.webp', encode(photo, 'WEBP', lossless=True))
+    np.testing.assert_array_equal(img, np.asarray(photo))
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'TIFF', 'PPM'])
+def test_grey_becomes_three_equal_channels(tmp_path, photo, kind):
+    grey = photo.convert('L')
+    img = load(tmp_path / 'a', encode(grey, kind))
+    want = np.repeat(np.asarray(grey)[..., None], 3, 2)
+    np.testing.assert_array_equal(img, want)
+
+
+def test_one_bit(tmp_path):
+    bits = np.random.default_rng(1).integers(0, 2, (19, 23)).astype(bool)
+    img = load(tmp_path / 'a.png', encode(Image.fromarray(bits), 'PNG'))
+    want = np.repeat(bits[..., None] * np.uint8(255), 3, 2)
+    np.testing.assert_array_equal(img, want)
+
+
+def test_sixteen_bits_keep_the_high_byte(tmp_path):
+    values = np.random.default_rng(2).integers(0, 2**16, (21, 30), np.uint16)
+    img = load(tmp_path / 'a.png', encode(Image.fromarray(values), 'PNG'))
+    want = np.repeat((values >> 8).astype(np.uint8)[..., None], 3, 2)
+    np.testing.assert_array_equal(img, want)
+
+
+def test_palette(tmp_path, photo):
+    few = photo.quantize(16)
+    img = load(tmp_path / 'a.png', encode(few, 'PNG'))
+    np.testing.assert_array_equal(img, np.asarray(few.convert('RGB')))
+
+
+@pytest.mark.parametrize('mode', ['RGBA', 'LA'])
+def test_transparency_is_dropped(tmp_path, photo, mode):
+    image = photo.convert(mode)
+    alpha = np.random.default_rng(3).integers(0, 256, (97, 131), np.uint8)
+    image.putalpha(Image.fromarray(alpha))
+    img = load(tmp_path / 'a.png', encode(image, 'PNG'))
+    want = photo if mode == 'RGBA' else photo.convert('L').convert('RGB')
+    np.testing.assert_array_equal(img, np.asarray(want))
+
+
+def test_cmyk(tmp_path, photo):
+    content = encode(photo.convert('CMYK'), 'JPEG', quality=95)
+    img = load(tmp_path / 'a.jpg', content)
+    want = np.asarray(Image.open(io.BytesIO(content)).convert('RGB'))
+    # the two conversions round differently
+    assert np.abs(img.astype(int) - want).max() <= 2
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_orientation_is_obeyed(tmp_path, photo, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encode(photo, 'JPEG', exif=exif)
+    img = load(tmp_path / 'a.jpg', content)
+    want = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content))))
+    # decoders may differ by a rounding; a wrong turn differs by far more
+    assert np.abs(img.astype(int) - want).max() <= 3
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'JPEG'])
+def test_one_pixel(tmp_path, kind):
+    content = encode(Image.new('RGB', (1, 1), (200, 100, 50)), kind)
+    img = load(tmp_path / 'a', content)
+    assert img.shape == (1, 1, 3)
+    assert np.abs(img[0, 0].astype(int) - (200, 100, 50)).max() <= 3
+
+
+def test_misnamed_is_fine(tmp_path, photo):
+    img = load(tmp_path / 'jpeg.png', encode(photo, 'JPEG', quality=95))
+    assert np.abs(img.astype(int) - np.asarray(photo)).mean() < 3
+
+
+@pytest.mark.parametrize('variant', ['plain', 'progressive', 'thumbnail'])
+@pytest.mark.parametrize(
+    'tail',
+    [
+        b'\x00' * 7,
+        # the film of a motion photo holds any bytes, such as these markers
+        b'....ftypmp42\xff\xd9\xff\xda\x00\xff\xd8',
+        b'\xff\xda' * 3,
+    ],
+)
+def test_jpeg_with_a_tail_is_fine(tmp_path, photo, variant, tail):
+    if variant == 'thumbnail':
+        content = with_thumbnail(photo)
+    else:
+        content = encode(photo, 'JPEG', progressive=variant == 'progressive')
+    want = load(tmp_path / 'a.jpg', content)
+    got = load(tmp_path / 'b.jpg', content + tail)
+    np.testing.assert_array_equal(got, want)
+
+
+def test_png_with_a_tail_is_fine(tmp_path, photo):
+    img = load(tmp_path / 'a.png', encode(photo, 'PNG') + b'tail' * 100)
+    np.testing.assert_array_equal(img, np.asarray(photo))
+
+
+def test_restart_markers_are_no_end(tmp_path, photo):
+    content = encode(photo, 'JPEG', restart_marker_blocks=2)
+    assert b'\xff\xd3' in content[header_length(content) :]
+    load(tmp_path / 'a.jpg', content + b'\x00')
+    with pytest.raises(BrokenImageError, match='truncated'):
+        load(tmp_path / 'b.jpg', content[:-2])
+
+
+@pytest.mark.parametrize('variant', ['plain', 'progressive', 'thumbnail'])
+def test_truncated_jpeg(tmp_path, photo, variant):
+    if variant == 'thumbnail':
+        content = with_thumbnail(photo)
+        thumbnail_end = content.find(b'\xff\xd9') + 2
+        assert thumbnail_end < header_length(content)
+        cuts = [thumbnail_end - 40, thumbnail_end - 2, thumbnail_end]
+    else:
+        content = encode(photo, 'JPEG', progressive=variant == 'progressive')
+        cuts = []
+    load(tmp_path / 'whole.jpg', content)
+    data = header_length(content)
+    cuts += [2, 10, data - 5, data, data + 1, len(content) - 1]
+    cuts += [len(content) - 2, len(content) - 3]
+    cuts += list(range(20, len(content), len(content) // 20))
+    for cut in cuts:
+        # '.*' since within the header OpenCV is the one to notice
+        with pytest.raises(BrokenImageError, match=r'cut\.jpg: .*'):
+            load(tmp_path / 'cut.jpg', content[:cut])
+
+
+def test_truncated_in_the_scan_is_called_so(tmp_path, photo):
+    content = with_thumbnail(photo)
+    cut = (header_length(content) + len(content)) // 2
+    for tail in (b'', b'\x00' * 100):
+        with pytest.raises(BrokenImageError, match='file is truncated'):
+            load(tmp_path / 'cut.jpg', content[:cut] + tail)
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'BMP', 'TIFF', 'WEBP', 'PPM'])
+@pytest.mark.parametrize('kept', [0.01, 0.3, 0.9])
+def test_other_truncated_files(tmp_path, photo, kind, kept):
+    content = encode(photo, kind)
+    with pytest.raises(BrokenImageError, match='cut'):
+        load(tmp_path / 'cut', content[: int(kept * len(content))])
+
+
+@pytest.mark.parametrize(
+    ('content', 'reason'),
+    [
+        (b'', 'the file is empty'),
+        (b'Sorry, this is no picture.', 'the content is no known image'),
+        (b'\xff\xd8', 'truncated'),
+        (b'\x89PNG\r\n\x1a\n', 'truncated'),
+    ],
+)
+def test_no_picture(tmp_path, content, reason):
+    with pytest.raises(BrokenImageError, match=rf'a\.jpg: .*{reason}'):
+        load(tmp_path / 'a.jpg', content)
+
+
+def test_missing_file_and_folder_instead_of_file(tmp_path):
+    with pytest.raises(BrokenImageError, match=r'gone\.jpg'):
+        LoadImageFromFile()(dict(img_path=str(tmp_path / 'gone.jpg')))
+    with pytest.raises(BrokenImageError, match='directory'):
+        LoadImageFromFile()(dict(img_path=str(tmp_path)))
+
+
+def test_settings(tmp_path, photo):
+    path = tmp_path / 'a.png'
+    path.write_bytes(encode(photo, 'PNG'))
+    grey = LoadImageFromFile(color_type='grayscale')
+    assert grey(dict(img_path=str(path)))['img'].shape == (97, 131)
+    real = LoadImageFromFile(to_float32=True, imdecode_backend='pillow')
+    img = real(dict(img_path=str(path)))['img']
+    assert img.dtype == np.float32
+    np.testing.assert_array_equal(img[..., ::-1], np.asarray(photo))
+
+
+@pytest.mark.parametrize('name', ['ignore_empty', 'file_client_args'])
+def test_settings_without_effect_are_refused(name):
+    with pytest.raises(TypeError, match=name):
+        LoadImageFromFile(**{name: None})

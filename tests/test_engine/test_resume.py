@@ -1,0 +1,181 @@
+"""A run that was stopped and resumed equals one that never was."""
+
+import itertools
+import random
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mm_rotssl.engine.hooks import EpochSeedHook
+
+CONFIG = (
+    Path(__file__).parents[2]
+    / 'configs/rotnet/rotnet_nin-w24_1xb128-15e_digits.py'
+)
+COUNTER = itertools.count()
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _no_pretty_text():
+    """Formatting the config, for the log, would take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Config, 'pretty_text', '')
+        yield
+
+
+class Recorder(Hook):
+    """Note the pictures of every step, as they come from the pipeline."""
+
+    def __init__(self):
+        self.epochs = {}
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        inputs = data_batch['inputs']
+        inputs = torch.stack(inputs) if isinstance(inputs, list) else inputs
+        steps = self.epochs.setdefault(runner.epoch, [])
+        steps.append(inputs.clone())
+
+
+def run(
+    folder,
+    epochs,
+    workers,
+    resume=None,
+    seed=None,
+    without=None,
+    validate=False,
+):
+    """Train and return the runner and the pictures of each epoch."""
+    cfg = Config.fromfile(CONFIG)
+    cfg.merge_from_dict(
+        {
+            'work_dir': str(folder),
+            'experiment_name': f'test_resume_{next(COUNTER)}',
+            'model.backbone.base_channels': 6,
+            'model.backbone.num_stages': 3,
+            'model.backbone.out_indices': (2,),
+            'model.head.in_channels': 6,
+            'train_cfg.max_epochs': epochs,
+            # the same schedule whether or not the run is cut
+            'param_scheduler.0.T_max': 3,
+            'param_scheduler.0.end': 3,
+            'train_dataloader.batch_size': 16,
+            'train_dataloader.num_workers': workers,
+            'train_dataloader.dataset.indices': 60,
+            'val_dataloader.dataset.indices': 20,
+            'val_cfg.bank_dataloader.dataset.indices': 30,
+            'default_hooks.checkpoint.interval': 1,
+            'randomness.seed': seed,
+            'log_level': 'ERROR',
+        }
+    )
+    if not validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    cfg.custom_hooks = [
+        hook for hook in cfg.custom_hooks if hook['type'] != without
+    ]
+    if resume is not None:
+        cfg.resume = True
+        cfg.load_from = str(resume)
+    runner = Runner.from_cfg(cfg)
+    recorder = Recorder()
+    runner.register_hook(recorder)
+    runner.train()
+    return runner, recorder.epochs
+
+
+def same(one, other):
+    return len(one) == len(other) and all(map(torch.equal, one, other))
+
+
+# validation draws random numbers of its own
+@pytest.mark.parametrize(('workers', 'validate'), [(0, True), (2, False)])
+def test_resumed_equals_uninterrupted(tmp_path, workers, validate):
+    # no seed is set: the resumed run must take it from the checkpoint
+    whole, pictures = run(tmp_path / 'whole', 3, workers, validate=validate)
+    checkpoint = tmp_path / 'whole' / 'epoch_1.pth'
+    torch.manual_seed(0)
+    resumed, again = run(
+        tmp_path / 'resumed', 3, workers, checkpoint, validate=validate
+    )
+    assert resumed.seed == whole.seed
+    assert sorted(again) == [1, 2]
+    for epoch in (1, 2):
+        assert same(again[epoch], pictures[epoch])
+    # and the epochs, the workers, differ from one another
+    assert not same(pictures[0], pictures[1])
+    assert not same(pictures[1], pictures[2])
+    want, got = (runner.model.state_dict() for runner in (whole, resumed))
+    for name, value in want.items():
+        assert torch.equal(value, got[name]), name
+    want, got = (
+        runner.optim_wrapper.state_dict() for runner in (whole, resumed)
+    )
+    assert want['param_groups'] == got['param_groups']
+    for key, state in want['state'].items():
+        for name, value in state.items():
+            assert torch.equal(value, got['state'][key][name])
+
+
+def test_cut_run_equals_the_beginning(tmp_path):
+    """Stop after one epoch, as one does, with the same configured seed."""
+    whole, pictures = run(tmp_path / 'whole', 2, 0, seed=5)
+    _, first = run(tmp_path / 'cut', 1, 0, seed=5)
+    checkpoint = tmp_path / 'cut' / 'epoch_1.pth'
+    resumed, _ = run(tmp_path / 'cut', 2, 0, checkpoint, seed=5)
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    # the seed is what makes them equal
+    _, other = run(tmp_path / 'other', 1, 0, seed=6)
+    assert same(first[0], pictures[0])
+    assert not same(other[0], pictures[0])
+
+
+def test_without_the_hook_they_differ(tmp_path):
+    """What the hook is for; if this fails the engine has learnt it."""
+    without = 'mm_rotssl.EpochSeedHook'
+    _, pictures = run(tmp_path / 'whole', 2, 0, without=without)
+    checkpoint = tmp_path / 'whole' / 'epoch_1.pth'
+    _, again = run(tmp_path / 'resumed', 2, 0, checkpoint, without=without)
+    assert not same(again[1], pictures[1])
+
+
+def test_each_epoch_and_rank_draws_its_own(monkeypatch):
+    def draw(seed, epoch, rank):
+        monkeypatch.setattr(
+            'mm_rotssl.engine.hooks.epoch_seed_hook.get_rank', lambda: rank
+        )
+        runner = SimpleNamespace(seed=seed, epoch=epoch)
+        EpochSeedHook().before_train_epoch(runner)
+        return random.random(), np.random.rand(), torch.rand(()).item()
+
+    places = list(itertools.product((0, 1), repeat=3))
+    draws = [draw(*place) for place in places]
+    assert draws == [draw(*place) for place in places]
+    for numbers in zip(*draws, strict=True):
+        assert len(set(numbers)) == len(places)
+
+
+def test_persistent_workers_are_warned_about(tmp_path, capsys):
+    cfg = Config.fromfile(CONFIG)
+    cfg.merge_from_dict(
+        {
+            'work_dir': str(tmp_path),
+            'experiment_name': f'test_resume_{next(COUNTER)}',
+            'train_cfg.max_epochs': 1,
+            'train_dataloader.num_workers': 1,
+            'train_dataloader.persistent_workers': True,
+            'train_dataloader.dataset.indices': 8,
+            'val_cfg': None,
+            'val_dataloader': None,
+            'val_evaluator': None,
+        }
+    )
+    Runner.from_cfg(cfg).train()
+    assert 'a resumed run will differ' in capsys.readouterr().out

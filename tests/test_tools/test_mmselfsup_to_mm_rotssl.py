@@ -1,0 +1,591 @@
+import importlib.util
+import sys
+from collections import Counter, OrderedDict
+from pathlib import Path
+
+import cv2
+import mmcv
+import numpy as np
+import pytest
+import torch
+import torchvision
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
+from mmengine.registry import DefaultScope
+from mmpretrain.registry import DATASETS
+
+from mm_rotssl.models.utils import migration
+from mm_rotssl.registry import MODELS
+
+ROOT = Path(__file__).parents[2]
+
+CONFIG = """
+dataset_type = 'mmcls.ImageNet'
+model = dict(
+    type='RotationPred',
+    data_preprocessor=dict(
+        type='mmselfsup.RotationPredDataPreprocessor',
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True),
+    backbone=dict(
+        type='ResNet', depth=18, in_channels=3, out_indices=[4],
+        norm_cfg=dict(type='BN')),
+    head=dict(
+        type='ClsHead',
+        loss=dict(type='mmcls.CrossEntropyLoss'),
+        with_avg_pool=True,
+        in_channels=512,
+        num_classes=4))
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='RandomResizedCrop', size=64, scale=(0.3, 1.0),
+         backend='pillow'),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='RotationWithLabels'),
+    dict(type='PackSelfSupInputs', key='img',
+         pseudo_label_keys=['rot_label'], meta_keys=['img_path']),
+]
+train_dataloader = dict(
+    batch_size=16,
+    dataset=dict(
+        type=dataset_type,
+        data_root='data/imagenet/',
+        ann_file='meta/train.txt',
+        data_prefix=dict(img_path='train/'),
+        pipeline=train_pipeline))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=True, begin=0, end=5,
+         convert_to_iter_based=True),
+    dict(type='MultiStepLR', by_epoch=True, milestones=[30, 50], gamma=0.1),
+]
+visualizer = dict(type='SelfSupVisualizer', name='visualizer')
+default_scope = 'mmselfsup'
+custom_imports = dict(imports=['mmselfsup_is_not_here'])
+"""
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    """Run the script with these arguments."""
+    path = ROOT / 'tools/model_converters/mmselfsup_to_mm_rotssl.py'
+    spec = importlib.util.spec_from_file_location('converter', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def run(*args):
+        monkeypatch.setattr(sys, 'argv', [str(path), *map(str, args)])
+        module.main()
+
+    return run
+
+
+@pytest.fixture
+def theirs(tmp_path):
+    """The config above, read."""
+    (tmp_path / 'config.py').write_text(CONFIG)
+    return Config.fromfile(tmp_path / 'config.py', import_custom_modules=False)
+
+
+def original_weights(prefix=''):
+    """Weights named as mmselfsup names them, by torchvision's ResNet."""
+    torch.manual_seed(0)
+    backbone = torchvision.models.resnet18(num_classes=4)
+    for name, buffer in backbone.named_buffers():
+        if name.endswith('running_mean'):
+            buffer.normal_(std=0.1)
+    weights = {}
+    for name, value in backbone.state_dict().items():
+        theirs = (
+            name.replace('fc.', 'head.fc_cls.')
+            if name.startswith('fc.')
+            else f'backbone.{name}'
+        )
+        weights[prefix + theirs] = value
+    return backbone.eval(), weights
+
+
+def save(weights, path):
+    meta = dict(mmengine_version='0.7.3')
+    torch.save(dict(meta=meta, state_dict=weights), path)
+
+
+def rotnet(depth=18, channels=512):
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return MODELS.build(
+            dict(
+                type='mm_rotssl.RotNet',
+                backbone=dict(type='ResNet', depth=depth),
+                neck=dict(type='GlobalAveragePooling'),
+                head=dict(type='mm_rotssl.RotationHead', in_channels=channels),
+            )
+        ).eval()
+
+
+# --- checkpoints ------------------------------------------------------------
+
+
+def turned_by_0x(picture):
+    """The four copies of 0.x, in the order of their labels."""
+    transposed = picture.transpose(1, 0, 2)
+    return [
+        picture,
+        transposed[::-1],
+        picture[::-1, ::-1],
+        picture[::-1].transpose(1, 0, 2),
+    ]
+
+
+def turned_by_1x(picture):
+    """The four copies of 1.x, in the order of their labels."""
+    return [mmcv.imrotate(picture, 90 * label) for label in range(4)]
+
+
+@pytest.mark.parametrize(
+    ('prefix', 'meta', 'turned', 'labels', 'options'),
+    [
+        ('', {'mmengine_version': '0.1'}, turned_by_1x, [0, 3, 2, 1], ()),
+        ('module.', {'mmcv_version': '1'}, turned_by_0x, [0, 1, 2, 3], ()),
+        ('', {'mmselfsup_version': '0'}, turned_by_0x, [0, 1, 2, 3], ()),
+        (
+            *('', {}, turned_by_1x, [0, 3, 2, 1]),
+            ('--from-version', '1.x'),
+        ),
+        (
+            *('', {'mmengine_version': '0.1'}, turned_by_0x, [0, 1, 2, 3]),
+            ('--from-version', '0.x'),
+        ),
+    ],
+)
+def test_each_angle_keeps_its_probability(
+    tool, tmp_path, prefix, meta, turned, labels, options
+):
+    original, weights = original_weights(prefix)
+    torch.save(
+        dict(meta=meta, state_dict=weights, optimizer=dict(lr=1)),
+        tmp_path / 'theirs.pth',
+    )
+    tool(tmp_path / 'theirs.pth', tmp_path / 'ours.pth', *options)
+    converted = torch.load(tmp_path / 'ours.pth', weights_only=True)
+    assert set(converted) == {'meta', 'state_dict'}
+    assert set(converted['meta']) == {'converted_from'}
+    ours = rotnet()
+    ours.load_state_dict(converted['state_dict'], strict=True)
+
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+
+    def batch(pictures):
+        stack = np.ascontiguousarray(np.stack(pictures))
+        return torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 255
+
+    # what the original was trained to answer `label` to
+    meant = turned(picture)
+    with torch.no_grad():
+        theirs = original(batch(meant)).softmax(1).numpy()
+        (sample,) = ours.predict(batch([picture]))
+    scores = sample.rotation_scores.numpy()
+    # the original's label of each of our angles, by looking at the pictures
+    label_of = [
+        next(
+            label
+            for label in range(4)
+            if np.array_equal(np.rot90(picture, k), meant[label])
+        )
+        for k in range(4)
+    ]
+    assert label_of == labels
+    assert np.ptp(theirs, axis=1).min() > 0.01
+    for copy in range(4):
+        for answer in range(4):
+            np.testing.assert_allclose(
+                scores[copy, answer],
+                theirs[label_of[copy], label_of[answer]],
+                rtol=1e-4,
+            )
+
+
+def test_takes_bare_weights(tool, tmp_path):
+    _, weights = original_weights()
+    torch.save(weights, tmp_path / 'in.pth')
+    tool(tmp_path / 'in.pth', tmp_path / 'out.pth', '--from-version', '1.x')
+    converted = torch.load(tmp_path / 'out.pth', weights_only=True)
+    theirs = weights['head.fc_cls.bias'].tolist()
+    assert converted['state_dict']['head.fc.bias'].tolist() == [
+        theirs[label] for label in (0, 3, 2, 1)
+    ]
+
+
+def test_asks_for_the_version(tool, tmp_path):
+    torch.save(
+        dict(meta=dict(epoch=3), state_dict=original_weights()[1]),
+        tmp_path / 'in.pth',
+    )
+    with pytest.raises(SystemExit, match=r'--from-version 0\.x or 1\.x'):
+        tool(tmp_path / 'in.pth', tmp_path / 'out.pth')
+
+
+def test_names_and_shapes_of_resnet50():
+    with torch.device('meta'):
+        theirs = torchvision.models.resnet50(num_classes=4).state_dict()
+    ours = rotnet(50, 2048).state_dict()
+    converted = migration.convert_state_dict(
+        {
+            f'backbone.{name}'.replace('backbone.fc.', 'head.fc_cls.'): value
+            for name, value in theirs.items()
+        },
+        '1.x',
+    )
+    assert {name: value.shape for name, value in converted.items()} == {
+        name: value.shape for name, value in ours.items()
+    }
+
+
+def without(weights, *names):
+    return {k: v for k, v in weights.items() if k not in names}
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda w: {**w, 'neck.fc.bias': w['head.fc_cls.bias']}, 'neck.fc.b'),
+        (lambda w: without(w, 'head.fc_cls.bias'), 'head.fc_cls.bias'),
+        (
+            lambda w: {k: v for k, v in w.items() if k.startswith('head.')},
+            r'Missing keys: backbone\.\*',
+        ),
+        (
+            lambda w: {
+                **w,
+                'head.fc_cls.weight': torch.zeros(1000, 512),
+                'head.fc_cls.bias': torch.zeros(1000),
+            },
+            r'\(1000, 512\)',
+        ),
+        (
+            lambda w: {**w, 'head.fc_cls.weight': torch.zeros(4, 512, 1)},
+            r'\(4, 512, 1\)',
+        ),
+        (
+            lambda w: {**w, 'head.fc_cls.weight': torch.zeros(8, 512)},
+            r'\(8, 512\)',
+        ),
+        (lambda w: {**w, 'head.fc_cls.bias': torch.zeros(5)}, r'\(5,\)'),
+        (lambda w: {**w, 'epoch': 3}, 'Not tensors: epoch'),
+        (lambda w: migration.convert_state_dict(w, '1.x'), r'head\.fc\.w'),
+    ],
+)
+def test_refuses_other_weights(tool, tmp_path, change, message):
+    _, weights = original_weights()
+    save(change(weights), tmp_path / 'in.pth')
+    with pytest.raises(SystemExit, match=message):
+        tool(tmp_path / 'in.pth', tmp_path / 'out.pth')
+    assert not (tmp_path / 'out.pth').exists()
+
+
+def test_reads_past_training_logs(tmp_path):
+    _, weights = original_weights()
+    history = HistoryBuffer([1.0, 2.0], [1, 1])
+    history.update(3.0)
+    checkpoint = dict(
+        meta=dict(mmengine_version='0.7.3', best=np.float64(3)),
+        message_hub=dict(log_scalars=OrderedDict(loss=history)),
+        param_schedulers=[dict(milestones=Counter([30, 50]))],
+        state_dict=OrderedDict(weights),
+    )
+    torch.save(checkpoint, tmp_path / 'new.pth')
+    # the sequential format can be edited: names as NumPy 1 wrote them
+    torch.save(
+        checkpoint,
+        tmp_path / 'old.pth',
+        _use_new_zipfile_serialization=False,
+    )
+    content = (tmp_path / 'old.pth').read_bytes()
+    content = content.replace(b'cnumpy._core.', b'cnumpy.core.')
+    assert content.count(b'cnumpy.core.') == 2
+    (tmp_path / 'old.pth').write_bytes(content)
+
+    for name in ('new.pth', 'old.pth'):
+        read = migration.read_checkpoint(tmp_path / name)
+        assert isinstance(
+            read['message_hub']['log_scalars']['loss'], migration._Skipped
+        )
+        converted = migration.convert_checkpoint(read)['state_dict']
+        torch.testing.assert_close(
+            converted['head.fc.weight'],
+            weights['head.fc_cls.weight'].flip(0).roll(1, 0),
+        )
+
+
+class Harmful:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return eval, (f'open({str(self.path)!r}, "w").close()',)
+
+
+def test_runs_no_code_of_a_file(tool, tmp_path):
+    _, weights = original_weights()
+    torch.save(
+        dict(state_dict=weights, meta=Harmful(tmp_path / 'harm')),
+        tmp_path / 'in.pth',
+    )
+    with pytest.raises(SystemExit, match=r'eval.*state_dict'):
+        tool(tmp_path / 'in.pth', tmp_path / 'out.pth')
+    assert not (tmp_path / 'harm').exists()
+
+
+@pytest.mark.parametrize(
+    'content', [b'', b'a text\n', b'PK\x03\x04', b'\x80\x02.', bytes(1000)]
+)
+def test_refuses_files_of_other_kinds(tool, tmp_path, content):
+    (tmp_path / 'in.pth').write_bytes(content)
+    with pytest.raises(SystemExit, match=r'in\.pth.*not written by torch'):
+        tool(tmp_path / 'in.pth', tmp_path / 'out.pth')
+
+
+def test_refuses_a_list_and_a_missing_file(tool, tmp_path):
+    torch.save([torch.ones(2)], tmp_path / 'in.pth')
+    with pytest.raises(SystemExit, match='holds a list'):
+        tool(tmp_path / 'in.pth', tmp_path / 'out.pth')
+    with pytest.raises(SystemExit, match=r'no\.pth.*No such file'):
+        tool(tmp_path / 'no.pth', tmp_path / 'out.pth')
+
+
+def test_keeps_the_input(tool, tmp_path, monkeypatch):
+    source = tmp_path / 'in.pth'
+    save(original_weights()[1], source)
+    content = source.read_bytes()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'link.pth').symlink_to(source)
+    for target in ('in.pth', 'link.pth'):
+        with pytest.raises(SystemExit, match='is the input'):
+            tool(source, target)
+    assert source.read_bytes() == content
+
+
+def test_a_failed_write_leaves_nothing(tool, tmp_path, monkeypatch):
+    save(original_weights()[1], tmp_path / 'in.pth')
+    (tmp_path / 'out.pth').write_bytes(b'of before')
+
+    def fail(_, path):
+        Path(path).write_bytes(b'half')
+        raise OSError('No space left on device')
+
+    monkeypatch.setattr(torch, 'save', fail)
+    with pytest.raises(SystemExit, match='No space left'):
+        tool(tmp_path / 'in.pth', tmp_path / 'out.pth')
+    assert (tmp_path / 'out.pth').read_bytes() == b'of before'
+    assert {p.name for p in tmp_path.iterdir()} == {'in.pth', 'out.pth'}
+
+
+# --- configs ----------------------------------------------------------------
+
+
+def test_converted_config_trains(tool, tmp_path, capsys):
+    (tmp_path / 'theirs.py').write_text(CONFIG)
+    tool('--config', tmp_path / 'theirs.py', tmp_path / 'ours.py')
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        'custom_imports names mmselfsup: without it, remove it.',
+        f'Written: {tmp_path / "ours.py"}',
+    ]
+    cfg = Config.fromfile(tmp_path / 'ours.py', import_custom_modules=False)
+
+    root = tmp_path / 'imagenet'
+    (root / 'meta').mkdir(parents=True)
+    (root / 'train').mkdir()
+    (root / 'meta/train.txt').write_text('a.png 0\nb.png 1\n')
+    rng = np.random.default_rng(0)
+    for name in 'ab':
+        picture = rng.integers(0, 256, (80, 100, 3), dtype=np.uint8)
+        cv2.imwrite(str(root / f'train/{name}.png'), picture)
+    cfg.train_dataloader.dataset.data_root = str(root)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+        model = MODELS.build(cfg.model)
+    items = [dataset[i] for i in range(2)]
+    assert items[0]['inputs'].shape == (3, 64, 64)
+    data = model.data_preprocessor(
+        dict(
+            inputs=torch.stack([item['inputs'] for item in items]),
+            data_samples=[item['data_samples'] for item in items],
+        ),
+        True,
+    )
+    raw = items[0]['inputs'].double()
+    mean = torch.tensor([123.675, 116.28, 103.53]).double()
+    std = torch.tensor([58.395, 57.12, 57.375]).double()
+    torch.testing.assert_close(
+        data['inputs'][0].double(),
+        (raw.flip(0) - mean.view(3, 1, 1)) / std.view(3, 1, 1),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+    losses = model(data['inputs'], data['data_samples'], mode='loss')
+    assert 0 < losses['loss'].item() < 10
+    # the last stage, as in the original, and its initialisation
+    model.init_weights()
+    assert model(data['inputs'])[0].shape == (2, 512, 2, 2)
+    assert 0.008 < model.head.fc.weight.std().item() < 0.012
+    assert (model.backbone.layer1[0].norm2.weight == 1).all()
+
+
+def test_config_keeps_what_is_not_the_models(theirs):
+    before = theirs.to_dict()
+    migration.convert_config(before)
+    assert theirs.to_dict() == before
+    ours, remarks = migration.convert_config(theirs)
+    assert theirs.to_dict() == before
+    assert len(remarks) == 1
+    assert 'custom_imports' in remarks[0]
+    assert ours.param_scheduler == theirs.param_scheduler
+    assert ours.default_scope == 'mmpretrain'
+    assert ours.visualizer.type == 'UniversalVisualizer'
+    assert ours.model.backbone.out_indices == [3]
+    pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(
+            type='RandomResizedCrop',
+            scale=64,
+            crop_ratio_range=(0.3, 1.0),
+            backend='pillow',
+        ),
+        dict(type='RandomFlip', prob=0.5),
+        dict(type='PackInputs', input_key='img', meta_keys=['img_path']),
+    ]
+    assert ours.train_pipeline == pipeline
+    dataset = ours.train_dataloader.dataset
+    assert dataset.type == 'ImageNet'
+    assert dataset.pipeline == pipeline
+
+
+def test_config_with_wrappers_and_settings(theirs):
+    theirs.model.data_preprocessor = None
+    theirs.data_preprocessor = dict(
+        type='RotationPredDataPreprocessor', mean=[0], std=[1]
+    )
+    theirs.model.head.loss = dict(
+        type='mmcls.LabelSmoothLoss', label_smooth_val=0.1
+    )
+    theirs.model.head.init_cfg = dict(type='Constant', val=0, layer='Linear')
+    theirs.model.backbone = dict(
+        type='mmcls.ResNet', depth=18, out_indices=(3,)
+    )
+    inner = theirs.train_dataloader.dataset
+    inner.pipeline[2] = dict(
+        type='RandomApply',
+        transforms=[dict(type='RandomCrop', size=8), dict(type='Nowhere')],
+    )
+    inner.pipeline[-1].pseudo_label_keys = ['rot_label', 'other']
+    theirs.train_dataloader.dataset = dict(
+        type='RepeatDataset', times=2, dataset=inner
+    )
+    theirs.custom_hooks = [dict(type='SelfSupVisualizationHook')]
+    theirs.load_from = 'old.pth'
+    del theirs.model['data_preprocessor']
+    ours, remarks = migration.convert_config(theirs)
+    assert ours.data_preprocessor.type == 'SelfSupDataPreprocessor'
+    assert ours.model.head.loss == dict(
+        type='mmpretrain.LabelSmoothLoss', label_smooth_val=0.1
+    )
+    assert ours.model.head.init_cfg.type == 'Constant'
+    assert ours.model.backbone == dict(
+        type='ResNet', depth=18, out_indices=(3,)
+    )
+    inner = ours.train_dataloader.dataset.dataset
+    assert inner.pipeline[2].transforms[0].crop_size == 8
+    assert inner.pipeline[-1].algorithm_keys == ['other']
+    place = 'train_dataloader.dataset.dataset.pipeline[2].transforms[1]'
+    hits = [r for r in remarks if r.startswith(place) and 'Nowhere' in r]
+    assert len(hits) == 1
+    assert any('SelfSupVisualizationHook' in remark for remark in remarks)
+    assert any('old.pth' in remark for remark in remarks)
+
+
+def test_config_arguments_of_other_meaning_are_remarked(theirs):
+    theirs.train_pipeline.insert(1, dict(type='CenterCrop', size=8))
+    _, remarks = migration.convert_config(theirs)
+    (remark,) = (r for r in remarks if 'custom_imports' not in r)
+    assert remark.startswith('train_pipeline[1]: CenterCrop')
+    assert 'size' in remark
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(model=dict(type='SimCLR')), 'SimCLR'),
+        ({'model.backbone.type': 'ResNetSobel'}, 'ResNetSobel'),
+        ({'model.backbone.out_indices': [0]}, 'stem'),
+        ({'model.head.num_classes': 1000}, 'num_classes=1000'),
+        ({'model.head.with_avg_pool': False}, 'with_avg_pool=False'),
+        ({'model.head.vit_backbone': True}, 'vit_backbone=True'),
+        ({'model.head.type': 'OtherHead'}, 'OtherHead'),
+        ({'model.neck': dict(type='ODCNeck')}, 'ODCNeck'),
+        ({'model.data_preprocessor.type': 'Other'}, "'Other'"),
+        ({'data': dict(train={})}, r'0\.x'),
+    ],
+)
+def test_refuses_configs_without_counterpart(
+    tool, theirs, tmp_path, changes, message
+):
+    theirs.merge_from_dict(changes)
+    theirs.dump(tmp_path / 'in.py')
+    with pytest.raises(SystemExit, match=message):
+        tool('--config', tmp_path / 'in.py', tmp_path / 'out.py')
+    assert not (tmp_path / 'out.py').exists()
+
+
+def test_lists_all_that_has_no_counterpart(theirs):
+    theirs.model.backbone.type = 'A'
+    theirs.model.head.num_classes = 8
+    with pytest.raises(ValueError, match=r"(?s)'A'.*num_classes=8"):
+        migration.convert_config(theirs)
+
+
+# --- the page ---------------------------------------------------------------
+
+
+def table(first_cell):
+    """Rows of the page's table whose header begins so."""
+    page = (ROOT / 'docs/migration_from_mmselfsup.md').read_text()
+    rows = []
+    lines = iter(page.splitlines())
+    for line in lines:
+        if line.startswith(f'| {first_cell} |'):
+            next(lines)
+            for row in lines:
+                if not row.startswith('|'):
+                    return rows
+                cells = [c.strip().strip('`') for c in row.split('|')[1:-1]]
+                rows.append(tuple(cells))
+    return rows
+
+
+def test_page_lists_the_names_of_weights():
+    assert [row[:2] for row in table('Checkpoint of mmselfsup')] == list(
+        migration.CHECKPOINT_KEYS.items()
+    )
+
+
+def test_page_lists_the_labels():
+    assert table('Counter-clockwise') == [
+        (
+            f'{90 * k}°',
+            *(str(theirs[k]) for theirs in migration.LABELS.values()),
+            str(k),
+        )
+        for k in range(4)
+    ]
+
+
+def test_page_lists_the_types_and_arguments():
+    assert [row[:2] for row in table('Type in mmselfsup')] == [
+        (theirs, ours or 'removed')
+        for theirs, ours in migration.CONFIG_TYPES.items()
+    ]
+    assert table('Transform') == [
+        (transform, theirs, ours)
+        for transform, names in migration.CONFIG_ARGUMENTS.items()
+        for theirs, ours in names.items()
+    ]

@@ -1,0 +1,449 @@
+"""The training script: what it makes of its arguments, and what it says."""
+
+import argparse
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+ROOT = Path(__file__).parents[2]
+DIGITS = ROOT / 'configs/rotnet/rotnet_nin-w24_1xb128-15e_digits.py'
+
+# A run of a second or so; it keeps the name of the config in other ways.
+TINY = """
+_base_ = ['{base}']
+model = dict(
+    backbone=dict(base_channels={width}, num_stages=3, out_indices=(0, 1, 2)),
+    head=dict(in_channels={width}))
+train_cfg = dict(max_epochs=1)
+param_scheduler = [dict(type='ConstantLR', factor=1.0, by_epoch=True)]
+train_dataloader = dict(batch_size=16, dataset=dict(indices=48))
+val_cfg = None
+val_dataloader = None
+val_evaluator = None
+default_hooks = dict(checkpoint=dict(interval=1), logger=dict(interval=1))
+"""
+
+spec = importlib.util.spec_from_file_location('train', ROOT / 'tools/train.py')
+train = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(train)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    path = tmp_path / 'tiny.py'
+    path.write_text(TINY.format(base=DIGITS, width=6))
+    return path
+
+
+@pytest.fixture
+def environ(monkeypatch):
+    """Changes of the environment by the script are undone."""
+    copy = dict(os.environ)
+    monkeypatch.setattr(os, 'environ', copy)
+    return copy
+
+
+def parse(monkeypatch, *words):
+    monkeypatch.setattr(sys, 'argv', ['train.py', *map(str, words)])
+    monkeypatch.setattr(os, 'environ', dict(os.environ))
+    return train.parse_args()
+
+
+def load(monkeypatch, *words):
+    return train.load_config(parse(monkeypatch, *words))
+
+
+def run(*words, script='train.py', expect=0, **environ):
+    command = [sys.executable] if script.endswith('.py') else []
+    result = subprocess.run(
+        [*command, str(ROOT / 'tools' / script), *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={
+            **os.environ,
+            'PYTHONPATH': str(ROOT),
+            'OMP_NUM_THREADS': '1',
+            'CUDA_VISIBLE_DEVICES': '',
+            'PYTHON': sys.executable,
+            **environ,
+        },
+    )
+    text = result.stdout + result.stderr
+    assert (result.returncode == 0) == (expect == 0), text
+    return text
+
+
+def weights(path):
+    return torch.load(path, map_location='cpu', weights_only=False)[
+        'state_dict'
+    ]
+
+
+@pytest.mark.parametrize(
+    ('option', 'where', 'near'),
+    [
+        ('train_cgf.max_epochs=1', 'the config', 'train_cfg'),
+        ('randomnes=1', 'the config', 'randomness'),
+        ('wrok_dir=a', 'the config', 'work_dir'),
+        ('train_dataloader.datset.size=8', 'train_dataloader', 'dataset'),
+        ('model.bakbone.num_stages=3', 'model', 'backbone'),
+        ('optim_wrapper.optimzer.lr=1', 'optim_wrapper', 'optimizer'),
+        # the last component, which the engine might not look at for long
+        (
+            'default_hooks.checkpoint.intervall=1',
+            'default_hooks.checkpoint',
+            'interval',
+        ),
+        ('model.backbone.base_chanels=6', 'model.backbone', 'base_channels'),
+        ('train_cfg.max_epoch=1', 'train_cfg', 'max_epochs'),
+    ],
+)
+def test_misspelt_option(monkeypatch, option, where, near):
+    with pytest.raises(SystemExit) as info:
+        load(monkeypatch, DIGITS, '--cfg-options', option)
+    message = str(info.value)
+    assert f'--cfg-options {option.split("=")[0]}: there is no' in message
+    assert f' in {where}. Did you mean "{near}"?' in message
+    assert 'Known here: ' in message
+
+
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        ('param_scheduler.3.T_max=5', 'no "3" in param_scheduler.*here: 0'),
+        ('param_scheduler.3=5', 'no "3" in param_scheduler.*here: 0'),
+        ('model.type.name=a', "model.type is 'mm_rotssl.RotNet'.*no keys"),
+        ('load_from.path=a', 'load_from is None in this config'),
+        ('zzz=1', 'no "zzz" in the config. Known here'),
+    ],
+)
+def test_option_without_place(monkeypatch, option, message):
+    with pytest.raises(SystemExit, match=message):
+        load(monkeypatch, DIGITS, '--cfg-options', option)
+
+
+@pytest.mark.parametrize(
+    ('option', 'place'),
+    [
+        ('data_preprocessor.mean=0', 'model.data_preprocessor'),
+        ('bank_dataloader.batch_size=64', 'val_cfg.bank_dataloader'),
+        ('test_pipeline.0.type=a', 'val_dataloader.dataset.pipeline'),
+    ],
+)
+def test_intermediate_values_are_not_options(monkeypatch, option, place):
+    with pytest.raises(SystemExit, match='the runner never reads') as info:
+        load(monkeypatch, DIGITS, '--cfg-options', option)
+    assert place in str(info.value)
+
+
+def test_right_options_arrive(monkeypatch):
+    cfg = load(
+        monkeypatch,
+        DIGITS,
+        '--cfg-options',
+        'model.backbone.base_channels=6',
+        'param_scheduler.0.T_max=3',
+        # new keys: an argument of the runner, and one left at its default
+        'experiment_name=try',
+        'train_dataloader.drop_last=True',
+        'train_dataloader.dataset.indices=64',
+    )
+    assert cfg.model.backbone.base_channels == 6
+    assert cfg.param_scheduler[0].T_max == 3
+    assert cfg.param_scheduler[0].type == 'CosineAnnealingLR'
+    assert cfg.experiment_name == 'try'
+    assert cfg.train_dataloader.drop_last is True
+    assert cfg.train_dataloader.dataset.indices == 64
+
+
+def test_missing_files(monkeypatch, tmp_path):
+    with pytest.raises(SystemExit, match=r'config file "gone\.py".*looked'):
+        load(monkeypatch, 'gone.py')
+    gone = tmp_path / 'gone.pth'
+    for words in (['--resume', gone], ['--cfg-options', f'load_from={gone}']):
+        with pytest.raises(SystemExit, match=r'checkpoint ".*gone\.pth" does'):
+            load(monkeypatch, DIGITS, *words)
+
+
+def test_work_dir(monkeypatch, tiny):
+    name = 'work_dirs/rotnet_nin-w24_1xb128-15e_digits'
+    assert load(monkeypatch, DIGITS).work_dir == name
+    assert load(monkeypatch, DIGITS, '--work-dir', 'a').work_dir == 'a'
+    tiny.write_text(tiny.read_text() + 'work_dir = "b"\n')
+    assert load(monkeypatch, tiny).work_dir == 'b'
+    assert load(monkeypatch, tiny, '--work-dir', 'a').work_dir == 'a'
+
+
+def test_resume_auto(monkeypatch, tmp_path, tiny):
+    start = tmp_path / 'start.pth'
+    start.write_bytes(b'')
+    words = [tiny, '--work-dir', tmp_path / 'w', '--cfg-options']
+    words += [f'load_from={start}']
+    # nothing there yet: the weights to begin with are kept
+    cfg = load(monkeypatch, *words, '--resume')
+    assert not cfg.resume
+    assert cfg.load_from == str(start)
+    newest = tmp_path / 'w' / 'epoch_1.pth'
+    newest.parent.mkdir()
+    newest.write_bytes(b'')
+    (tmp_path / 'w' / 'last_checkpoint').write_text(str(newest))
+    for value in ([], ['auto']):
+        cfg = load(monkeypatch, *words, '--resume', *value)
+        assert cfg.resume
+        assert cfg.load_from == str(newest)
+    cfg = load(monkeypatch, *words, '--resume', start)
+    assert cfg.resume
+    assert cfg.load_from == str(start)
+
+
+def test_amp(monkeypatch):
+    monkeypatch.setattr(train, 'get_device', lambda: 'cpu')
+    with pytest.raises(SystemExit, match=r'--amp: .* needs a GPU'):
+        load(monkeypatch, DIGITS, '--amp')
+    monkeypatch.setattr(train, 'get_device', lambda: 'cuda')
+    cfg = load(monkeypatch, DIGITS, '--amp')
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    assert cfg.optim_wrapper.loss_scale == 'dynamic'
+    assert cfg.optim_wrapper.optimizer.lr == 0.1
+
+
+def test_no_validate(monkeypatch):
+    cfg = load(monkeypatch, DIGITS, '--no-validate')
+    assert cfg.val_cfg is cfg.val_dataloader is cfg.val_evaluator is None
+
+
+@pytest.mark.parametrize(
+    ('batch_size', 'factor'), [(128, 1.0), (256, 2.0), (32, 0.25)]
+)
+def test_auto_scale_lr(monkeypatch, tmp_path, tiny, batch_size, factor):
+    words = [tiny, '--work-dir', tmp_path, '--cfg-options']
+    words += [f'train_dataloader.batch_size={batch_size}']
+    assert not load(monkeypatch, *words).auto_scale_lr.get('enable')
+    cfg = load(monkeypatch, *words, '--auto-scale-lr')
+    runner = Runner.from_cfg(cfg)
+    wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    runner.scale_lr(wrapper, runner.auto_scale_lr)
+    assert wrapper.get_lr()['lr'] == [pytest.approx(0.1 * factor)]
+
+
+def test_auto_scale_lr_without_base(monkeypatch, tiny):
+    tiny.write_text(tiny.read_text() + 'auto_scale_lr = dict(_delete_=True)\n')
+    with pytest.raises(SystemExit, match='base_batch_size'):
+        load(monkeypatch, tiny, '--auto-scale-lr')
+
+
+@pytest.mark.parametrize('launcher', ['pytorch', 'slurm', 'mpi'])
+def test_launcher_without_its_environment(environ, launcher):
+    cfg = Config(dict(launcher=launcher))
+    with pytest.raises(SystemExit, match=rf'--launcher {launcher}: .*RANK|ID'):
+        train.prepare_cpu_processes(cfg)
+    environ.update(
+        RANK='0',
+        SLURM_PROCID='0',
+        SLURM_NTASKS='1',
+        SLURM_LOCALID='0',
+        OMPI_COMM_WORLD_RANK='0',
+        OMPI_COMM_WORLD_SIZE='1',
+        OMPI_COMM_WORLD_LOCAL_RANK='0',
+        WORLD_SIZE='1',
+        LOCAL_RANK='0',
+    )
+    if launcher != 'slurm':
+        with pytest.raises(SystemExit, match='set MASTER_ADDR'):
+            train.prepare_cpu_processes(cfg)
+
+
+@pytest.mark.parametrize('launcher', ['slurm', 'mpi'])
+def test_schedulers_without_gpu(environ, tmp_path, launcher):
+    environ['MASTER_PORT'] = '0'
+    if launcher == 'slurm':
+        # the host's name comes from a command of slurm's
+        command = tmp_path / 'scontrol'
+        command.write_text('#!/bin/sh\necho localhost\necho other\n')
+        command.chmod(0o755)
+        environ.update(
+            PATH=f'{tmp_path}:{environ["PATH"]}',
+            SLURM_NODELIST='node[1-2]',
+            SLURM_PROCID='0',
+            SLURM_NTASKS='1',
+            SLURM_LOCALID='0',
+        )
+    else:
+        environ.update(
+            MASTER_ADDR='localhost',
+            OMPI_COMM_WORLD_RANK='0',
+            OMPI_COMM_WORLD_SIZE='1',
+            OMPI_COMM_WORLD_LOCAL_RANK='0',
+        )
+    cfg = Config(dict(launcher=launcher, find_unused_parameters=True))
+    train.prepare_cpu_processes(cfg)
+    try:
+        assert torch.distributed.get_backend() == 'gloo'
+        assert torch.distributed.get_world_size() == 1
+        assert environ['MASTER_ADDR'] == 'localhost'
+        assert environ['LOCAL_RANK'] == '0'
+        assert cfg.model_wrapper_cfg.device_ids is None
+        assert cfg.model_wrapper_cfg.find_unused_parameters
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_two_processes_without_gpu(tmp_path, tiny):
+    # each process writes its weights at the end
+    (tmp_path / 'both.py').write_text(
+        'import torch\n'
+        'from mmengine.hooks import Hook\n'
+        'from mmengine.registry import HOOKS\n'
+        '@HOOKS.register_module()\n'
+        'class SaveOnAllRanks(Hook):\n'
+        '    def after_train(self, runner):\n'
+        '        model = runner.model.module\n'
+        '        torch.save(\n'
+        '            dict(state_dict=model.state_dict(),\n'
+        '                 world_size=runner.world_size),\n'
+        f'            f"{tmp_path}/rank{{runner.rank}}.pth")\n'
+    )
+    tiny.write_text(
+        tiny.read_text() + "custom_imports = dict(imports=['both'])\n"
+        "custom_hooks = [dict(type='SaveOnAllRanks'),"
+        ' *_base_.custom_hooks]\n'
+    )
+    text = run(
+        tiny,
+        2,
+        f'--work-dir={tmp_path / "w"}',
+        script='dist_train.sh',
+        PYTHONPATH=str(tmp_path),
+    )
+    # 48 pictures in batches of 16 for each of two
+    assert re.search(r'\[1\]\[2/2\]', text), text
+    ranks = [torch.load(tmp_path / f'rank{rank}.pth') for rank in range(2)]
+    assert [rank['world_size'] for rank in ranks] == [2, 2]
+    saved = weights(tmp_path / 'w' / 'epoch_1.pth')
+    trained = dict(ranks[0]['state_dict'])
+    for name, value in saved.items():
+        assert torch.equal(value, trained[name]), name
+        # statistics of BatchNorm are each process's own
+        if 'running' not in name:
+            assert torch.equal(value, ranks[1]['state_dict'][name]), name
+
+
+def test_dist_train_usage():
+    text = run(DIGITS, script='dist_train.sh', expect=2)
+    assert 'usage: ' in text
+    assert 'CONFIG PROCESSES' in text
+
+
+def test_slurm_train(tmp_path):
+    """Its command line, with an `srun` that prints it."""
+    fake = tmp_path / 'srun'
+    fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    fake.chmod(0o755)
+    place = dict(PATH=f'{tmp_path}:{os.environ["PATH"]}', PYTHON='python3')
+    words = ['part', 'job', 'my config.py', 'out', '--resume']
+    text = run(
+        *words,
+        script='slurm_train.sh',
+        GPUS='4',
+        SRUN_ARGS='--time 10 --quiet',
+        **place,
+    )
+    assert text.splitlines() == [
+        *('--partition', 'part', '--job-name', 'job'),
+        *('--ntasks', '4', '--ntasks-per-node', '4'),
+        *('--cpus-per-task', '5', '--kill-on-bad-exit=1'),
+        *('--gres', 'gpu:4', '--time', '10', '--quiet'),
+        *('python3', '-u', str(ROOT / 'tools/train.py'), 'my config.py'),
+        *('--work-dir', 'out', '--launcher', 'slurm', '--resume'),
+    ]
+    text = run(*words, script='slurm_train.sh', GRES='', **place)
+    assert '--gres' not in text
+    assert 'usage: ' in run('part', script='slurm_train.sh', expect=2)
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A finished run through the command line."""
+    folder = tmp_path_factory.mktemp('trained')
+    config = folder / 'tiny.py'
+    config.write_text(TINY.format(base=DIGITS, width=6))
+    text = run(config, '--work-dir', folder / 'w')
+    return folder, text
+
+
+def test_command_line(trained):
+    folder, text = trained
+    assert 'rotation_accuracy' in text
+    assert (folder / 'w' / 'epoch_1.pth').is_file()
+    # the config beside it can be trained again
+    assert Config.fromfile(folder / 'w' / 'tiny.py').train_cfg.max_epochs == 1
+
+
+@pytest.mark.parametrize('resume', [False, True])
+def test_other_architecture(monkeypatch, tmp_path, trained, resume):
+    config = tmp_path / 'wide.py'
+    config.write_text(TINY.format(base=DIGITS, width=12))
+    checkpoint = trained[0] / 'w' / 'epoch_1.pth'
+    words = [config, '--work-dir', tmp_path / 'w']
+    words += (
+        ['--resume', checkpoint]
+        if resume
+        else ['--cfg-options', f'load_from={checkpoint}']
+    )
+    runner = Runner.from_cfg(load(monkeypatch, *words))
+    with pytest.raises(ValueError, match='another architecture') as info:
+        runner.train()
+    message = str(info.value)
+    assert str(checkpoint) in message
+    assert 'of another shape' in message
+    assert 'Use the config' in message
+
+
+def test_other_head(monkeypatch, tmp_path, trained):
+    """It is no obstacle to a start, but to going on."""
+    checkpoint = trained[0] / 'w' / 'epoch_1.pth'
+    words = [trained[0] / 'tiny.py', '--work-dir', tmp_path / 'w']
+    options = ['--cfg-options', 'model.rotations=0,180']
+    cfg = load(monkeypatch, *words, '--resume', checkpoint, *options)
+    with pytest.raises(ValueError, match=r'head\.fc\.weight: \(4, 6\)'):
+        Runner.from_cfg(cfg).train()
+    options.append(f'load_from={checkpoint}')
+    cfg = load(monkeypatch, *words, *options)
+    cfg.experiment_name = 'other_head_start'
+    Runner.from_cfg(cfg).train()
+    assert (tmp_path / 'w' / 'epoch_1.pth').is_file()
+
+
+def test_resume_through_the_command_line(tmp_path, trained):
+    folder = tmp_path / 'w'
+    shutil.copytree(trained[0] / 'w', folder)
+    shutil.copy(trained[0] / 'tiny.py', tmp_path)
+    (folder / 'last_checkpoint').write_text(str(folder / 'epoch_1.pth'))
+    text = run(
+        tmp_path / 'tiny.py',
+        *('--work-dir', folder, '--resume'),
+        *('--cfg-options', 'train_cfg.max_epochs=2'),
+    )
+    assert 'resumed epoch: 1' in text
+    assert re.search(r'Epoch\(train\)\s+\[2\]', text)
+    assert not re.search(r'Epoch\(train\)\s+\[1\]', text)
+    assert (folder / 'epoch_2.pth').is_file()
+
+
+def test_arguments_are_read(monkeypatch):
+    args = parse(monkeypatch, 'a.py', '--resume')
+    assert isinstance(args, argparse.Namespace)
+    assert args.resume == 'auto'
+    assert args.launcher == 'none'
+    with pytest.raises(SystemExit):
+        parse(monkeypatch, 'a.py', '--launcher', 'ssh')

@@ -1,0 +1,747 @@
+"""Measure how good the features of a checkpoint are, block by block.
+
+The network of the config, with the weights of the checkpoint, is compared
+with the same network untrained (one initialisation, as the config and --seed
+make it). Labels are taken from val_cfg.bank_dataloader, accuracy is measured
+on val_dataloader, both of the config:
+
+- rotation accuracy, where the algorithm predicts rotations;
+- for every block kNN accuracy and a linear probe on the pooled features;
+- fine-tuning the whole backbone.
+
+Where only some labels are used, mean and sample standard deviation over
+several draws are given; both networks get the same draws. Everything is also
+written as JSON and drawn.
+"""
+
+import argparse
+import io
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib
+import mmcv
+import mmengine
+import mmpretrain
+import numpy as np
+import sklearn
+import torch
+from matplotlib.figure import Figure
+from mmengine.config import Config, DictAction
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner, set_random_seed
+from rich.console import Console
+from rich.status import Status
+from rich.table import Table
+from sklearn.manifold import TSNE
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, Subset
+
+import mm_rotssl
+from mm_rotssl.apis import extract_features, read_checkpoint
+from mm_rotssl.engine.hooks.checkpoint_guard_hook import check_state_dict
+from mm_rotssl.evaluation import (
+    FINE_TUNING,
+    RotationAccuracy,
+    draw_labels,
+    fine_tune,
+    knn_classify,
+    linear_probe,
+    mean_and_std,
+    nearest_neighbors,
+)
+from mm_rotssl.models.utils import pool_features
+from mm_rotssl.registry import DATASETS, MODELS
+from mm_rotssl.visualization import (
+    plot_block_accuracy,
+    plot_embedding,
+    plot_neighbors,
+    plot_training_curves,
+    read_scalars,
+)
+
+NETWORKS = ('untrained', 'trained')
+KNN = dict(k=20, temperature=0.07)
+NEIGHBORS = 8
+MAX_QUERIES = 10
+MAX_EMBEDDED = 2000
+BANK, TEST = 'val_cfg.bank_dataloader', 'val_dataloader'
+
+
+def number_of_labels(text: str) -> int | str:
+    if text == 'all' or (text.isdecimal() and int(text) > 0):
+        return text if text == 'all' else int(text)
+    raise argparse.ArgumentTypeError(f'"{text}" is no positive number or all')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('config', help='config the checkpoint was made with')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        help='folder of results.json and the pictures; by default "features" '
+        'beside the checkpoint',
+    )
+    parser.add_argument(
+        '--draws', type=int, default=5, help='draws of labels (default: 5)'
+    )
+    parser.add_argument(
+        '--shots',
+        nargs='+',
+        type=number_of_labels,
+        default=[1, 5, 10, 'all'],
+        help='labels a class of the linear probe (default: 1 5 10 all)',
+    )
+    parser.add_argument(
+        '--finetune-shots',
+        type=int,
+        default=10,
+        help='labels a class of fine-tuning; 0 leaves it out (default: 10)',
+    )
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        help='of the untrained network, the draws and fine-tuning '
+        '(default: 0)',
+    )
+    parser.add_argument(
+        '--max-bank',
+        type=int,
+        help='use only so many labelled pictures, drawn at random',
+    )
+    parser.add_argument(
+        '--device',
+        default='cuda' if torch.cuda.is_available() else 'cpu',
+        help='where the networks run (default: cuda if there is one)',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='replace settings of the config: key=value, with dots for '
+        'nested keys',
+    )
+    args = parser.parse_args()
+    if args.draws < 1:
+        parser.error(f'--draws {args.draws} must be positive')
+    if args.finetune_shots < 0:
+        parser.error(f'--finetune-shots {args.finetune_shots} is negative')
+    if args.max_bank is not None and args.max_bank < 1:
+        parser.error(f'--max-bank {args.max_bank} must be positive')
+    args.shots = list(dict.fromkeys(args.shots))
+    return args
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    if not Path(args.config).is_file():
+        raise SystemExit(
+            f'The config file "{args.config}" does not exist (looked from '
+            f'"{Path.cwd()}").'
+        )
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    if not (cfg.get('val_cfg') or {}).get('bank_dataloader'):
+        raise SystemExit(
+            f'{args.config} names no labelled pictures to learn from: add '
+            "val_cfg=dict(type='mm_rotssl.KNNValLoop', bank_dataloader="
+            'dict(...)) with the labelled training part of the data.'
+        )
+    if not cfg.get('val_dataloader'):
+        raise SystemExit(
+            f'{args.config} names no labelled pictures to test on: add '
+            'val_dataloader=dict(...) with the labelled test part of the '
+            'data.'
+        )
+    if cfg.get('data_preprocessor'):
+        # as the runner does
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    return cfg
+
+
+def build_networks(
+    cfg: Config, checkpoint: dict, args: argparse.Namespace
+) -> dict[str, nn.Module]:
+    set_random_seed(args.seed)
+    untrained = MODELS.build(cfg.model)
+    untrained.init_weights()
+    trained = MODELS.build(cfg.model)
+    weights = checkpoint.get('state_dict', checkpoint)
+    check_state_dict(trained, weights, f'"{args.checkpoint}"')
+    trained.load_state_dict(weights)
+    return {
+        name: model.to(args.device).eval()
+        for name, model in zip(NETWORKS, (untrained, trained), strict=True)
+    }
+
+
+def build_dataloader(
+    settings: dict, limit: int | None = None, seed: int = 0
+) -> DataLoader:
+    """Build a dataloader that keeps the order of the data set."""
+    dataset = DATASETS.build(settings['dataset'])
+    if limit is not None and limit < len(dataset):
+        chosen = np.random.default_rng(seed).permutation(len(dataset))
+        dataset = Subset(dataset, sorted(chosen[:limit].tolist()))
+    settings = {
+        **settings,
+        'dataset': dataset,
+        'sampler': dict(type='DefaultSampler', shuffle=False),
+        'drop_last': False,
+    }
+    settings.pop('batch_sampler', None)
+    return Runner.build_dataloader(settings, seed=seed)
+
+
+def class_names(dataset: Dataset, count: int) -> list[str]:
+    dataset = dataset.dataset if isinstance(dataset, Subset) else dataset
+    names = getattr(dataset, 'metainfo', {}).get('classes') or ()
+    return [str(names[i]) if i < len(names) else str(i) for i in range(count)]
+
+
+def block_names(model: nn.Module, count: int) -> list[str]:
+    """Number the blocks as in the backbone, where it says which it gives."""
+    indices = getattr(model.backbone, 'out_indices', ())
+    indices = (indices,) if isinstance(indices, int) else tuple(indices)
+    if len(indices) != count or min(indices) < 0:
+        indices = range(count)
+    return [str(i + 1) for i in sorted(indices)]
+
+
+def per_cent(predicted: torch.Tensor, labels: torch.Tensor) -> float:
+    return 100 * (predicted == labels).double().mean().item()
+
+
+def rotation_accuracy(model: nn.Module, loader: DataLoader) -> float | None:
+    """Measure it where the algorithm predicts rotations."""
+    metric = RotationAccuracy()
+    for batch in loader if hasattr(model, 'predict') else ():
+        with torch.no_grad():
+            samples = [sample.to_dict() for sample in model.val_step(batch)]
+        if 'rotation_scores' not in samples[0]:
+            return None
+        metric.process(batch, samples)
+    if not metric.results:
+        return None
+    return metric.evaluate(len(loader.dataset))['rotation/accuracy']
+
+
+class LastBlock(nn.Module):
+    """A backbone that gives the pooled vector of its last block."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Map pictures to vectors (N, C)."""
+        return pool_features(self.backbone(inputs))[-1]
+
+
+def fine_tuned_accuracy(
+    model: nn.Module,
+    bank: DataLoader,
+    test: DataLoader,
+    chosen: torch.Tensor,
+    labels: torch.Tensor,
+    num_classes: int,
+    seed: int,
+) -> float:
+    batch = bank.collate_fn([bank.dataset[i] for i in chosen.tolist()])
+    inputs = model.data_preprocessor(batch, False)['inputs']
+    tuned = fine_tune(
+        LastBlock(model.backbone),
+        inputs,
+        labels.to(inputs.device),
+        num_classes,
+        seed,
+    )
+    hits = []
+    for batch in test:
+        data = model.data_preprocessor(batch, False)
+        with torch.no_grad():
+            predicted = tuned(data['inputs']).argmax(1).tolist()
+        hits += [
+            guess == int(sample.gt_label)
+            for guess, sample in zip(
+                predicted, data['data_samples'], strict=True
+            )
+        ]
+    return 100 * sum(hits) / len(hits)
+
+
+class Features:
+    """Pooled features of bank and test part, of each network and block."""
+
+    def __init__(
+        self, networks: dict, bank: DataLoader, test: DataLoader
+    ) -> None:
+        self.bank: dict[str, list[torch.Tensor]] = {}
+        self.test: dict[str, list[torch.Tensor]] = {}
+        for name, model in networks.items():
+            for key, loader, feats in (
+                (BANK, bank, self.bank),
+                (TEST, test, self.test),
+            ):
+                try:
+                    feats[name], labels = extract_features(model, loader)
+                except ValueError as error:
+                    raise ValueError(f'{key}: {error}') from error
+                if key == BANK:
+                    self.bank_labels = labels
+                else:
+                    self.test_labels = labels
+        self.num_blocks = len(self.bank[NETWORKS[0]])
+        labels = torch.cat([self.bank_labels, self.test_labels])
+        self.num_classes = int(labels.max()) + 1
+
+    def knn_accuracy(self, network: str, block: int) -> float:
+        """Let the whole bank vote."""
+        scores = knn_classify(
+            self.bank[network][block],
+            self.bank_labels,
+            self.test[network][block],
+            **KNN,
+        )
+        return per_cent(scores.argmax(1), self.test_labels)
+
+    def linear_accuracy(
+        self, network: str, block: int, chosen: torch.Tensor
+    ) -> float:
+        """Use only the chosen labels."""
+        predicted = linear_probe(
+            self.bank[network][block][chosen],
+            self.bank_labels[chosen],
+            self.test[network][block],
+        )
+        return per_cent(predicted, self.test_labels)
+
+
+def draw_all(
+    labels: torch.Tensor, names: list[str], args: argparse.Namespace
+) -> dict[int | str, list[torch.Tensor]]:
+    """All draws of labels: number a class -> positions of each draw."""
+    draws: dict[int | str, list[torch.Tensor]] = {}
+    counts = labels.bincount()
+    for shots in sorted({*args.shots, args.finetune_shots} - {'all', 0}):
+        for label in labels.unique().tolist():
+            if counts[label] < shots:
+                raise ValueError(
+                    f'{shots} labels a class were asked for (--shots, '
+                    f'--finetune-shots), but class "{names[label]}" has only '
+                    f'{counts[label]} pictures in {BANK}. Ask for fewer or '
+                    'add labelled pictures.'
+                )
+        draws[shots] = [
+            draw_labels(labels, shots, (args.seed, draw))
+            for draw in range(args.draws)
+        ]
+    draws['all'] = [torch.arange(len(labels))]
+    return draws
+
+
+def measure(
+    networks: dict[str, nn.Module],
+    bank: DataLoader,
+    test: DataLoader,
+    feats: Features,
+    draws: dict[int | str, list[torch.Tensor]],
+    args: argparse.Namespace,
+    report: Callable[[str], None],
+) -> dict[str, dict]:
+    """Everything that goes into the table, in per cent."""
+    results: dict[str, dict] = {}
+    for name, model in networks.items():
+        report(f'{name}: rotation accuracy, kNN and linear probes')
+        results[name] = {
+            'rotation_accuracy': rotation_accuracy(model, test),
+            'blocks': [
+                {
+                    'knn': feats.knn_accuracy(name, block),
+                    'linear': {
+                        str(shots): [
+                            feats.linear_accuracy(name, block, chosen)
+                            for chosen in draws[shots]
+                        ]
+                        for shots in args.shots
+                    },
+                }
+                for block in range(feats.num_blocks)
+            ],
+            'fine_tuned': [],
+        }
+    for i in range(args.draws if args.finetune_shots else 0):
+        report(f'fine-tuning, draw {i + 1} of {args.draws}')
+        chosen = draws[args.finetune_shots][i]
+        for name, model in networks.items():
+            results[name]['fine_tuned'].append(
+                fine_tuned_accuracy(
+                    model,
+                    bank,
+                    test,
+                    chosen,
+                    feats.bank_labels[chosen],
+                    feats.num_classes,
+                    args.seed + i,
+                )
+            )
+    return results
+
+
+def shown(values: Sequence[float]) -> str:
+    mean, spread = mean_and_std(values)
+    return f'{mean:.1f}' if spread is None else f'{mean:.1f} ± {spread:4.1f}'
+
+
+def add_row(table: Table, name: str, title: str, cells: Sequence[str]) -> None:
+    style = 'bold' if name == 'trained' else None
+    table.add_row(title, name, *cells, style=style)
+
+
+def tables(
+    results: dict[str, dict], blocks: list[str], args: argparse.Namespace
+) -> list[Table]:
+    by_block = Table(
+        title='Test accuracy by block (%), frozen features: kNN with all '
+        'labels,\nand a linear probe with so many labels a class',
+        title_justify='left',
+    )
+    by_block.add_column('block')
+    by_block.add_column('network')
+    by_block.add_column('kNN', justify='right')
+    for shots in args.shots:
+        unit = 'label' if shots == 1 else 'labels'
+        by_block.add_column(f'{shots} {unit}', justify='right')
+    for i, block in enumerate(blocks):
+        for name in NETWORKS:
+            values = results[name]['blocks'][i]
+            cells = [
+                f'{values["knn"]:.1f}',
+                *(shown(values['linear'][str(n)]) for n in args.shots),
+            ]
+            add_row(
+                by_block, name, block if name == NETWORKS[0] else '', cells
+            )
+        by_block.add_section()
+
+    whole = Table(
+        title='Test accuracy of the whole network (%)', title_justify='left'
+    )
+    whole.add_column('')
+    for name in NETWORKS:
+        whole.add_column(name, justify='right')
+    if results['trained']['rotation_accuracy'] is not None:
+        whole.add_row(
+            'rotation',
+            *(f'{results[n]["rotation_accuracy"]:.1f}' for n in NETWORKS),
+        )
+    if args.finetune_shots:
+        whole.add_row(
+            f'class, fine-tuned with {args.finetune_shots} labels a class',
+            *(shown(results[n]['fine_tuned']) for n in NETWORKS),
+        )
+    return [by_block, whole] if whole.row_count else [by_block]
+
+
+def remark(results: dict[str, dict], blocks: list[str]) -> str | None:
+    """Explain a last block that got worse while an earlier one gained."""
+    untrained, trained = (
+        [block['knn'] for block in results[name]['blocks']]
+        for name in NETWORKS
+    )
+    gains = [t - u for t, u in zip(trained, untrained, strict=True)]
+    best = max(range(len(gains)), key=gains.__getitem__)
+    if gains[-1] >= 0 or gains[best] <= 0:
+        return None
+    return (
+        f'Block {blocks[-1]} has lost kNN accuracy ({untrained[-1]:.1f} to '
+        f'{trained[-1]:.1f} %) while block {blocks[best]} gained '
+        f'({untrained[best]:.1f} to {trained[best]:.1f} %): the last block '
+        'specialises in the pretext task. That is the method, not a defect; '
+        'take features from an earlier block.'
+    )
+
+
+def write(path: Path, data: bytes) -> None:
+    """Replace a file at once, so that none is ever there in part."""
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+
+
+def save(figure: Figure, path: Path) -> Path:
+    data = io.BytesIO()
+    figure.savefig(data, format='png')
+    write(path, data.getvalue())
+    return path
+
+
+def picture(dataset: Dataset, index: int, cfg: Config) -> np.ndarray:
+    """The picture as the pipeline gives it, uint8 (H, W, 3), RGB."""
+    pixels = dataset[index]['inputs'].numpy().transpose(1, 2, 0)
+    settings = cfg.model.get('data_preprocessor') or {}
+    bgr = settings.get('bgr_to_rgb') or settings.get('to_rgb')
+    pixels = pixels[..., ::-1] if bgr else pixels
+    return np.repeat(pixels, 3, 2) if pixels.shape[2] == 1 else pixels
+
+
+def draw_neighbors(
+    feats: Features,
+    block: int,
+    bank: Dataset,
+    test: Dataset,
+    names: list[str],
+    cfg: Config,
+) -> tuple[list, dict[str, list]]:
+    """Queries and neighbours of the first test picture of each class."""
+    labels = feats.test_labels.tolist()
+    classes = sorted(set(labels))
+    step = max(1, len(classes) / MAX_QUERIES)
+    classes = classes[:: int(np.ceil(step))]
+    queries = [labels.index(label) for label in classes]
+    k = min(NEIGHBORS, len(feats.bank_labels))
+    found: dict[str, list] = {}
+    # the trained network above
+    for name in reversed(NETWORKS):
+        nearest = nearest_neighbors(
+            feats.bank[name][block], feats.test[name][block][queries], k
+        )
+        found[name] = [
+            [
+                (picture(bank, i, cfg), int(feats.bank_labels[i]) == label)
+                for i in row
+            ]
+            for row, label in zip(nearest.tolist(), classes, strict=True)
+        ]
+    shown_queries = [
+        (picture(test, i, cfg), names[label])
+        for i, label in zip(queries, classes, strict=True)
+    ]
+    return shown_queries, found
+
+
+def embed(
+    feats: Features, block: int, seed: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """t-SNE of the normalised test features."""
+    count = len(feats.test_labels)
+    chosen = np.random.default_rng(seed).permutation(count)[:MAX_EMBEDDED]
+    embeddings = {}
+    for name in NETWORKS:
+        vectors = nn.functional.normalize(feats.test[name][block][chosen])
+        tsne = TSNE(
+            perplexity=min(30.0, (len(chosen) - 1) / 3),
+            init='pca',
+            random_state=seed,
+        )
+        embeddings[name] = tsne.fit_transform(vectors.double().numpy())
+    return embeddings, feats.test_labels.numpy()[chosen]
+
+
+def draw_pictures(
+    results: dict[str, dict],
+    feats: Features,
+    blocks: list[str],
+    bank: Dataset,
+    test: Dataset,
+    cfg: Config,
+    args: argparse.Namespace,
+) -> list[Path]:
+    names = class_names(test, feats.num_classes)
+    panels = {
+        f'kNN, k={KNN["k"]}': {
+            name: [[block['knn']] for block in results[name]['blocks']]
+            for name in NETWORKS
+        }
+    }
+    for shots in args.shots:
+        unit = 'label' if shots == 1 else 'labels'
+        title = f'Linear, {shots} {unit}'
+        panels[title if shots == 'all' else f'{title} a class'] = {
+            name: [
+                block['linear'][str(shots)]
+                for block in results[name]['blocks']
+            ]
+            for name in NETWORKS
+        }
+    paths = [
+        save(
+            plot_block_accuracy(
+                panels,
+                blocks,
+                100 / feats.num_classes,
+                'Accuracy by block: what the pooled, frozen features tell '
+                f'about the class (mean ± std of {args.draws} draws of '
+                'labels)',
+            ),
+            args.out / 'accuracy_by_block.png',
+        )
+    ]
+    knn = [block['knn'] for block in results['trained']['blocks']]
+    best = max(range(len(knn)), key=knn.__getitem__)
+    where = f'block {blocks[best]}, the best of the trained network by kNN'
+    queries, found = draw_neighbors(feats, best, bank, test, names, cfg)
+    paths.append(
+        save(
+            plot_neighbors(queries, found, f'Nearest neighbours ({where})'),
+            args.out / 'nearest_neighbors.png',
+        )
+    )
+    embeddings, labels = embed(feats, best, args.seed)
+    paths.append(
+        save(
+            plot_embedding(
+                embeddings,
+                labels,
+                names,
+                f't-SNE of {len(labels)} test pictures, coloured by class '
+                f'({where})',
+            ),
+            args.out / 'tsne.png',
+        )
+    )
+    return paths
+
+
+def draw_curves(blocks: list[str], args: argparse.Namespace) -> Path | None:
+    """The curves of the run, if its log lies beside the checkpoint."""
+    folder = Path(args.checkpoint).parent
+    # the folders are named by their time
+    logs = sorted(folder.glob('*/vis_data/scalars.json'))
+    train, val = read_scalars(logs)
+    if not train:
+        return None
+    return save(
+        plot_training_curves(
+            train,
+            val,
+            blocks,
+            'Training: the pretext task, and what the pooled features tell '
+            'about the class',
+        ),
+        args.out / 'training_curves.png',
+    )
+
+
+def versions() -> dict[str, str]:
+    modules = (
+        *(mm_rotssl, mmengine, mmcv, mmpretrain),
+        *(torch, np, sklearn, matplotlib),
+    )
+    return {
+        'python': platform.python_version(),
+        **{module.__name__: module.__version__ for module in modules},
+    }
+
+
+def evaluate(args: argparse.Namespace, console: Console) -> None:
+    start = time.monotonic()
+    status = Status('', console=console)
+
+    def report(message: str) -> None:
+        if console.is_terminal:
+            status.update(message)
+        else:
+            console.print(message, highlight=False)
+
+    cfg = load_config(args)
+    checkpoint = read_checkpoint(args.checkpoint)
+    args.out.mkdir(parents=True, exist_ok=True)
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    # of every weight, that it was initialised
+    MMLogger.get_current_instance().setLevel('ERROR')
+    with status:
+        networks = build_networks(cfg, checkpoint, args)
+        bank = build_dataloader(
+            cfg.val_cfg.bank_dataloader, args.max_bank, args.seed
+        )
+        test = build_dataloader(cfg.val_dataloader)
+        report(
+            f'features of {len(bank.dataset)} labelled and '
+            f'{len(test.dataset)} test pictures'
+        )
+        feats = Features(networks, bank, test)
+        blocks = block_names(networks['trained'], feats.num_blocks)
+        names = class_names(bank.dataset, feats.num_classes)
+        draws = draw_all(feats.bank_labels, names, args)
+        results = measure(networks, bank, test, feats, draws, args, report)
+        report('pictures')
+        curves = draw_curves(blocks, args)
+        pictures = draw_pictures(
+            results, feats, blocks, bank.dataset, test.dataset, cfg, args
+        )
+    if curves:
+        pictures.insert(0, curves)
+    note = remark(results, blocks)
+    summary = {
+        'config': args.config,
+        'cfg_options': args.cfg_options or {},
+        'checkpoint': args.checkpoint,
+        'seed': args.seed,
+        'command': shlex.join([sys.executable, *sys.argv]),
+        'versions': versions(),
+        'device': args.device,
+        'seconds': round(time.monotonic() - start, 1),
+        'bank_pictures': len(bank.dataset),
+        'test_pictures': len(test.dataset),
+        'classes': names,
+        'draws': args.draws,
+        'knn': KNN,
+        'linear_probe': 'StandardScaler, LogisticRegression(C=1.0)',
+        'fine_tuning': {'labels': args.finetune_shots, **FINE_TUNING},
+        'blocks': blocks,
+        'results': results,
+        'remark': note,
+        'pictures': [path.name for path in pictures],
+    }
+    path = args.out / 'results.json'
+    write(path, (json.dumps(summary, indent=2) + '\n').encode())
+
+    for table in tables(results, blocks, args):
+        console.print(table)
+    if note:
+        console.print(note, highlight=False)
+    if curves is None:
+        console.print(
+            'No training curves: no */vis_data/scalars.json beside the '
+            'checkpoint.',
+            highlight=False,
+        )
+    for title, file in (
+        ('checkpoint', args.checkpoint),
+        ('numbers', path),
+        *(('picture', picture) for picture in pictures),
+    ):
+        console.print(
+            f'{title:11}{file}', highlight=False, soft_wrap=True, markup=False
+        )
+
+
+def main() -> None:
+    args = parse_args()
+    if args.out is None:
+        args.out = Path(args.checkpoint).parent / 'features'
+    console = Console()
+    if not console.is_terminal:
+        # a file or a pipe has no width: nothing is wrapped or cut
+        console = Console(width=500)
+    try:
+        evaluate(args, console)
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(f'Error: {error}') from error
+
+
+if __name__ == '__main__':
+    main()
