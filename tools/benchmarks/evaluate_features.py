@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import mmcv
@@ -37,6 +38,7 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
+from rich import box
 from rich.console import Console
 from rich.status import Status
 from rich.table import Table
@@ -71,6 +73,13 @@ NETWORKS = ('untrained', 'trained')
 KNN = dict(k=20, temperature=0.07)
 NEIGHBORS = 8
 MAX_QUERIES = 10
+# the default table fits into 80 columns
+LAYOUT: dict[str, Any] = dict(
+    title_justify='left',
+    box=box.SIMPLE_HEAD,
+    show_edge=False,
+    pad_edge=False,
+)
 MAX_EMBEDDED = 2000
 BANK, TEST = 'val_cfg.bank_dataloader', 'val_dataloader'
 
@@ -416,7 +425,7 @@ def tables(
     by_block = Table(
         title='Test accuracy by block (%), frozen features: kNN with all '
         'labels,\nand a linear probe with so many labels a class',
-        title_justify='left',
+        **LAYOUT,
     )
     by_block.add_column('block')
     by_block.add_column('network')
@@ -436,9 +445,7 @@ def tables(
             )
         by_block.add_section()
 
-    whole = Table(
-        title='Test accuracy of the whole network (%)', title_justify='left'
-    )
+    whole = Table(title='Test accuracy of the whole network (%)', **LAYOUT)
     whole.add_column('')
     for name in NETWORKS:
         whole.add_column(name, justify='right')
@@ -576,6 +583,11 @@ def draw_pictures(
             ]
             for name in NETWORKS
         }
+    spread = (
+        f' (mean ± std of {args.draws} draws of labels)'
+        if args.draws > 1
+        else ''
+    )
     paths = [
         save(
             plot_block_accuracy(
@@ -583,8 +595,7 @@ def draw_pictures(
                 blocks,
                 100 / feats.num_classes,
                 'Accuracy by block: what the pooled, frozen features tell '
-                f'about the class (mean ± std of {args.draws} draws of '
-                'labels)',
+                'about the class' + spread,
             ),
             args.out / 'accuracy_by_block.png',
         )
@@ -711,6 +722,7 @@ def evaluate(args: argparse.Namespace, console: Console) -> None:
 
     for table in tables(results, blocks, args):
         console.print(table)
+        console.print()
     if note:
         console.print(note, highlight=False)
     if curves is None:

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from mm_rotssl.models.utils.migration import (
+from mm_rotssl.apis import read_checkpoint
+from mm_rotssl.apis.migration import (
     LABELS,
     convert_checkpoint,
     convert_config,
-    read_checkpoint,
 )
 
 

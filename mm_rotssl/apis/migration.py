@@ -6,10 +6,8 @@ tables below.
 """
 
 import inspect
-import re
 from collections.abc import Mapping
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -52,78 +50,6 @@ CONFIG_ARGUMENTS = {
 
 # mmselfsup's own ResNets count the stem as output 0.
 _RESNETS = ('ResNet', 'ResNeXt', 'ResNetV1d')
-
-# What training logs consist of. None of it is run: the names stand for
-# placeholders while a file is read.
-_SKIPPED_NAMES = (
-    'mmengine.logging.history_buffer.HistoryBuffer',
-    # by which a HistoryBuffer refers to its methods
-    'builtins.getattr',
-    'numpy.ndarray',
-    'numpy.dtype',
-    # the first as written by NumPy 1, the second by NumPy 2
-    'numpy.core.multiarray._reconstruct',
-    'numpy._core.multiarray._reconstruct',
-    'numpy.core.multiarray.scalar',
-    'numpy._core.multiarray.scalar',
-)
-
-
-class _Skipped:
-    """Stands for an object in a file that is passed over unread."""
-
-    def __init__(self, *args: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of mmengine or mmcv without running its code.
-
-    Such files may hold training logs (``HistoryBuffer`` and NumPy arrays)
-    that PyTorch's safe reading refuses; they are passed over.
-
-    Args:
-        path (str | Path): The file.
-
-    Returns:
-        dict[str, Any]: Its content, on the CPU. The logs are placeholders.
-
-    Raises:
-        OSError: If there is no such file.
-        ValueError: If it is no checkpoint or holds objects of other classes.
-    """
-    stand_ins: list[Any] = []
-    for full_name in _SKIPPED_NAMES:
-        module, _, name = full_name.rpartition('.')
-        stand_ins.append(type(name, (_Skipped,), {'__module__': module}))
-    try:
-        with torch.serialization.safe_globals(stand_ins):
-            checkpoint = torch.load(
-                path, map_location='cpu', weights_only=True
-            )
-    except OSError:
-        raise
-    except Exception as error:
-        # a file of another kind raises whatever its bytes happen to mean
-        refused = re.search(r'GLOBAL (\S+)', str(error))
-        reason = (
-            f'it holds "{refused[1]}", which is no tensor or plain container. '
-            'If you trust it, save its weights alone where it came from, '
-            "torch.save(dict(state_dict=checkpoint['state_dict']), "
-            "'weights.pth'), and convert that file"
-            if refused
-            else 'it is damaged or was not written by torch.save'
-        )
-        raise ValueError(f'"{path}" can\'t be read: {reason}.') from error
-    if not isinstance(checkpoint, dict):
-        raise ValueError(
-            f'"{path}" holds a {type(checkpoint).__name__}, where a '
-            "checkpoint holds a dict with a 'state_dict'."
-        )
-    return checkpoint
 
 
 def find_version(meta: Mapping[str, Any]) -> str:

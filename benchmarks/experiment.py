@@ -1,0 +1,204 @@
+r"""Train a config with several seeds, measure each, and sum up.
+
+For each seed: tools/train.py, then tools/benchmarks/evaluate_features.py, then
+the probes, if any. What is already there is not done again, so an
+interrupted experiment goes on. Writes summary.json and prints a table in
+Markdown: per block, kNN and linear accuracy of the trained and the untrained
+network, mean and sample standard deviation over the seeds.
+
+Two cores, some 20 minutes a seed (CIFAR-10 as JPEG files in folders):
+
+    python benchmarks/experiment.py \
+        configs/rotnet/rotnet_nin-w24_1xb64-coslr-8e_cifar10-folder.py \
+        --out work_dirs/cifar10-small
+
+The paper's table, for a GPU:
+
+    python benchmarks/experiment.py \
+        configs/rotnet/rotnet_nin_1xb128-steplr-200e_cifar10.py \
+        --out work_dirs/cifar10-full --probes configs/rotnet/benchmarks/*.py
+"""
+
+import argparse
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from measure import machine
+from mmengine.config import Config
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('config', type=Path)
+    parser.add_argument('--out', type=Path, required=True)
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument(
+        '--probes',
+        type=Path,
+        nargs='*',
+        default=[],
+        help='configs of classifiers on the frozen backbone; their accuracy '
+        'after the last epoch is reported',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        default=[],
+        help='replace settings of the pre-training config and of its '
+        'evaluation',
+    )
+    parser.add_argument(
+        '--train-args',
+        nargs=argparse.REMAINDER,
+        default=[],
+        help='everything behind goes to tools/train.py, e.g. --amp',
+    )
+    return parser.parse_args()
+
+
+def tool(name: str, *arguments: Any) -> None:
+    """Run one of the tools; its failure ends the experiment."""
+    command = [sys.executable, str(ROOT / 'tools' / name)]
+    command += [str(argument) for argument in arguments]
+    print(shlex.join(command), flush=True)
+    subprocess.run(command, check=True)
+
+
+def train(config: Path, folder: Path, *arguments: Any) -> Path:
+    """Train unless it is done.
+
+    Returns:
+        The checkpoint of the last epoch.
+    """
+    epochs = Config.fromfile(config).train_cfg.max_epochs
+    checkpoint = folder / f'epoch_{epochs}.pth'
+    if not checkpoint.is_file():
+        tool('train.py', config, '--work-dir', folder, '--resume', *arguments)
+    return checkpoint
+
+
+def last_accuracy(folder: Path) -> float:
+    """Top-1 accuracy of the last validation in a probe's log."""
+    logs = sorted(folder.glob('*/vis_data/scalars.json'))
+    lines = [
+        json.loads(line)
+        for log in logs
+        for line in log.read_text().split('\n')
+        if 'accuracy/top1' in line
+    ]
+    return lines[-1]['accuracy/top1']
+
+
+def seed_results(args: argparse.Namespace, seed: int) -> dict:
+    """Everything of one seed."""
+    folder = args.out / f'seed{seed}'
+    options = [f'randomness.seed={seed}', *args.cfg_options]
+    checkpoint = train(
+        args.config, folder, '--cfg-options', *options, *args.train_args
+    )
+    results = folder / 'features/results.json'
+    if not results.is_file():
+        overrides = args.cfg_options and ['--cfg-options', *args.cfg_options]
+        tool(
+            'benchmarks/evaluate_features.py',
+            *(args.config, checkpoint, '--seed', seed, *overrides),
+        )
+    found = json.loads(results.read_text())
+    found['probes'] = {}
+    for probe in args.probes:
+        work_dir = folder / probe.stem
+        train(
+            probe,
+            work_dir,
+            *('--cfg-options', f'randomness.seed={seed}'),
+            f'model.backbone.init_cfg.checkpoint={checkpoint}',
+        )
+        found['probes'][probe.stem] = last_accuracy(work_dir)
+    return found
+
+
+def spread(values: list[float]) -> str:
+    """Mean and sample standard deviation."""
+    text = f'{statistics.mean(values):.1f}'
+    if len(values) > 1:
+        text += f' ± {statistics.stdev(values):.1f}'
+    return text
+
+
+def markdown(runs: list[dict]) -> str:
+    """The table."""
+    shots = list(runs[0]['results']['trained']['blocks'][0]['linear'])
+    heads = ['kNN', *(f'linear, {n} a class' for n in shots)]
+    heads = [head.replace('all a class', 'all labels') for head in heads]
+    lines = [
+        '| block | network | ' + ' | '.join(heads) + ' |',
+        '| --- ' * (len(heads) + 2) + '|',
+    ]
+    for i, block in enumerate(runs[0]['blocks']):
+        for network in ('untrained', 'trained'):
+            blocks = [run['results'][network]['blocks'][i] for run in runs]
+            cells = [spread([block['knn'] for block in blocks])]
+            cells += [
+                spread([statistics.mean(b['linear'][n]) for b in blocks])
+                for n in shots
+            ]
+            lines.append(f'| {block} | {network} | {" | ".join(cells)} |')
+    for title, key in (
+        ('rotation accuracy', 'rotation_accuracy'),
+        ('fine-tuned, 10 labels a class', 'fine_tuned'),
+    ):
+        for network in ('untrained', 'trained'):
+            values = [run['results'][network][key] for run in runs]
+            if not values[0]:
+                continue
+            if key == 'fine_tuned':
+                values = [statistics.mean(draws) for draws in values]
+            lines.append(f'\n{title}, {network}: {spread(values)} %')
+    lines += [
+        f'\n{probe}: {spread([run["probes"][probe] for run in runs])} %'
+        for probe in runs[0]['probes']
+    ]
+    return '\n'.join(lines)
+
+
+def main() -> None:
+    """Run, write and print."""
+    args = parse_args()
+    if not args.config.is_file():
+        raise SystemExit(f'The config "{args.config}" does not exist.')
+    args.out.mkdir(parents=True, exist_ok=True)
+    runs = [seed_results(args, seed) for seed in args.seeds]
+    commit = subprocess.run(
+        ['git', 'rev-parse', 'HEAD'], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
+    table = markdown(runs)
+    summary = dict(
+        command=shlex.join(['python', *sys.argv]),
+        commit=commit,
+        machine=machine(),
+        seeds=args.seeds,
+        table=table,
+        runs=runs,
+    )
+    path = args.out / 'summary.json'
+    temporary = path.with_suffix('.tmp')
+    temporary.write_text(json.dumps(summary, indent=1) + '\n')
+    os.replace(temporary, path)
+    print(table)
+    print(f'\n{path}')
+
+
+if __name__ == '__main__':
+    main()
