@@ -90,8 +90,8 @@ setup(
         'rich>=13',
         'scikit-learn>=1.3',
         'scipy>=1.10',
-        'torch>=2.4',
-        'torchvision>=0.19',
+        'torch>=2.5',
+        'torchvision>=0.20',
     ],
     extras_require={
         'onedl': [
