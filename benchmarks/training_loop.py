@@ -126,6 +126,7 @@ def training_loop(
     batch_size: int,
     iterations: int,
     repetitions: int,
+    workers: int,
 ) -> Result:
     """Pictures per second of a run over those of the bare steps.
 
@@ -135,6 +136,7 @@ def training_loop(
         batch_size: Pictures a step.
         iterations: Steps a repetition.
         repetitions: How often both are timed, after a warm-up.
+        workers: Processes that read pictures, started anew in each epoch.
 
     Returns:
         The whole loop over the bare steps.
@@ -146,6 +148,7 @@ def training_loop(
         config = _config(
             root, folder, width, batch_size, max_epochs=repetitions + 1
         )
+        config.train_dataloader.num_workers = workers
         timer = EpochTimer(iterations)
         # the log lines are part of the loop, but nobody's concern here
         with (
@@ -164,7 +167,7 @@ def training_loop(
             batch_size=batch_size,
             iterations=iterations,
             repetitions=repetitions,
-            workers=config.train_dataloader.num_workers,
+            workers=workers,
         ),
         figures={
             'loop, pictures per second': pictures / statistics.median(loop),
