@@ -112,7 +112,7 @@ def test_bar_in_a_terminal(runner, monkeypatch):
     assert 'epoch 2/2' in text
     assert '6/6' in text
     assert 'loss 1.5' in text
-    assert 'kNN % 91.25' in text
+    assert 'kNN % 91.2' in text
     assert 'rotation' not in text  # has no value
     assert level == logging.WARNING
     # the file kept everything, the terminal speaks again

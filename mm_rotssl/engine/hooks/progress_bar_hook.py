@@ -11,7 +11,6 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
@@ -62,10 +61,10 @@ class ProgressBarHook(Hook):
                 handler.setLevel(logging.WARNING)
         self._progress = Progress(
             TextColumn('epoch {task.fields[epoch]}'),
-            BarColumn(),
+            # narrow, so that all fits into 80 columns
+            BarColumn(bar_width=8),
             MofNCompleteColumn(),
             TextColumn('{task.fields[values]}'),
-            TimeElapsedColumn(),
             TextColumn('left'),
             TimeRemainingColumn(),
             console=console,
@@ -100,7 +99,7 @@ class ProgressBarHook(Hook):
             return
         known = runner.message_hub.log_scalars
         values = '  '.join(
-            f'{heading} {known[name].current():.4g}'
+            f'{heading} {known[name].current():.3g}'
             for heading, name in self.scalars.items()
             if name in known
         )
