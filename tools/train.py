@@ -265,7 +265,11 @@ def main() -> None:
         RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     )
     runner.train()
-    if torch.distributed.is_initialized():
+    # NCCL asks for it; gloo does not, and torch 2.5 may hang there
+    if (
+        torch.distributed.is_initialized()
+        and torch.distributed.get_backend() == 'nccl'
+    ):
         torch.distributed.destroy_process_group()
 
 
