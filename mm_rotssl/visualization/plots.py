@@ -331,7 +331,7 @@ def plot_neighbors(
         0.01,
         1 - 0.38 / figure.get_figheight(),
         'Large: a test picture; beside it the nearest labelled ones, nearest '
-        'first. Blue: same class; red with a cross: another class.',
+        'first. Blue: same class; orange with a cross: another class.',
         va='top',
     )
     return figure

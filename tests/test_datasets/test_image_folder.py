@@ -167,11 +167,10 @@ def test_labels_from_folders(tmp_path):
     assert labels == [0, 0, 1, 1, 1]
 
 
-@pytest.mark.parametrize('workers', [0, 2])
-@pytest.mark.parametrize('persistent', [False, True])
+@pytest.mark.parametrize(
+    ('workers', 'persistent'), [(0, False), (2, False), (2, True)]
+)
 def test_broken_files_are_named_once(tmp_path, log, workers, persistent):
-    if persistent and not workers:
-        pytest.skip('there are no workers to persist')
     folder = tmp_path / 'pictures'
     good_files(folder, 9)
     broken = broken_files(folder)
