@@ -158,3 +158,13 @@ def test_metric_without_bank_or_labels():
         metric.process(
             None, [s.to_dict() for s in samples([torch.ones(1, 3)], [None])]
         )
+
+
+def test_rows_do_not_keep_their_batch():
+    # as a view, each row would be sent with the storage of all 64
+    metric = KNNAccuracy()
+    dicts = [s.to_dict() for s in samples([torch.ones(64, 3)], [0] * 64)]
+    metric.process(None, dicts)
+    metric.process_bank(dicts, 64)
+    for (feats, _), *_ in (metric.results, metric.bank):
+        assert feats[0].untyped_storage().nbytes() == 3 * 4

@@ -327,7 +327,10 @@ def test_two_processes_without_gpu(tmp_path, tiny):
     )
     # 48 pictures in batches of 16 for each of two
     assert re.search(r'\[1\]\[2/2\]', text), text
-    ranks = [torch.load(tmp_path / f'rank{rank}.pth') for rank in range(2)]
+    ranks = [
+        torch.load(tmp_path / f'rank{rank}.pth', weights_only=True)
+        for rank in range(2)
+    ]
     assert [rank['world_size'] for rank in ranks] == [2, 2]
     saved = weights(tmp_path / 'w' / 'epoch_1.pth')
     trained = dict(ranks[0]['state_dict'])

@@ -48,6 +48,7 @@ class KNNAccuracy(BaseMetric):
         self.chunk_size = chunk_size
         self.bank: list[tuple] = []
         self.bank_size = 0
+        self._gathered: list | None = None
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Take in pictures to classify.
@@ -83,7 +84,9 @@ class KNNAccuracy(BaseMetric):
                 )
             rows.append(
                 (
-                    tuple(feat.cpu() for feat in sample['feats']),
+                    # a copy: a view would drag its whole batch along when
+                    # rows are sent to the other processes
+                    tuple(feat.cpu().clone() for feat in sample['feats']),
                     int(sample['gt_label']),
                 )
             )
@@ -106,22 +109,15 @@ class KNNAccuracy(BaseMetric):
                 'KNNAccuracy has no labelled bank: use val_cfg=dict('
                 "type='mm_rotssl.KNNValLoop', bank_dataloader=...)."
             )
-        bank = collect_results(
+        # None but on the main process, which alone computes
+        self._gathered = collect_results(
             self.bank,
             self.bank_size,
             self.collect_device,
-            **(
-                dict(tmpdir=self.collect_dir)
-                if self.collect_device == 'cpu'
-                else {}
-            ),
+            tmpdir=self.collect_dir,
         )
         self.bank = []
-        self._gathered: list | None = bank
-        try:
-            return super().evaluate(size)
-        finally:
-            self._gathered = None
+        return super().evaluate(size)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Classify the gathered pictures.
@@ -132,7 +128,9 @@ class KNNAccuracy(BaseMetric):
         Returns:
             dict[str, float]: Per cent.
         """
-        bank, bank_labels = self._stack(self._gathered or [])
+        assert self._gathered is not None
+        bank, bank_labels = self._stack(self._gathered)
+        self._gathered = None
         queries, labels = self._stack(results)
         accuracy = {}
         stages = zip(bank, queries, strict=True)

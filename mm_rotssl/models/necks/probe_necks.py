@@ -14,34 +14,10 @@ from ..backbones.staged_backbone import conv_bn_relu
 class FlattenNeck(BaseModule):
     """Hand the whole map of the last stage to a classifier.
 
-    The linear probes on AlexNet first bring conv1 to conv5 to about 9,000
-    numbers by adaptive max pooling (``output_size`` 12, 7, 5, 6, 6) and
-    normalise each channel; the non-linear probe of the CIFAR-10 experiments
-    takes the map as it is.
-
-    Source: official code of RotNet (https://arxiv.org/abs/1803.07728),
-    classifiers over a layer's features.
-
-    Args:
-        output_size (int, optional): Side that maps are max pooled to.
-            Defaults to None, no pooling.
-        norm_channels (int, optional): Channels of a batch normalisation
-            without affine parameters after the pooling. Defaults to None,
-            no normalisation.
+    The non-linear probe of RotNet's CIFAR-10 experiments
+    (https://arxiv.org/abs/1803.07728, section 4.1) reads all of it, without
+    pooling.
     """
-
-    def __init__(
-        self,
-        output_size: int | None = None,
-        norm_channels: int | None = None,
-    ) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        if output_size:
-            layers.append(nn.AdaptiveMaxPool2d(output_size))
-        if norm_channels:
-            layers.append(nn.BatchNorm2d(norm_channels, affine=False))
-        self.layers = nn.Sequential(*layers, nn.Flatten())
 
     def forward(self, feats: Sequence[torch.Tensor]) -> tuple[torch.Tensor]:
         """Flatten the last stage.
@@ -50,9 +26,9 @@ class FlattenNeck(BaseModule):
             feats (Sequence[Tensor]): The last of shape (N, C, H, W).
 
         Returns:
-            tuple[Tensor]: (N, C * H' * W').
+            tuple[Tensor]: (N, C * H * W).
         """
-        return (self.layers(feats[-1]),)
+        return (feats[-1].flatten(1),)
 
 
 @MODELS.register_module()
