@@ -18,8 +18,15 @@ if scope != 'none':
 
 head = dict(type='mm_rotssl.RotationHead', in_channels=6)
 backbone = dict(type='mm_rotssl.NIN', base_channels=6)
+instance_head = dict(type='mm_rotssl.InstanceDiscriminationHead',
+                     in_channels=3)
 arguments = dict(
     RotationHead=dict(in_channels=4),
+    InstanceDiscriminationHead=dict(in_channels=4),
+    DecouplingNeck=dict(in_channels=4),
+    RotationFeatureDecoupling=dict(
+        backbone=backbone, head=dict(type='mm_rotssl.RotationHead'),
+        instance_head=instance_head, rotation_channels=3),
     RotNet=dict(backbone=backbone, head=head),
     NINConvNeck=dict(in_channels=4),
     AlexNetBN=dict(input_size=67),
@@ -72,6 +79,11 @@ def test_every_name_from_every_scope(scope, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     names = done.stdout.split()
-    assert {'RotNet', 'NIN', 'Digits', 'KNNAccuracy', 'KNNValLoop'} <= set(
-        names
-    )
+    assert {
+        'RotNet',
+        'RotationFeatureDecoupling',
+        'NIN',
+        'Digits',
+        'KNNAccuracy',
+        'KNNValLoop',
+    } <= set(names)

@@ -1,18 +1,16 @@
 """Train a model from a config file."""
 
 import argparse
-import difflib
-import inspect
 import os
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
+
+from mm_rotssl.apis import prepare_cpu_processes, read_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -62,157 +60,9 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-# What the runner reads of a config beside its own arguments.
-RUNNER_KEYS = {
-    *inspect.signature(Runner).parameters,
-    'activation_checkpointing',
-    'compile',
-    'custom_imports',
-    'efficient_conv_bn_eval',
-    'find_unused_parameters',
-    'model_wrapper_cfg',
-    'runner_type',
-    'sync_bn',
-}
-
-
-def places_of(value: Any, node: Any, path: str = '') -> list[str]:
-    """List the paths below a node of a config that hold a value."""
-    if isinstance(node, dict):
-        children = list(node.items())
-    elif isinstance(node, (list, tuple)):
-        children = list(enumerate(node))
-    else:
-        return []
-    places = []
-    for key, child in children:
-        name = f'{path}.{key}' if path else str(key)
-        if type(child) is type(value) and child == value:
-            places.append(name)
-        places += places_of(value, child, name)
-    return places
-
-
-def check_option(cfg: Config, option: str) -> None:
-    """Refuse a key that would have no effect.
-
-    All but its last component must be there, and the last must not look like
-    a misspelt one. The first must be one that the runner reads: the others
-    are intermediate values, which were copied when the file was read.
-    """
-    node: Any = cfg._cfg_dict
-    names = option.split('.')
-    read = set(RUNNER_KEYS)
-    if 'data_preprocessor' in cfg.get('model', {}):
-        # the model's own has precedence
-        read.discard('data_preprocessor')
-    for depth, name in enumerate(names):
-        where = '.'.join(names[:depth])
-        last = depth == len(names) - 1
-        if isinstance(node, dict):
-            known = {str(key) for key in node}
-            if depth == 0:
-                known |= read
-        elif isinstance(node, (list, tuple)):
-            known = {str(i) for i in range(len(node))}
-        else:
-            raise SystemExit(
-                f'--cfg-options {option}: {where} is {node!r} in this '
-                'config, which has no keys.'
-            )
-        if name not in known:
-            # a new last component may be an argument left at its default
-            may_be_new = last and depth > 0 and isinstance(node, dict)
-            near = difflib.get_close_matches(
-                name, known, 1, 0.85 if may_be_new else 0.6
-            )
-            if near or not may_be_new:
-                raise SystemExit(
-                    f'--cfg-options {option}: there is no "{name}" in '
-                    f'{where or "the config"}. '
-                    + (f'Did you mean "{near[0]}"? ' if near else '')
-                    + f'Known here: {", ".join(sorted(known))}'
-                )
-            return
-        if depth == 0 and name not in read:
-            places = [
-                place
-                for place in places_of(node[name], node)
-                if place.split('.')[0] in read
-            ]
-            raise SystemExit(
-                f'--cfg-options {option}: "{name}" is an intermediate value '
-                'of the config file, which the runner never reads. Set what '
-                'was made from it'
-                + (
-                    f'; the same value have {", ".join(places[:5])}.'
-                    if places
-                    else '.'
-                )
-            )
-        node = node.get(name) if isinstance(node, dict) else node[int(name)]
-
-
-def prepare_cpu_processes(cfg: Config) -> None:
-    """Let several processes work together on a machine without a GPU.
-
-    The engine's own start selects a CUDA device, and its model wrapper is
-    handed one.
-    """
-    rank, world_size, local_rank, starter = {
-        'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'torchrun'),
-        'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID', 'srun'),
-        'mpi': (
-            'OMPI_COMM_WORLD_RANK',
-            'OMPI_COMM_WORLD_SIZE',
-            'OMPI_COMM_WORLD_LOCAL_RANK',
-            'mpirun of Open MPI',
-        ),
-    }[cfg.launcher]
-    environ = os.environ
-    missing = [n for n in (rank, world_size, local_rank) if n not in environ]
-    if missing:
-        raise SystemExit(
-            f'--launcher {cfg.launcher}: {", ".join(missing)} is not in the '
-            f'environment. Start the script with {starter}, or without '
-            '--launcher for a single process.'
-        )
-    environ['RANK'] = environ[rank]
-    environ['WORLD_SIZE'] = environ[world_size]
-    environ['LOCAL_RANK'] = environ[local_rank]
-    environ.setdefault('MASTER_PORT', '29500')
-    if cfg.launcher == 'slurm' and 'MASTER_ADDR' not in environ:
-        environ['MASTER_ADDR'] = subprocess.check_output(
-            ['scontrol', 'show', 'hostname', environ['SLURM_NODELIST']],
-            text=True,
-        ).split()[0]
-    if 'MASTER_ADDR' not in environ:
-        raise SystemExit(
-            f'--launcher {cfg.launcher}: set MASTER_ADDR in the environment '
-            'to the host name of the first process.'
-        )
-    torch.distributed.init_process_group(backend='gloo')
-    cfg.setdefault('model_wrapper_cfg', ConfigDict())
-    cfg.model_wrapper_cfg.setdefault('type', 'MMDistributedDataParallel')
-    cfg.model_wrapper_cfg.setdefault('device_ids', None)
-    cfg.model_wrapper_cfg.setdefault('broadcast_buffers', False)
-    cfg.model_wrapper_cfg.setdefault(
-        'find_unused_parameters', cfg.get('find_unused_parameters', False)
-    )
-
-
 def load_config(args: argparse.Namespace) -> Config:
     """Read the config and merge the command line into it."""
-    if not Path(args.config).is_file():
-        raise SystemExit(
-            f'The config file "{args.config}" does not exist (looked from '
-            f'"{Path.cwd()}").'
-        )
-    cfg = Config.fromfile(args.config)
-    for option in args.cfg_options or {}:
-        check_option(cfg, option)
-    cfg.merge_from_dict(args.cfg_options or {})
-
+    cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     if args.work_dir:
         cfg.work_dir = args.work_dir

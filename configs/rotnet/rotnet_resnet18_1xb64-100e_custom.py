@@ -48,6 +48,14 @@ train_pipeline = [
     dict(type='mm_rotssl.PackInputs'),
 ]
 
+# How pictures are judged: nothing is drawn at random.
+test_pipeline = [
+    dict(type='mm_rotssl.LoadImageFromFile'),
+    dict(type='ResizeEdge', scale=crop_size * 8 // 7, edge='short'),
+    dict(type='CenterCrop', crop_size=crop_size),
+    dict(type='PackInputs'),
+]
+
 train_dataloader = dict(
     batch_size=batch_size,
     num_workers=num_workers,
@@ -105,12 +113,6 @@ default_hooks = dict(
 # latter. Labels never take part in training.
 #
 # train_cfg = dict(val_interval=10, by_epoch=True, max_epochs=max_epochs)
-# test_pipeline = [
-#     dict(type='mm_rotssl.LoadImageFromFile'),
-#     dict(type='ResizeEdge', scale=crop_size * 8 // 7, edge='short'),
-#     dict(type='CenterCrop', crop_size=crop_size),
-#     dict(type='PackInputs'),
-# ]
 # labelled_dataloader = dict(
 #     batch_size=batch_size,
 #     num_workers=num_workers,

@@ -1,5 +1,7 @@
 from .backbones import *  # noqa: F403
 from .heads import *  # noqa: F403
+from .losses import *  # noqa: F403
+from .memories import *  # noqa: F403
 from .necks import *  # noqa: F403
 from .selfsup import *  # noqa: F403
 from .utils import *  # noqa: F403

@@ -1,7 +1,9 @@
+from .pictures import shown_picture
 from .plots import (
     plot_block_accuracy,
     plot_embedding,
     plot_neighbors,
+    plot_orientation,
     plot_training_curves,
 )
 from .scalars import read_scalars
@@ -10,6 +12,8 @@ __all__ = [
     'plot_block_accuracy',
     'plot_embedding',
     'plot_neighbors',
+    'plot_orientation',
     'plot_training_curves',
     'read_scalars',
+    'shown_picture',
 ]

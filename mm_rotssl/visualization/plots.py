@@ -392,3 +392,89 @@ def plot_embedding(
                 path_effects=[withStroke(linewidth=3, foreground='white')],
             )
     return figure
+
+
+@rc_context(_STYLE)
+def plot_orientation(
+    groups: Mapping[str, Sequence[tuple[np.ndarray, Sequence[float]]]],
+    rotations: Sequence[int],
+    title: str = 'Orientation',
+) -> Figure:
+    """Draw pictures with how un-rotated each of their copies looks.
+
+    Args:
+        groups (Mapping[str, Sequence[tuple[ndarray, Sequence[float]]]]):
+            Headline -> pictures, uint8 (H, W, 3) in RGB order, each with the
+            probability of being un-rotated for every rotation.
+        rotations (Sequence[int]): The angles in degrees.
+        title (str): Headline of the page. Defaults to 'Orientation'.
+
+    Returns:
+        Figure: Per group a headline and rows of eight pictures as they are
+        in the data set; below each a bar and a number for each rotation:
+        blue for the un-rotated copy, orange for the others.
+    """
+    columns, cell, bars, gap = 8, 1.0, 0.3, 0.24
+    lines = {
+        name: math.ceil(len(pictures) / columns)
+        for name, pictures in groups.items()
+    }
+    headline, top = 0.36, 0.72
+    height = top + sum(
+        headline + count * (cell + bars + gap) for count in lines.values()
+    )
+    width = columns * (cell + 0.12) + 0.2
+    figure = Figure((width, height))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+
+    def text(x: float, y: float, words: str, **style: Any) -> None:
+        axes.text(x, y, words, ha='left', va='center', **style)
+
+    text(0.12, 0.2, title, fontsize=12, fontweight='bold')
+    text(
+        0.12,
+        0.5,
+        'Bars: probability of being un-rotated that each copy gets, turned '
+        f'by {", ".join(map(str, rotations))} degrees; full height is 1.',
+    )
+    step = cell / len(rotations)
+    y = top
+    for name, pictures in groups.items():
+        text(0.12, y + headline / 2, name, fontsize=10)
+        y += headline
+        for i, (picture, probabilities) in enumerate(pictures):
+            x = 0.12 + (i % columns) * (cell + 0.12)
+            line = y + (i // columns) * (cell + bars + gap)
+            axes.imshow(
+                picture,
+                extent=(x, x + cell, line + cell, line),
+                interpolation='nearest',
+                aspect='auto',
+            )
+            base = line + cell + bars
+            axes.plot((x, x + cell), (base, base), color=GREY, linewidth=0.8)
+            for place, (angle, probability) in enumerate(
+                zip(rotations, probabilities, strict=True)
+            ):
+                axes.add_patch(
+                    Rectangle(
+                        (x + (place + 0.15) * step, base),
+                        0.7 * step,
+                        -0.94 * bars * probability,
+                        color=ORANGE if angle else BLUE,
+                        linewidth=0,
+                    )
+                )
+                axes.text(
+                    x + (place + 0.5) * step,
+                    base + 0.03,
+                    f'{probability:.2f}',
+                    ha='center',
+                    va='top',
+                    fontsize=5.5,
+                )
+        y += lines[name] * (cell + bars + gap)
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    return figure

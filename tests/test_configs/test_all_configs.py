@@ -80,6 +80,9 @@ def test_config(path):
     model.init_weights()
     # what the engine does when it is not distributed
     model = revert_sync_batchnorm(model)
+    for module in model.modules():
+        if hasattr(module, 'bind_pictures'):
+            module.bind_pictures(['0.jpg', '1.jpg'])
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
 
     batch = default_collate(pictures(cfg.train_dataloader.dataset, 2))
@@ -124,18 +127,21 @@ def test_batch_size_of_the_name(path):
 
 def learning_rates(name):
     """The rate of each epoch, by the engine's own schedulers."""
-    cfg = Config.fromfile(ROOT / 'configs/rotnet' / name)
+    cfg = Config.fromfile(ROOT / 'configs' / name)
     init_default_scope('mmpretrain')
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=cfg.optim_wrapper.optimizer.lr)
-    scheduler = PARAM_SCHEDULERS.build(
-        dict(cfg.param_scheduler, optimizer=optimizer)
-    )
+    settings = cfg.param_scheduler
+    schedulers = [
+        PARAM_SCHEDULERS.build(dict(one, optimizer=optimizer))
+        for one in (settings if isinstance(settings, list) else [settings])
+    ]
     rates = []
     for _ in range(cfg.train_cfg.max_epochs):
         rates.append(optimizer.param_groups[0]['lr'])
         optimizer.step()
-        scheduler.step()
+        for scheduler in schedulers:
+            scheduler.step()
     return rates
 
 
@@ -143,20 +149,33 @@ def learning_rates(name):
     ('name', 'table'),
     [
         (
-            'rotnet_nin_1xb128-steplr-200e_cifar10.py',
+            'rotnet/rotnet_nin_1xb128-steplr-200e_cifar10.py',
             [(60, 0.1), (120, 0.02), (160, 0.004), (200, 0.0008)],
         ),
         (
-            'rotnet_alexnet-bn_1xb192-steplr-50e_in1k.py',
+            'rotnet/rotnet_alexnet-bn_1xb192-steplr-50e_in1k.py',
             [(15, 0.01), (30, 0.001), (45, 1e-4), (50, 1e-5)],
         ),
         (
-            'benchmarks/nin-block2-nonlinear_1xb128-steplr-100e_cifar10.py',
+            'rotnet/benchmarks/nin-block2-nonlinear_1xb128-steplr-100e_cifar10.py',
             [(20, 0.1), (40, 0.02), (45, 0.004), (100, 0.0008)],
         ),
         (
-            'benchmarks/nin-block2-conv_1xb128-steplr-100e_cifar10.py',
+            'rotnet/benchmarks/nin-block2-conv_1xb128-steplr-100e_cifar10.py',
             [(35, 0.1), (70, 0.02), (85, 0.004), (100, 0.0008)],
+        ),
+        (
+            'feature_decoupling/'
+            'feature-decoupling_alexnet-bn_1xb192-steplr-245e_in1k.py',
+            [
+                (90, 0.01),
+                (130, 0.001),
+                (190, 1e-4),
+                (210, 1e-5),
+                # with the noise weights the rate begins again
+                (230, 1e-4),
+                (245, 1e-5),
+            ],
         ),
     ],
 )

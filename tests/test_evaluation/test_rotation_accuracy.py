@@ -26,3 +26,21 @@ def test_counts_every_copy():
 def test_other_algorithm():
     with pytest.raises(KeyError, match='val_evaluator'):
         RotationAccuracy().process(None, [dict(gt_label=0)])
+
+
+def test_of_divided_features():
+    metric = RotationAccuracy()
+    unrelated = torch.eye(4)[[0, 0, 0, 3]]
+    for scores in (torch.eye(4)[[0, 1, 2, 0]], torch.eye(4)):
+        metric.process(
+            None,
+            [
+                dict(
+                    rotation_scores=scores, unrelated_rotation_scores=unrelated
+                )
+            ],
+        )
+    found = metric.evaluate(2)
+    assert found['rotation/accuracy'] == pytest.approx(100 * 7 / 8)
+    assert found['rotation/accuracy_3'] == pytest.approx(50)
+    assert found['rotation/unrelated_accuracy'] == pytest.approx(50)

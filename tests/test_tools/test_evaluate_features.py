@@ -371,18 +371,6 @@ val_dataloader = dict(dataset=dict(
     assert 'with_label=True' in message
 
 
-def test_pictures_are_shown_in_their_colours(config):
-    red = torch.zeros(3, 4, 4, dtype=torch.uint8)
-    red[2] = 200  # BGR
-    cfg = Config.fromfile(config)
-    cfg.model.data_preprocessor.bgr_to_rgb = True
-    shown = tool.picture([dict(inputs=red)], 0, cfg)
-    assert shown.shape == (4, 4, 3)
-    assert shown[0, 0].tolist() == [200, 0, 0]
-    cfg.model.data_preprocessor.bgr_to_rgb = False
-    assert tool.picture([dict(inputs=red)], 0, cfg)[0, 0, 2] == 200
-
-
 def test_features_equal_the_pooled_maps_in_order(config):
     cfg = Config.fromfile(config)
     init_default_scope('mmpretrain')

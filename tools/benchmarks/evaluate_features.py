@@ -15,9 +15,7 @@ written as JSON and drawn.
 """
 
 import argparse
-import io
 import json
-import os
 import platform
 import shlex
 import sys
@@ -33,7 +31,6 @@ import mmpretrain
 import numpy as np
 import sklearn
 import torch
-from matplotlib.figure import Figure
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
@@ -47,7 +44,13 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 import mm_rotssl
-from mm_rotssl.apis import extract_features, read_checkpoint
+from mm_rotssl.apis import (
+    extract_features,
+    read_checkpoint,
+    read_config,
+    save_figure,
+    write_file,
+)
 from mm_rotssl.engine.hooks.checkpoint_guard_hook import check_state_dict
 from mm_rotssl.evaluation import (
     FINE_TUNING,
@@ -67,6 +70,7 @@ from mm_rotssl.visualization import (
     plot_neighbors,
     plot_training_curves,
     read_scalars,
+    shown_picture,
 )
 
 NETWORKS = ('untrained', 'trained')
@@ -155,13 +159,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    if not Path(args.config).is_file():
-        raise SystemExit(
-            f'The config file "{args.config}" does not exist (looked from '
-            f'"{Path.cwd()}").'
-        )
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    cfg = read_config(args.config, args.cfg_options)
     if not (cfg.get('val_cfg') or {}).get('bank_dataloader'):
         raise SystemExit(
             f'{args.config} names no labelled pictures to learn from: add '
@@ -481,29 +479,6 @@ def remark(results: dict[str, dict], blocks: list[str]) -> str | None:
     )
 
 
-def write(path: Path, data: bytes) -> None:
-    """Replace a file at once, so that none is ever there in part."""
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
-
-
-def save(figure: Figure, path: Path) -> Path:
-    data = io.BytesIO()
-    figure.savefig(data, format='png')
-    write(path, data.getvalue())
-    return path
-
-
-def picture(dataset: Dataset, index: int, cfg: Config) -> np.ndarray:
-    """The picture as the pipeline gives it, uint8 (H, W, 3), RGB."""
-    pixels = dataset[index]['inputs'].numpy().transpose(1, 2, 0)
-    settings = cfg.model.get('data_preprocessor') or {}
-    bgr = settings.get('bgr_to_rgb') or settings.get('to_rgb')
-    pixels = pixels[..., ::-1] if bgr else pixels
-    return np.repeat(pixels, 3, 2) if pixels.shape[2] == 1 else pixels
-
-
 def draw_neighbors(
     feats: Features,
     block: int,
@@ -515,6 +490,7 @@ def draw_neighbors(
     """Queries and neighbours of the first test picture of each class."""
     labels = feats.test_labels.tolist()
     classes = sorted(set(labels))
+    preprocessor = cfg.model.get('data_preprocessor')
     step = max(1, len(classes) / MAX_QUERIES)
     classes = classes[:: int(np.ceil(step))]
     queries = [labels.index(label) for label in classes]
@@ -527,13 +503,16 @@ def draw_neighbors(
         )
         found[name] = [
             [
-                (picture(bank, i, cfg), int(feats.bank_labels[i]) == label)
+                (
+                    shown_picture(bank, i, preprocessor),
+                    int(feats.bank_labels[i]) == label,
+                )
                 for i in row
             ]
             for row, label in zip(nearest.tolist(), classes, strict=True)
         ]
     shown_queries = [
-        (picture(test, i, cfg), names[label])
+        (shown_picture(test, i, preprocessor), names[label])
         for i, label in zip(queries, classes, strict=True)
     ]
     return shown_queries, found
@@ -589,7 +568,7 @@ def draw_pictures(
         else ''
     )
     paths = [
-        save(
+        save_figure(
             plot_block_accuracy(
                 panels,
                 blocks,
@@ -605,14 +584,14 @@ def draw_pictures(
     where = f'block {blocks[best]}, the best of the trained network by kNN'
     queries, found = draw_neighbors(feats, best, bank, test, names, cfg)
     paths.append(
-        save(
+        save_figure(
             plot_neighbors(queries, found, f'Nearest neighbours ({where})'),
             args.out / 'nearest_neighbors.png',
         )
     )
     embeddings, labels = embed(feats, best, args.seed)
     paths.append(
-        save(
+        save_figure(
             plot_embedding(
                 embeddings,
                 labels,
@@ -634,7 +613,7 @@ def draw_curves(blocks: list[str], args: argparse.Namespace) -> Path | None:
     train, val = read_scalars(logs)
     if not train:
         return None
-    return save(
+    return save_figure(
         plot_training_curves(
             train,
             val,
@@ -718,7 +697,7 @@ def evaluate(args: argparse.Namespace, console: Console) -> None:
         'pictures': [path.name for path in pictures],
     }
     path = args.out / 'results.json'
-    write(path, (json.dumps(summary, indent=2) + '\n').encode())
+    write_file(path, (json.dumps(summary, indent=2) + '\n').encode())
 
     for table in tables(results, blocks, args):
         console.print(table)

@@ -18,7 +18,9 @@ class RotationAccuracy(BaseMetric):
         **kwargs: Arguments of :class:`mmengine.evaluator.BaseMetric`.
 
     Results: ``rotation/accuracy``, and ``rotation/accuracy_{r}`` for the
-    copies turned by the algorithm's ``rotations[r]``.
+    copies turned by the algorithm's ``rotations[r]``. Of an algorithm that
+    divides its features also ``rotation/unrelated_accuracy``, what its
+    classifier makes of the part that should not know the rotation.
     """
 
     default_prefix = 'rotation'
@@ -40,21 +42,34 @@ class RotationAccuracy(BaseMetric):
                     'RotationAccuracy found no rotation_scores: the model '
                     'predicts no rotations. Remove it from val_evaluator.'
                 )
-            scores = sample['rotation_scores']
-            truth = torch.arange(len(scores), device=scores.device)
-            self.results.append((scores.argmax(1) == truth).cpu())
+            hits = {}
+            for part in ('rotation_scores', 'unrelated_rotation_scores'):
+                if part in sample:
+                    scores = sample[part]
+                    truth = torch.arange(len(scores), device=scores.device)
+                    hits[part] = (scores.argmax(1) == truth).cpu()
+            self.results.append(hits)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Average over the pictures.
 
         Args:
-            results (list[Tensor]): Hits of each picture, bool (R,).
+            results (list[dict[str, Tensor]]): Hits of each picture, bool
+                (R,), by the scores that they are from.
 
         Returns:
             dict[str, float]: Per cent.
         """
-        hits = 100 * torch.stack(results).double().mean(0)
-        return {
-            'accuracy': hits.mean().item(),
-            **{f'accuracy_{r}': hit.item() for r, hit in enumerate(hits)},
+        hits = {
+            part: 100 * torch.stack([hit[part] for hit in results]).double()
+            for part in results[0]
         }
+        accuracy = hits['rotation_scores'].mean(0)
+        figures = {
+            'accuracy': accuracy.mean().item(),
+            **{f'accuracy_{r}': hit.item() for r, hit in enumerate(accuracy)},
+        }
+        if 'unrelated_rotation_scores' in hits:
+            unrelated = hits['unrelated_rotation_scores'].mean()
+            figures['unrelated_accuracy'] = unrelated.item()
+        return figures

@@ -77,13 +77,19 @@ class RotationHead(BaseModule):
         return self.fc(feat)
 
     def loss(
-        self, feats: Sequence[torch.Tensor], labels: torch.Tensor
+        self,
+        feats: Sequence[torch.Tensor],
+        labels: torch.Tensor,
+        weight: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """Loss and accuracy.
 
         Args:
             feats (Sequence[Tensor]): As in :meth:`forward`.
             labels (Tensor): Index of the rotation, int64 (M,).
+            weight (Tensor, optional): Factor of each row's loss, (M,). The
+                sum is divided by M, not by the sum of the factors. Defaults
+                to None, all 1.
 
         Returns:
             dict[str, Tensor]: ``loss``, a scalar, and
@@ -93,6 +99,6 @@ class RotationHead(BaseModule):
         logits = self(feats).float()
         hits = logits.argmax(1) == labels
         return dict(
-            loss=self.loss_module(logits, labels),
+            loss=self.loss_module(logits, labels, weight=weight),
             rotation_accuracy=100 * hits.float().mean(),
         )

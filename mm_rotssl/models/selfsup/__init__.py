@@ -1,3 +1,4 @@
+from .rotation_feature_decoupling import RotationFeatureDecoupling
 from .rotnet import RotNet
 
-__all__ = ['RotNet']
+__all__ = ['RotNet', 'RotationFeatureDecoupling']

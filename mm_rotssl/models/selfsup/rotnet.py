@@ -153,14 +153,23 @@ class RotNet(BaseSelfSupervisor):
             picture.
         """
         rotated, _ = rotate_batch(inputs, self.rotations)
-        logits = self.head(self._head_inputs(rotated)).float()
-        scores = logits.softmax(1).view(len(inputs), len(self.rotations), -1)
+        scores = {
+            name: logits.float()
+            .softmax(1)
+            .view(len(inputs), len(self.rotations), -1)
+            for name, logits in self._logits(rotated).items()
+        }
         feats = pool_features(self.extract_feat(inputs))
         samples = data_samples or [DataSample() for _ in inputs]
         for i, sample in enumerate(samples):
-            sample.set_field(scores[i], 'rotation_scores')
+            for name, values in scores.items():
+                sample.set_field(values[i], name)
             sample.set_field(tuple(feat[i] for feat in feats), 'feats')
         return samples
+
+    def _logits(self, rotated: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Field of a sample -> logits (N * R, R) that its scores are from."""
+        return dict(rotation_scores=self.head(self._head_inputs(rotated)))
 
     def _head_inputs(self, inputs: torch.Tensor) -> Any:
         feats = self.extract_feat(inputs)

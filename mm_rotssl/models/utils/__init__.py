@@ -1,9 +1,13 @@
 from .pooling import pool_features
 from .rotation import check_rotations, check_square, rotate_batch
+from .rotation_noise import RotationNoise, noise_weights, upright_index
 
 __all__ = [
+    'RotationNoise',
     'check_rotations',
     'check_square',
+    'noise_weights',
     'pool_features',
     'rotate_batch',
+    'upright_index',
 ]

@@ -1,0 +1,79 @@
+import hashlib
+from typing import Any
+
+import numpy as np
+from mmengine.dataset import BaseDataset, ConcatDataset
+
+
+def picture_keys(dataset: Any) -> list[str]:
+    """Name the pictures of a data set, in the order of their indices.
+
+    ``keys[sample_idx]`` is a picture's path below the folder of the data
+    set, so that it stays the same when the folder is moved, or, for data
+    sets that hold their pictures in memory, a digest of its pixels.
+
+    Data sets that show a picture several times (``RepeatDataset``,
+    ``ClassBalancedDataset``) or only some of them (``KFoldDataset``,
+    ``torch.utils.data.Subset``) count the pictures of the data set inside,
+    as their ``sample_idx`` does.
+
+    Args:
+        dataset (mmengine.dataset.BaseDataset): The data set, or a wrapper.
+
+    Returns:
+        list[str]: A name for each picture.
+
+    Raises:
+        ValueError: If data sets are concatenated, whose indices collide, or
+            an entry is not where its ``sample_idx`` says.
+        TypeError: If it is no data set of mmengine, or an entry has neither
+            a path nor pixels.
+    """
+    while not isinstance(dataset, BaseDataset):
+        if isinstance(dataset, ConcatDataset):
+            if len(dataset.datasets) > 1:
+                sizes = ' + '.join(str(len(part)) for part in dataset.datasets)
+                raise ValueError(
+                    f'The training set joins {len(dataset.datasets)} data '
+                    f'sets ({sizes} pictures), each of which counts its '
+                    'pictures from 0: different pictures have the same '
+                    'index. Make one data set of them: a folder with links '
+                    'to theirs (ImageFolder searches all sub-folders), or '
+                    'one ann_file that lists all.'
+                )
+            dataset = dataset.datasets[0]
+        elif hasattr(dataset, 'dataset'):
+            dataset = dataset.dataset
+        else:
+            raise TypeError(
+                f'The training set is a {type(dataset).__name__}. Pictures '
+                'can be told apart only in data sets derived from '
+                "mmengine's BaseDataset, whose entries carry a sample_idx."
+            )
+    dataset.full_init()
+    root = dataset.data_prefix.get('img_path') or ''
+    keys = []
+    for i in range(len(dataset)):
+        info = dataset.get_data_info(i)
+        if info['sample_idx'] != i:
+            raise ValueError(
+                f'Entry {i} of {type(dataset).__name__} says that its '
+                f'sample_idx is {info["sample_idx"]}. The index must be the '
+                'place in the data set: leave it to BaseDataset.'
+            )
+        keys.append(_key(info, root))
+    return keys
+
+
+def _key(info: dict, root: str) -> str:
+    if 'img_path' in info:
+        return str(info['img_path']).removeprefix(root).lstrip('/')
+    if 'img' in info:
+        img = np.ascontiguousarray(info['img'])
+        digest = hashlib.sha256(f'{img.dtype}{img.shape}'.encode())
+        digest.update(img.data)
+        return f'pixels:{digest.hexdigest()[:24]}'
+    raise TypeError(
+        'An entry of the training set has neither "img_path" nor "img", but '
+        f'{", ".join(info)}: nothing tells which picture it is.'
+    )

@@ -1,0 +1,96 @@
+import logging
+
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop, Runner
+
+from mm_rotssl.datasets import picture_keys
+from mm_rotssl.models.losses import NCELoss
+from mm_rotssl.models.memories import MemoryBank
+from mm_rotssl.registry import HOOKS
+
+
+@HOOKS.register_module()
+class BindPicturesHook(Hook):
+    """Tell the model which pictures it is trained on.
+
+    What a model remembers of single pictures, it remembers by their index:
+    the rows of a memory bank, noise weights. Before training each part of
+    the model with a method ``bind_pictures`` is given the names of the
+    pictures by index, see :func:`mm_rotssl.datasets.picture_keys`; memory
+    banks get their length from it.
+
+    A run that is resumed with other pictures, or the same in another
+    order, is stopped: rows would belong to other pictures. Weights of
+    another data set (``load_from``) are taken without its bank.
+    """
+
+    # the bank has its rows before a checkpoint is loaded into it
+    priority = 'HIGH'
+
+    def before_run(self, runner: Runner) -> None:
+        """Hand the names to the model.
+
+        Args:
+            runner (Runner): The runner.
+
+        Raises:
+            ValueError: If indices of pictures are not unique, or a part does
+                not fit the data set.
+        """
+        # validation and tests alone need no training set
+        if not isinstance(runner._train_loop, BaseLoop):
+            return
+        keys = picture_keys(runner.train_dataloader.dataset)
+        for module in runner.model.modules():
+            if hasattr(module, 'bind_pictures'):
+                module.bind_pictures(keys)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compare the pictures with those that the bank was made of.
+
+        Args:
+            runner (Runner): The runner.
+            checkpoint (dict): What was read.
+
+        Raises:
+            ValueError: If a resumed run has others.
+        """
+        model = runner.model
+        model = model.module if is_model_wrapper(model) else model
+        state_dict = checkpoint.get('state_dict', checkpoint)
+        keys = {key.removeprefix('module.'): key for key in state_dict}
+        modules = dict(model.named_modules())
+        other = [
+            name
+            for name, module in modules.items()
+            if isinstance(module, MemoryBank)
+            and f'{name}.fingerprint' in keys
+            and int(state_dict[keys[f'{name}.fingerprint']])
+            not in (0, int(module.fingerprint))
+            and int(module.fingerprint)
+        ]
+        if not other:
+            return
+        before = len(state_dict[keys[f'{other[0]}.feature_bank']])
+        now = len(modules[other[0]])
+        if runner._resume:
+            raise ValueError(
+                'The training set is not the one of the checkpoint: '
+                f'{before} pictures then, {now} now'
+                + (', others or in another order' if before == now else '')
+                + '. The rows of its memory bank belong to those pictures. '
+                'Restore them, or start a new run from its weights with '
+                'load_from=CHECKPOINT and without --resume.'
+            )
+        print_log(
+            'The memory bank of the checkpoint belongs to other pictures and '
+            'is left out.',
+            'current',
+            logging.WARNING,
+        )
+        for name, module in modules.items():
+            if isinstance(module, (MemoryBank, NCELoss)):
+                for key in [k for k in keys if k.startswith(f'{name}.')]:
+                    del state_dict[keys[key]]

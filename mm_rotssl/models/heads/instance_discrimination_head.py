@@ -1,0 +1,149 @@
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import nn
+
+from mm_rotssl.registry import MODELS
+
+
+@MODELS.register_module()
+class InstanceDiscriminationHead(BaseModule):
+    r"""Tell every picture of the data set from the others.
+
+    A linear layer and L2 normalisation give the feature :math:`v`, compared
+    with the memory bank's row of the picture and with those of
+    ``num_negatives`` pictures drawn at random, by noise-contrastive
+    estimation. The rows are constants; after the loss the picture's row is
+    moved towards :math:`v`.
+
+    Source: Wu et al., *Unsupervised Feature Learning via Non-Parametric
+    Instance Discrimination*, CVPR 2018, with the settings of Rotation
+    Feature Decoupling, CVPR 2019, whose code took it over. Its proximal
+    regularisation (equation 9) is, there as here, the momentum of the bank.
+    The official gradient is written by hand and the update done in the
+    backward pass; that of autograd is the same.
+
+    Args:
+        in_channels (int): Length of the vectors that come in.
+        memory (dict): A ``MemoryBank``. Defaults to one with its defaults.
+        loss (dict): An ``NCELoss``. Defaults to one with its defaults.
+        num_negatives (int): K. Defaults to 4096.
+        temperature (float): Defaults to 0.07.
+        shared_negatives (bool): Draw K negatives once for the whole batch,
+            not for each picture. The expectation of loss and gradient is the
+            same; instead of B * K rows only K are read from memory. Defaults
+            to False, the official way.
+        exclude_positive (bool): Never draw a picture as its own negative.
+            Defaults to False, the official way, in which it may happen.
+        init_cfg (dict, optional): Initialisation. Defaults to None.
+
+    Raises:
+        ValueError: If a number is not positive.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        memory: dict | None = None,
+        loss: dict | None = None,
+        num_negatives: int = 4096,
+        temperature: float = 0.07,
+        shared_negatives: bool = False,
+        exclude_positive: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        if in_channels < 1 or num_negatives < 1 or temperature <= 0:
+            raise ValueError(
+                f'in_channels={in_channels}, num_negatives={num_negatives} '
+                f'and temperature={temperature} of InstanceDiscriminationHead '
+                'must be positive.'
+            )
+        self.memory = MODELS.build(
+            {'type': 'mm_rotssl.MemoryBank', **(memory or {})}
+        )
+        self.loss_module = MODELS.build(
+            {'type': 'mm_rotssl.NCELoss', **(loss or {})}
+        )
+        self.fc = nn.Linear(in_channels, self.memory.feat_dim)
+        self.in_channels = in_channels
+        self.num_negatives = num_negatives
+        self.temperature = temperature
+        self.shared_negatives = shared_negatives
+        self.exclude_positive = exclude_positive
+
+    def forward(self, feats: torch.Tensor) -> torch.Tensor:
+        """Project to the space of the bank.
+
+        Args:
+            feats (Tensor): (B, in_channels).
+
+        Returns:
+            Tensor: Of length 1, float32 (B, D).
+        """
+        return F.normalize(self.fc(feats).float(), dim=1)
+
+    def loss(
+        self, feats: torch.Tensor, indices: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Compute the loss and update the bank.
+
+        Args:
+            feats (Tensor): (B, in_channels).
+            indices (Tensor): Indices of the pictures, int64 (B,).
+
+        Returns:
+            dict[str, Tensor]: ``loss``, a float32 scalar.
+
+        Raises:
+            RuntimeError: If the bank has no rows yet.
+            IndexError: If an index is beyond them.
+        """
+        rows = len(self.memory)
+        if not rows:
+            raise RuntimeError(
+                'The memory bank does not know the training set. Add '
+                "dict(type='mm_rotssl.BindPicturesHook') to custom_hooks, or "
+                'set memory.length of the head to the number of pictures.'
+            )
+        if int(indices.max()) >= rows:
+            raise IndexError(
+                f'A picture has sample_idx={int(indices.max())}, and the '
+                f'memory bank {rows} rows. Its length must be the number of '
+                'pictures; leave memory.length out to have it filled in.'
+            )
+        vectors = self(feats)
+        with torch.autocast(vectors.device.type, enabled=False):
+            positive = (self.memory.rows(indices) * vectors).sum(1)
+            scores, weight = self._negatives(vectors, indices)
+            loss = self.loss_module(
+                positive / self.temperature,
+                scores / self.temperature,
+                rows,
+                weight,
+            )
+        self.memory.update(indices, vectors.detach())
+        return dict(loss=loss)
+
+    def _negatives(
+        self, vectors: torch.Tensor, indices: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Draw negatives: dot products (B, K) and factors of their terms."""
+        rows, device = len(self.memory), vectors.device
+        if self.shared_negatives:
+            drawn = torch.randint(rows, (self.num_negatives,), device=device)
+            products = vectors @ self.memory.rows(drawn).T
+            if not self.exclude_positive:
+                return products, None
+            # What hits the positive is dropped; the factor keeps the
+            # expectation that of K draws from the others.
+            other = drawn != indices[:, None]
+            return products, other * (rows / (rows - 1))
+        shape = (len(indices), self.num_negatives)
+        if self.exclude_positive:
+            drawn = torch.randint(rows - 1, shape, device=device)
+            drawn += drawn >= indices[:, None]
+        else:
+            drawn = torch.randint(rows, shape, device=device)
+        products = torch.bmm(self.memory.rows(drawn), vectors[:, :, None])
+        return products.squeeze(2), None

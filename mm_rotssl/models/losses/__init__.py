@@ -1,0 +1,3 @@
+from .nce_loss import NCELoss, nce_loss
+
+__all__ = ['NCELoss', 'nce_loss']

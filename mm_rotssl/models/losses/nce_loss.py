@@ -1,0 +1,172 @@
+import math
+
+import torch
+import torch.nn.functional as F
+from mmengine.dist import all_reduce
+from torch import nn
+
+from mm_rotssl.registry import MODELS
+
+# of the official code, in the denominators
+EPS = 1e-7
+
+
+def nce_loss(
+    positive: torch.Tensor,
+    negative: torch.Tensor,
+    log_z: torch.Tensor | float,
+    num_instances: int,
+    negative_weight: torch.Tensor | None = None,
+) -> torch.Tensor:
+    r"""Noise-contrastive estimation over the pictures of a data set.
+
+    With :math:`P(j) = \exp(s_j) / Z` the probability of picture `j` under
+    the model, `n` pictures and `K` noise pictures, drawn uniformly,
+
+    .. math::
+        L = -\frac{1}{B} \sum_b \Big[ \ln \frac{P(b)}{P(b) + K/n}
+            + \sum_{k=1}^{K} \ln \frac{K/n}{P(k) + K/n} \Big].
+
+    Computed in float32 and in the logarithms, in which no score overflows.
+
+    Source: Wu, Xiong, Yu and Lin, *Unsupervised Feature Learning via
+    Non-Parametric Instance Discrimination*, CVPR 2018, equations 4 to 8; the
+    1e-7 that the official code adds to both denominators is added too.
+
+    Args:
+        positive (Tensor): Scores, dot product by temperature, of the
+            pictures themselves, (B,).
+        negative (Tensor): Scores of the K noise pictures, (B, K).
+        log_z (Tensor | float): Logarithm of the normaliser Z, a constant.
+        num_instances (int): Number of pictures `n`.
+        negative_weight (Tensor, optional): Factors of the terms of the
+            noise, (B, K). Defaults to None, all 1.
+
+    Returns:
+        Tensor: Scalar, float32.
+
+    Examples:
+        >>> import torch
+        >>> # the value at the start, when all scores are alike: any n
+        >>> zeros = torch.zeros(3, 4096)
+        >>> loss = nce_loss(zeros[:, 0], zeros, math.log(10**5), 10**5)
+        >>> round(loss.item(), 3)
+        9.318
+    """
+    noise = negative.size(1) / num_instances
+    log_noise = math.log(noise + EPS)
+    positive = positive.float() - log_z
+    negative = negative.float() - log_z
+    # P / (P + c) = sigmoid(ln P - ln c)
+    found = F.softplus(log_noise - positive)
+    rejected = F.softplus(negative - log_noise) - math.log(
+        noise / (noise + EPS)
+    )
+    if negative_weight is not None:
+        rejected = rejected * negative_weight
+    return (found + rejected.sum(1)).mean()
+
+
+@MODELS.register_module()
+class NCELoss(nn.Module):
+    r"""Noise-contrastive estimation with its normaliser.
+
+    Z would be the sum of :math:`\exp(s)` over the whole data set; it is
+    estimated from the scores at hand, as n times their mean, over all
+    processes. It is a buffer, so a resumed run has the same.
+
+    Args:
+        z (str | float): 'first_batch', the official way: estimated once
+            and kept, though the scores drift away from it (for which the
+            method was criticised). 'running_mean': the estimate is updated
+            with every batch. A number fixes Z / n: 2.2 is what a bank of
+            random rows of 128 numbers gives at temperature 0.07; the
+            literature's constant for ImageNet is 2.2456. Defaults to
+            'first_batch'.
+        z_momentum (float): Weight of the old value in the running mean.
+            Defaults to 0.99.
+
+    Raises:
+        ValueError: If ``z`` is neither of the words nor positive, or
+            ``z_momentum`` not in 0..1.
+    """
+
+    log_z: torch.Tensor
+
+    def __init__(
+        self, z: str | float = 'first_batch', z_momentum: float = 0.99
+    ) -> None:
+        super().__init__()
+        if isinstance(z, str):
+            good = z in ('first_batch', 'running_mean')
+        else:
+            good = z > 0
+        if not good:
+            raise ValueError(
+                f"z={z!r} of NCELoss: 'first_batch', 'running_mean' or a "
+                'positive number, which is Z / n.'
+            )
+        if not 0 < z_momentum < 1:
+            raise ValueError(
+                f'z_momentum={z_momentum} of NCELoss must lie between 0 and 1.'
+            )
+        self.z = z
+        self.z_momentum = z_momentum
+        # nan: not estimated yet. The logarithm, because Z itself leaves
+        # the range of float32 at low temperatures.
+        self.register_buffer('log_z', torch.tensor(math.nan))
+
+    def forward(
+        self,
+        positive: torch.Tensor,
+        negative: torch.Tensor,
+        num_instances: int,
+        negative_weight: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Update Z and compute the loss.
+
+        Args:
+            positive (Tensor): See :func:`nce_loss`.
+            negative (Tensor): See :func:`nce_loss`.
+            num_instances (int): See :func:`nce_loss`.
+            negative_weight (Tensor, optional): See :func:`nce_loss`.
+
+        Returns:
+            Tensor: Scalar, float32.
+        """
+        if isinstance(self.z, str):
+            if self.z == 'running_mean' or self.log_z.isnan():
+                self._estimate(positive, negative, num_instances)
+            log_z: torch.Tensor | float = self.log_z.clone()
+        else:
+            log_z = math.log(self.z * num_instances)
+        return nce_loss(
+            positive, negative, log_z, num_instances, negative_weight
+        )
+
+    @torch.no_grad()
+    def _estimate(
+        self,
+        positive: torch.Tensor,
+        negative: torch.Tensor,
+        num_instances: int,
+    ) -> None:
+        scores = torch.cat([positive[:, None], negative], 1).float()
+        log_z = (
+            scores.logsumexp((0, 1))
+            - math.log(scores.numel())
+            + math.log(num_instances)
+        )
+        # the mean of Z, not of its logarithm, over the processes; their
+        # largest value keeps the sum in range
+        largest = log_z.clone()
+        all_reduce(largest, 'max')
+        ratio = (log_z - largest).exp()
+        all_reduce(ratio, 'mean')
+        log_z = largest + ratio.log()
+        if not self.log_z.isnan():
+            log_z = torch.logaddexp(
+                self.log_z + math.log(self.z_momentum),
+                log_z + math.log1p(-self.z_momentum),
+            )
+        self.log_z.copy_(log_z)

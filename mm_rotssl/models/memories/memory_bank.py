@@ -1,0 +1,161 @@
+import hashlib
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.dist import all_gather, sync_random_seed
+from mmengine.model import BaseModule
+
+from mm_rotssl.registry import MODELS
+
+DTYPES = ('float32', 'float16', 'bfloat16')
+
+
+@MODELS.register_module()
+class MemoryBank(BaseModule):
+    r"""One feature vector for each picture of a data set.
+
+    Rows begin uniformly random in :math:`\pm 1/\sqrt{D/3}`, so with length 1
+    on average; a picture's row is moved towards its feature whenever it is
+    seen, and has length 1 from then on:
+
+    .. math:: b \leftarrow \frac{m b + (1 - m) v}{\|m b + (1 - m) v\|}
+
+    with the momentum on the old value, as in the official code of instance
+    discrimination (Wu et al., CVPR 2018). (mmselfsup's ``SimpleMemory`` has
+    it on the new one.)
+
+    All rows are on every process and are the same there: updates are
+    gathered. A step touches only the rows that it reads and writes. The bank
+    is in the checkpoint: 656 MB for 1.28 million rows of 128 numbers, half of
+    that in float16.
+
+    Args:
+        feat_dim (int): Length of a row. Defaults to 128.
+        length (int, optional): Number of rows. Defaults to None: that of the
+            data set (with ``BindPicturesHook``) or of the checkpoint.
+        momentum (float): Weight `m` of the old value. Defaults to 0.5.
+        dtype (str): Of the stored rows: 'float32', 'float16' or 'bfloat16'.
+            All arithmetic is in float32. Defaults to 'float32'.
+
+    Raises:
+        ValueError: If a number is out of range or ``dtype`` another one.
+    """
+
+    feature_bank: torch.Tensor
+    fingerprint: torch.Tensor
+
+    def __init__(
+        self,
+        feat_dim: int = 128,
+        length: int | None = None,
+        momentum: float = 0.5,
+        dtype: str = 'float32',
+    ) -> None:
+        super().__init__()
+        if feat_dim < 1 or (length is not None and length < 2):
+            raise ValueError(
+                f'feat_dim={feat_dim} and length={length} of MemoryBank: at '
+                'least 1 number and 2 rows.'
+            )
+        if not 0 <= momentum < 1:
+            raise ValueError(
+                f'momentum={momentum} of MemoryBank must be in 0..1; it is '
+                'the weight of the old value.'
+            )
+        if dtype not in DTYPES:
+            raise ValueError(
+                f"dtype='{dtype}' of MemoryBank: one of {', '.join(DTYPES)}."
+            )
+        self.feat_dim = feat_dim
+        self.momentum = momentum
+        self.dtype = getattr(torch, dtype)
+        self.fixed_length = length
+        empty = torch.empty(0, feat_dim, dtype=self.dtype)
+        self.register_buffer('feature_bank', empty)
+        # of the pictures that the rows belong to; 0: not known
+        self.register_buffer('fingerprint', torch.zeros((), dtype=torch.int64))
+        if length is not None:
+            self._reset(length)
+
+    def __len__(self) -> int:
+        return len(self.feature_bank)
+
+    def _reset(self, length: int) -> None:
+        """Make random rows, the same on all processes."""
+        generator = torch.Generator().manual_seed(sync_random_seed())
+        bank = torch.rand(length, self.feat_dim, generator=generator)
+        bank.mul_(2).sub_(1).div_(math.sqrt(self.feat_dim / 3))
+        self.feature_bank = bank.to(self.feature_bank.device, self.dtype)
+
+    def bind_pictures(self, keys: Sequence[str]) -> None:
+        """Give each picture of a data set a row.
+
+        Args:
+            keys (Sequence[str]): Names of its pictures, by index.
+
+        Raises:
+            ValueError: If their number is not the configured ``length``.
+        """
+        if self.fixed_length not in (None, len(keys)):
+            raise ValueError(
+                f'The memory bank has length={self.fixed_length} rows, and '
+                f'the training set {len(keys)} different pictures. Leave '
+                'length out, or set it to that.'
+            )
+        if self.fixed_length is None:
+            self._reset(len(keys))
+        digest = hashlib.sha256('\n'.join(keys).encode()).digest()
+        # 63 bits, and never 0
+        value = int.from_bytes(digest[:8], 'big') >> 1 | 1
+        self.fingerprint.fill_(value)
+
+    def rows(self, indices: torch.Tensor) -> torch.Tensor:
+        """Read rows.
+
+        Args:
+            indices (Tensor): Indices of pictures, int64 of any shape (*).
+
+        Returns:
+            Tensor: float32 (*, feat_dim).
+        """
+        flat = self.feature_bank.index_select(0, indices.flatten())
+        return flat.float().view(*indices.shape, self.feat_dim)
+
+    @torch.no_grad()
+    def update(self, indices: torch.Tensor, feats: torch.Tensor) -> None:
+        """Move the rows of the pictures of all processes.
+
+        Where a picture comes more than once, in a padded last batch for
+        instance, its last occurrence counts, in the order of the processes.
+
+        Args:
+            indices (Tensor): Indices of pictures, int64 (B,), B the same on
+                all processes.
+            feats (Tensor): Their features, of length 1, (B, feat_dim).
+        """
+        indices = torch.cat(all_gather(indices))
+        feats = torch.cat(all_gather(feats.float().contiguous()))
+        # With repeated indices index_copy_ would write any of them, on a GPU
+        # another one in each process.
+        indices, occurrence = indices.unique(return_inverse=True)
+        places = torch.arange(len(occurrence), device=indices.device)
+        last = torch.zeros_like(indices).scatter_reduce_(
+            0, occurrence, places, 'amax'
+        )
+        old = self.rows(indices)
+        new = self.momentum * old + (1 - self.momentum) * feats[last]
+        new = F.normalize(new, dim=1).to(self.dtype)
+        self.feature_bank.index_copy_(0, indices, new)
+
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, *args: object
+    ) -> None:
+        saved = state_dict.get(f'{prefix}feature_bank')
+        # not bound to a data set yet, as when a checkpoint is evaluated
+        if saved is not None and not len(self) and saved.dim() == 2:
+            self.feature_bank = self.feature_bank.new_empty(
+                len(saved), self.feat_dim
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)

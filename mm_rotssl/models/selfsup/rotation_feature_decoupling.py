@@ -1,0 +1,262 @@
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.logging import MessageHub
+from mmpretrain.structures import DataSample
+from torch import nn
+
+from mm_rotssl.registry import MODELS
+
+from ..utils import RotationNoise, noise_weights, rotate_batch, upright_index
+from .rotnet import RotNet
+
+LOSSES = ('rotation', 'irrelevance', 'instance')
+
+
+@MODELS.register_module()
+class RotationFeatureDecoupling(RotNet):
+    r"""Rotation prediction with one part of the representation only.
+
+    The vector at the end of the network is divided. From the first part the
+    rotation is predicted; the second part is drawn towards its mean
+    over the rotations of a picture, and the mean is to tell the picture from
+    all others:
+
+    .. math::
+        L = \frac{\lambda_r}{NR} \sum_{i,y} w_{i,y}\,
+            \mathrm{CE}(c(f^1_{i,y}), y)
+          + \frac{\lambda_m}{NRD} \sum_{i,y} \|f^2_{i,y} - \bar f_i\|^2
+          + \lambda_n L_{\mathrm{NCE}}(\bar f_i),
+        \quad \bar f_i = \frac{1}{R} \sum_y f^2_{i,y}.
+
+    Without the third term the second part could be constant.
+
+    Source: Feng, Xu and Tao, *Self-Supervised Representation Learning by
+    Rotation Feature Decoupling*, CVPR 2019, and its official code, which is
+    followed where the two differ: the second term is the squared distance
+    divided by the dimension D (the paper writes the distance); the mean is a
+    constant in it (which changes nothing, as the distances from a mean sum
+    up to zero); neither is normalised. The mean is that of the second part
+    alone.
+
+    The weights w need a file with, for each copy, the probability p of being
+    *un-rotated*: w is 1 for un-rotated copies, else 1 - p^gamma. The sum is
+    divided by the number of copies, not by that of the weights.
+
+    Args:
+        backbone (dict | nn.Module): See :class:`RotNet`.
+        head (dict | nn.Module): A :class:`RotationHead`; its ``in_channels``
+            is filled in from ``rotation_channels``.
+        instance_head (dict | nn.Module): An
+            :class:`InstanceDiscriminationHead`, whose ``in_channels`` is the
+            length of the second part.
+        rotation_channels (int): Length of the first part, 2048 of 4096 in
+            the paper.
+        neck (dict | nn.Module, optional): Gives the vector where the
+            backbone does not, see :class:`DecouplingNeck`. Defaults to None.
+        rotations (Sequence[int]): See :class:`RotNet`. Defaults to (0, 90,
+            180, 270).
+        loss_weights (dict[str, float], optional): The factors
+            ``rotation``, ``irrelevance`` and ``instance`` of the three
+            terms, 1 where not given. Defaults to None.
+        noise_file (str, optional): File of rotation probabilities, see
+            ``tools/estimate_rotation_noise.py``. Defaults to None: all
+            weights are 1.
+        noise_gamma (float): Exponent. Defaults to 2.
+        noise_start_epoch (int): First epoch, counted from 0, with weights
+            other than 1. Defaults to 210, of the official 245.
+        data_preprocessor (dict | nn.Module, optional): See :class:`RotNet`.
+        init_cfg (dict, optional): Initialisation. Defaults to None.
+
+    Raises:
+        ValueError: If a number is out of range or the parts don't fit.
+
+    Where training needs to know the data set (rows of the bank, noise
+    weights), ``BindPicturesHook`` tells it.
+    """
+
+    noise_weight: torch.Tensor | None
+
+    def __init__(
+        self,
+        backbone: dict | nn.Module,
+        head: dict | nn.Module,
+        instance_head: dict | nn.Module,
+        rotation_channels: int,
+        neck: dict | nn.Module | None = None,
+        rotations: Sequence[int] = (0, 90, 180, 270),
+        loss_weights: dict[str, float] | None = None,
+        noise_file: str | None = None,
+        noise_gamma: float = 2.0,
+        noise_start_epoch: int = 210,
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        if isinstance(head, dict):
+            head = {'in_channels': rotation_channels, **head}
+        super().__init__(
+            backbone=backbone,
+            head=head,
+            neck=neck,
+            rotations=rotations,
+            data_preprocessor=data_preprocessor,
+            init_cfg=init_cfg,
+        )
+        if isinstance(instance_head, dict):
+            instance_head = MODELS.build(instance_head)
+        self.instance_head: Any = instance_head
+        if self.head.in_channels != rotation_channels:
+            raise ValueError(
+                f'model.head.in_channels={self.head.in_channels} is not '
+                f'model.rotation_channels={rotation_channels}; leave it out '
+                'and it is filled in.'
+            )
+        unknown = [name for name in loss_weights or {} if name not in LOSSES]
+        if unknown:
+            raise ValueError(
+                f'model.loss_weights has {", ".join(unknown)}; the losses '
+                f'are {", ".join(LOSSES)}.'
+            )
+        if noise_gamma <= 0 or noise_start_epoch < 0:
+            raise ValueError(
+                f'model.noise_gamma={noise_gamma} must be positive, and '
+                f'model.noise_start_epoch={noise_start_epoch} not negative.'
+            )
+        self.rotation_channels = rotation_channels
+        self.loss_weights = {
+            **dict.fromkeys(LOSSES, 1.0),
+            **(loss_weights or {}),
+        }
+        if noise_file is not None:
+            upright_index(self.rotations)
+        self.noise_file = noise_file
+        self.noise_gamma = noise_gamma
+        self.noise_start_epoch = noise_start_epoch
+        # The file is the one place of the weights: a copy in checkpoints
+        # would stand against a file that is estimated anew, or later.
+        self.register_buffer('noise_weight', None, persistent=False)
+
+    def bind_pictures(self, keys: Sequence[str]) -> None:
+        """Read the noise weights of the pictures that are trained on.
+
+        Args:
+            keys (Sequence[str]): Names of the pictures, by index.
+
+        Raises:
+            FileNotFoundError: If ``noise_file`` does not exist.
+            ValueError: If it does not fit pictures or rotations.
+        """
+        if self.noise_file is None:
+            return
+        probabilities = RotationNoise.load(self.noise_file).rows(
+            keys, self.rotations, self.noise_file
+        )
+        weights = noise_weights(
+            probabilities, self.rotations, self.noise_gamma
+        )
+        device = next(self.parameters()).device
+        self.noise_weight = torch.from_numpy(weights).to(device)
+
+    def loss(
+        self,
+        inputs: torch.Tensor,
+        data_samples: list[DataSample] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """The three losses, and two accuracies.
+
+        Args:
+            inputs (Tensor): Upright pictures (N, C, S, S), float.
+            data_samples (list[DataSample], optional): One a picture, read
+                for their ``sample_idx``.
+
+        Returns:
+            dict[str, Tensor]: ``loss_rotation``, ``loss_irrelevance`` and
+            ``loss_instance``, scalars; ``rotation_accuracy`` in per cent and,
+            if both parts are of the same length,
+            ``unrelated_rotation_accuracy``, that of the same classifier on
+            the second part.
+
+        Raises:
+            ValueError: If the pictures are not square or a sample has no
+                ``sample_idx``.
+        """
+        samples = data_samples or []
+        if len(samples) != len(inputs) or not all(
+            'sample_idx' in sample for sample in samples
+        ):
+            raise ValueError(
+                "A picture has no sample_idx. It is set by mmengine's "
+                'BaseDataset and has to be among the meta_keys of PackInputs.'
+            )
+        indices = torch.tensor(
+            [int(sample.sample_idx) for sample in samples],
+            device=inputs.device,
+        )
+        rotated, labels = rotate_batch(inputs, self.rotations)
+        related, unrelated = self._parts(rotated)
+        rotation = self.head.loss((related,), labels, self._weight(indices))
+
+        copies = unrelated.float().view(len(inputs), len(self.rotations), -1)
+        mean = copies.mean(1)
+        terms = dict(
+            rotation=rotation.pop('loss'),
+            irrelevance=F.mse_loss(
+                copies, mean.detach()[:, None].expand_as(copies)
+            ),
+            instance=self.instance_head.loss(mean, indices)['loss'],
+        )
+        logs = {
+            f'loss_{name}': self.loss_weights[name] * term
+            for name, term in terms.items()
+        }
+        logs.update(rotation)
+        if unrelated.shape == related.shape:
+            with torch.no_grad():
+                hits = self.head((unrelated,)).argmax(1) == labels
+            logs['unrelated_rotation_accuracy'] = 100 * hits.float().mean()
+        return logs
+
+    def _logits(self, rotated: torch.Tensor) -> dict[str, torch.Tensor]:
+        related, unrelated = self._parts(rotated)
+        logits = dict(rotation_scores=self.head((related,)))
+        if unrelated.shape == related.shape:
+            logits['unrelated_rotation_scores'] = self.head((unrelated,))
+        return logits
+
+    def _parts(self, rotated: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        vectors = self._head_inputs(rotated)[-1]
+        parts = (self.rotation_channels, self.instance_head.in_channels)
+        if vectors.dim() != 2 or vectors.size(1) != sum(parts):
+            raise ValueError(
+                f'RotationFeatureDecoupling divides a vector into {parts[0]} '
+                f'(model.rotation_channels) + {parts[1]} '
+                '(model.instance_head.in_channels) numbers, and the network '
+                f'gave the shape {tuple(vectors.shape)}. Fit these, or add '
+                "model.neck=dict(type='mm_rotssl.DecouplingNeck', "
+                f'in_channels=..., out_channels={sum(parts)}).'
+            )
+        return vectors.split(parts, dim=1)
+
+    def _weight(self, indices: torch.Tensor) -> torch.Tensor | None:
+        """Weights of the copies, (N * R,), in this epoch."""
+        if self.noise_file is None:
+            return None
+        if self.noise_weight is None:
+            raise RuntimeError(
+                'model.noise_file is set, but the model does not know the '
+                "training set. Add dict(type='mm_rotssl.BindPicturesHook') "
+                'to custom_hooks.'
+            )
+        hub = MessageHub.get_current_instance()
+        last = hub.get_info('max_epochs')
+        if last is not None and self.noise_start_epoch >= last:
+            raise ValueError(
+                f'model.noise_start_epoch={self.noise_start_epoch}, but the '
+                f'run ends after train_cfg.max_epochs={last}: the weights of '
+                'model.noise_file would never be used.'
+            )
+        if hub.get_info('epoch', 0) < self.noise_start_epoch:
+            return None
+        return self.noise_weight[indices].flatten()

@@ -1,0 +1,262 @@
+"""Instance discrimination against the official computation, in float64."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from mm_rotssl.models import InstanceDiscriminationHead
+
+DIM, ROWS, BATCH = 8, 30, 5
+
+
+def build(**kwargs):
+    torch.manual_seed(0)
+    # from which the rows of the bank are drawn
+    np.random.seed(0)
+    kwargs = dict(
+        in_channels=6,
+        memory=dict(feat_dim=DIM, length=ROWS),
+        num_negatives=7,
+        **kwargs,
+    )
+    return InstanceDiscriminationHead(**kwargs)
+
+
+def inputs(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    feats = torch.randn(BATCH, 6, generator=generator)
+    indices = torch.randperm(ROWS, generator=generator)[:BATCH]
+    return feats.requires_grad_(), indices
+
+
+def official(feats, weight, bias, bank, indices, negatives, temperature, z):
+    """NCE as in lemniscate, float64: first column the positive."""
+    projected = feats @ weight.T + bias
+    v = projected / projected.pow(2).sum(1, keepdim=True).pow(0.5)
+    idx = torch.cat([indices[:, None], negatives], 1)
+    out = torch.exp(torch.einsum('bkd,bd->bk', bank[idx], v) / temperature)
+    n, k = len(bank), negatives.shape[1]
+    if z is None:
+        z = out.mean().detach() * n
+    out = out / z
+    c, eps = k / n, 1e-7
+    pos = (out[:, 0] / (out[:, 0] + c + eps)).log().sum()
+    neg = (c / (out[:, 1:] + c + eps)).log().sum()
+    return -(pos + neg) / len(indices), v, z
+
+
+def drawn(monkeypatch):
+    """Note what the head draws."""
+    seen = []
+    draw = torch.randint
+
+    def note(*args, **kwargs):
+        result = draw(*args, **kwargs)
+        seen.append((args[0], result.clone()))
+        return result
+
+    monkeypatch.setattr(torch, 'randint', note)
+    return seen
+
+
+@pytest.mark.parametrize('temperature', [0.07, 0.5])
+def test_loss_gradient_and_bank(temperature, monkeypatch):
+    head = build(temperature=temperature)
+    draws = drawn(monkeypatch)
+    z = None
+    for seed in range(3):
+        feats, indices = inputs(seed)
+        bank = head.memory.feature_bank.double()
+        head.zero_grad()
+        loss = head.loss(feats, indices)['loss']
+        loss.backward()
+
+        limit, negatives = draws.pop()
+        assert limit == ROWS
+        assert negatives.shape == (BATCH, 7)
+        twins = [
+            tensor.detach().double().requires_grad_()
+            for tensor in (feats, head.fc.weight, head.fc.bias)
+        ]
+        want, v, z = official(*twins, bank, indices, negatives, temperature, z)
+        want.backward()
+        assert loss.item() == pytest.approx(want.item(), rel=1e-5)
+        for got, twin in zip(
+            (feats, head.fc.weight, head.fc.bias), twins, strict=True
+        ):
+            scale = twin.grad.abs().max().item()
+            np.testing.assert_allclose(
+                got.grad, twin.grad, atol=1e-5 * scale, rtol=1e-4
+            )
+        # updated after the loss, with the old rows
+        for index, row in zip(indices.tolist(), v.detach(), strict=True):
+            bank[index] = 0.5 * bank[index] + 0.5 * row
+            bank[index] /= bank[index].norm()
+        np.testing.assert_allclose(head.memory.feature_bank, bank, atol=1e-6)
+
+
+def test_fresh_bank_has_the_known_normaliser():
+    torch.manual_seed(0)
+    head = InstanceDiscriminationHead(
+        16, memory=dict(length=20_000), num_negatives=4096
+    )
+    head.loss(torch.randn(32, 16), torch.arange(32))
+    ratio = head.loss_module.log_z.exp().item() / 20_000
+    # exp(1 / (2 D T^2)), which is 2.219, less a little as rows are bounded
+    assert 2.17 < ratio < 2.27
+
+
+def test_shared_negatives(monkeypatch):
+    head = build(shared_negatives=True)
+    draws = drawn(monkeypatch)
+    feats, indices = inputs()
+    bank = head.memory.feature_bank.double()
+    loss = head.loss(feats, indices)['loss']
+    limit, negatives = draws.pop()
+    assert limit == ROWS
+    assert negatives.shape == (7,)
+    twins = [
+        tensor.detach().double()
+        for tensor in (feats, head.fc.weight, head.fc.bias)
+    ]
+    want, *_ = official(
+        *twins, bank, indices, negatives.expand(BATCH, 7), 0.07, None
+    )
+    assert loss.item() == pytest.approx(want.item(), rel=1e-5)
+
+
+def expected_gradient(excluded, z, num_negatives):
+    """Gradient of the loss with respect to the features, averaged over all
+    draws: every negative is any row with the same probability."""
+    head = build()
+    feats, indices = inputs()
+    feats = feats.detach().double().requires_grad_()
+    projected = feats @ head.fc.weight.double().T + head.fc.bias.double()
+    v = projected / projected.norm(dim=1, keepdim=True)
+    out = (v @ head.memory.feature_bank.double().T / 0.5).exp() / z
+    c, eps = num_negatives / ROWS, 1e-7
+    total = 0
+    for b, index in enumerate(indices.tolist()):
+        total = total - (out[b, index] / (out[b, index] + c + eps)).log()
+        terms = [
+            -(c / (out[b, j] + c + eps)).log()
+            for j in range(ROWS)
+            if not (excluded and j == index)
+        ]
+        total = total + num_negatives * sum(terms) / len(terms)
+    loss = total / BATCH
+    loss.backward()
+    return loss.item(), feats.grad
+
+
+@pytest.mark.parametrize('shared', [False, True])
+@pytest.mark.parametrize('excluded', [False, True])
+def test_expectation_of_the_gradient(shared, excluded):
+    """Shared or not, the same; so many draws that their mean is known."""
+    want, want_grad = expected_gradient(excluded, 2.2 * ROWS, 7)
+    head = build(
+        shared_negatives=shared,
+        exclude_positive=excluded,
+        temperature=0.5,
+        loss=dict(z=2.2),
+    )
+    # a constant bank
+    head.memory.update = lambda *_: None
+    feats, indices = inputs()
+    losses, grads = [], []
+    for _ in range(2000):
+        feats.grad = None
+        loss = head.loss(feats, indices)['loss']
+        loss.backward()
+        losses.append(loss.item())
+        grads.append(feats.grad.double())
+    grads = torch.stack(grads)
+    for got, values in ((want, torch.tensor(losses)), (want_grad, grads)):
+        error = values.std(0) / math.sqrt(len(values))
+        # 5 standard errors; 31 numbers
+        assert ((values.mean(0) - got).abs() < 5 * error).all()
+    # what is compared is far larger than the errors
+    assert want_grad.abs().max() > 20 * (grads.std(0) / 2000**0.5).max()
+
+
+def test_the_positive_is_never_drawn(monkeypatch):
+    head = build(exclude_positive=True)
+    seen = []
+    rows = head.memory.rows
+    monkeypatch.setattr(
+        head.memory, 'rows', lambda idx: (seen.append(idx), rows(idx))[1]
+    )
+    counts = torch.zeros(ROWS)
+    _, indices = inputs()
+    for _ in range(300):
+        seen.clear()
+        head.loss(torch.randn(BATCH, 6), indices)
+        (negatives,) = [idx for idx in seen if idx.dim() == 2]
+        assert not (negatives == indices[:, None]).any()
+        counts += torch.bincount(negatives.flatten(), minlength=ROWS)
+    # and all others alike
+    others = torch.ones(ROWS, dtype=torch.bool)
+    others[indices] = False
+    share = 300 * BATCH * 7 / (ROWS - 1)
+    assert (counts[others] - share).abs().max() < 5 * share**0.5
+    assert (counts[indices] - share * 4 / 5).abs().max() < 5 * share**0.5
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('shared', [False, True])
+def test_autocast(dtype, shared):
+    head = build(shared_negatives=shared, loss=dict(z=2.2))
+    # parallel to the bank's rows: exp(1 / T) is beyond float16
+    head.memory.feature_bank.copy_(
+        torch.nn.functional.one_hot(torch.tensor(0), DIM).expand(ROWS, DIM)
+    )
+    head.fc.weight.data.zero_()
+    head.fc.bias.data.copy_(100 * head.memory.feature_bank[0])
+    feats, indices = inputs()
+    plain = head.loss(feats, indices)['loss']
+    with torch.autocast('cpu', dtype=dtype):
+        loss = head.loss(feats, indices)['loss']
+    assert loss.dtype == torch.float32
+    assert loss.isfinite()
+    assert loss.item() == pytest.approx(plain.item(), rel=1e-3)
+    loss.backward()
+    assert feats.grad.isfinite().all()
+    assert head.memory.feature_bank.isfinite().all()
+
+
+def test_half_precision_bank():
+    head = build(loss=dict(z=2.2))
+    half = build(loss=dict(z=2.2))
+    half.memory.dtype = torch.float16
+    half.memory.feature_bank = head.memory.feature_bank.half()
+    feats, indices = inputs()
+    losses = []
+    for one in (head, half):
+        torch.manual_seed(1)
+        losses.append(one.loss(feats, indices)['loss'].item())
+    assert losses[0] == pytest.approx(losses[1], rel=2e-2)
+    assert losses[0] != losses[1]
+
+
+def test_no_rows_and_too_few():
+    feats, indices = inputs()
+    head = InstanceDiscriminationHead(6)
+    with pytest.raises(RuntimeError, match='BindPicturesHook'):
+        head.loss(feats, indices)
+    head = build()
+    with pytest.raises(IndexError, match=r'sample_idx=30.*30 rows'):
+        head.loss(feats, indices.clamp(max=29) * 0 + ROWS)
+
+
+@pytest.mark.parametrize('name', ['in_channels', 'num_negatives'])
+def test_bad_numbers(name):
+    kwargs = {'in_channels': 4, name: 0}
+    with pytest.raises(ValueError, match=f'{name}=0'):
+        InstanceDiscriminationHead(**kwargs)
+
+
+def test_bad_temperature():
+    with pytest.raises(ValueError, match=r'temperature=-1'):
+        InstanceDiscriminationHead(4, temperature=-1)

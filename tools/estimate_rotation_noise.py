@@ -1,0 +1,407 @@
+"""Estimate which pictures of a data set have no clear orientation.
+
+A rotation network (the config, e.g. one of configs/rotnet) is trained on all
+but one of several folds of its training set, and says of the pictures of the
+remaining one, in each rotation, how probable it is that they are un-rotated;
+so for every fold. The probabilities are written to a file that Rotation
+Feature Decoupling weights its rotation loss with (model.noise_file). How
+ambiguous the pictures are is printed and drawn.
+
+Folds that are done are not done again and an unfinished one is resumed: run
+the same command again.
+"""
+
+import argparse
+import copy
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.dataset import BaseDataset
+from mmengine.device import get_device
+from mmengine.dist import barrier, collect_results, is_main_process
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner, find_latest_checkpoint
+from rich.console import Console
+from rich.progress import track
+
+from mm_rotssl.apis import (
+    prepare_cpu_processes,
+    read_config,
+    save_figure,
+    write_file,
+)
+from mm_rotssl.datasets import picture_keys
+from mm_rotssl.models.utils import (
+    RotationNoise,
+    noise_weights,
+    upright_index,
+)
+from mm_rotssl.registry import DATASETS
+from mm_rotssl.visualization import plot_orientation, shown_picture
+
+SHOWN = 24
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('config', help='config of a rotation network')
+    parser.add_argument(
+        '--work-dir',
+        type=Path,
+        help='folder of the folds, the file rotation_noise.npz and the '
+        'picture; by default work_dirs/rotation_noise/<name of the config>',
+    )
+    parser.add_argument(
+        '--folds', type=int, default=5, help='number of folds (default: 5)'
+    )
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        help='of the folds and of training (default: 0)',
+    )
+    parser.add_argument(
+        '--gamma',
+        type=float,
+        default=2.0,
+        help='exponent of the weights that are summed up (default: 2)',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='replace settings of the config: key=value, with dots for '
+        'nested keys',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='how the processes were started',
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args()
+    if args.folds < 2:
+        parser.error(f'--folds {args.folds}: at least 2')
+    if args.gamma <= 0:
+        parser.error(f'--gamma {args.gamma} must be positive')
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if args.work_dir is None:
+        args.work_dir = Path('work_dirs/rotation_noise') / (
+            Path(args.config).stem
+        )
+    return args
+
+
+def plain_pipeline(cfg: Config) -> list[dict]:
+    """The pipeline without augmentation, by which pictures are judged."""
+    pipeline = ((cfg.get('val_dataloader') or {}).get('dataset') or {}).get(
+        'pipeline'
+    ) or cfg.get('test_pipeline')
+    if not pipeline:
+        raise ValueError(
+            'The config says nowhere how to prepare a picture without '
+            'random crops: add test_pipeline=[...], for instance loading, '
+            'ResizeEdge, CenterCrop and PackInputs.'
+        )
+    return pipeline
+
+
+def plain_dataset(cfg: Config) -> dict:
+    """The training set, its pictures prepared without augmentation."""
+    settings = copy.deepcopy(cfg.train_dataloader.dataset)
+    settings['pipeline'] = plain_pipeline(cfg)
+    return settings
+
+
+def build_plain_dataset(cfg: Config) -> BaseDataset:
+    """The whole of it."""
+    dataset = DATASETS.build(plain_dataset(cfg))
+    if not isinstance(dataset, BaseDataset):
+        raise ValueError(
+            f'train_dataloader.dataset is a {type(dataset).__name__}. Each '
+            'picture is judged once: give the data set inside it.'
+        )
+    return dataset
+
+
+def fold_settings(
+    dataset: dict, fold: int, args: argparse.Namespace, held_out: bool
+) -> dict:
+    """A part of a data set, as mmpretrain divides it."""
+    return dict(
+        type='mmpretrain.KFoldDataset',
+        dataset=dataset,
+        fold=fold,
+        num_splits=args.folds,
+        test_mode=held_out,
+        seed=args.seed,
+    )
+
+
+def fold_config(cfg: Config, fold: int, args: argparse.Namespace) -> Config:
+    """The config of the training of one fold."""
+    cfg = copy.deepcopy(cfg)
+    cfg.train_dataloader.dataset = fold_settings(
+        cfg.train_dataloader.dataset, fold, args, held_out=False
+    )
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    cfg.test_cfg = cfg.test_dataloader = cfg.test_evaluator = None
+    # what was done when the run is stopped is not to be lost
+    hooks = cfg.setdefault('default_hooks', {})
+    hooks['checkpoint'] = dict(
+        type='CheckpointHook', interval=1, max_keep_ckpts=1
+    )
+    cfg.randomness = dict(cfg.get('randomness') or {}, seed=args.seed)
+    cfg.work_dir = str(args.work_dir / f'fold{fold}')
+    newest = find_latest_checkpoint(cfg.work_dir)
+    cfg.resume = newest is not None
+    if newest is not None:
+        cfg.load_from = newest
+    cfg.launcher = args.launcher
+    # two folds that are started in one second must not share their logs
+    cfg.experiment_name = f'fold{fold}_{time.time_ns()}'
+    return cfg
+
+
+def predict(
+    model: Any, dataset: Any, cfg: Config
+) -> tuple[np.ndarray, float] | None:
+    """How un-rotated the copies of each picture look.
+
+    Returns:
+        Probabilities (N, R) and the rotation accuracy in per cent on the
+        main process, None on the others. Pictures that could not be read
+        have the probability 0.
+    """
+    upright = upright_index(model.rotations)
+    loader = Runner.build_dataloader(
+        dict(
+            batch_size=cfg.train_dataloader.batch_size,
+            num_workers=cfg.train_dataloader.num_workers,
+            dataset=dataset,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            collate_fn=dict(type='default_collate'),
+        ),
+        seed=0,
+    )
+    rows = []
+    model.eval()
+    batches = track(loader, 'held-out pictures', disable=not is_main_process())
+    for batch in batches:
+        with torch.no_grad():
+            samples = model.val_step(batch)
+        for sample in samples:
+            scores = sample.rotation_scores.double().cpu().numpy()
+            rows.append((sample.sample_idx, scores))
+    rows = collect_results(rows, len(dataset), 'cpu')
+    if rows is None:
+        return None
+    probabilities = np.zeros((len(dataset), len(model.rotations)), np.float32)
+    hits = []
+    for index, scores in rows:
+        probabilities[index] = scores[:, upright]
+        hits += (scores.argmax(1) == np.arange(len(scores))).tolist()
+    return probabilities, 100 * float(np.mean(hits))
+
+
+def estimate_fold(cfg: Config, fold: int, args: argparse.Namespace) -> None:
+    """Train without a fold and write what is predicted for it."""
+    path = args.work_dir / f'fold{fold}/rotation_noise.npz'
+    # on all processes before one of them writes it
+    done = path.is_file()
+    barrier()
+    if done:
+        return
+    runner = Runner.from_cfg(fold_config(cfg, fold, args))
+    runner.train()
+    held_out = DATASETS.build(
+        fold_settings(plain_dataset(cfg), fold, args, held_out=True)
+    )
+    model = getattr(runner.model, 'module', runner.model)
+    found = predict(model, held_out, cfg)
+    if found is not None:
+        RotationNoise(
+            picture_keys(held_out),
+            found[0],
+            model.rotations,
+            dict(rotation_accuracy=found[1]),
+        ).save(path)
+    barrier()
+
+
+def check_work_dir(
+    cfg: Config, keys: list[str], args: argparse.Namespace
+) -> None:
+    """Refuse a folder with folds of another estimation."""
+    digest = hashlib.sha256('\n'.join(keys).encode()).hexdigest()
+    settings = cfg._cfg_dict.to_dict()
+    description = {
+        'pictures': f'{len(keys)}, {digest[:16]}',
+        '--folds': args.folds,
+        '--seed': args.seed,
+        **{
+            key: settings.get(key)
+            for key in (
+                'model',
+                'train_dataloader',
+                'optim_wrapper',
+                'param_scheduler',
+                'train_cfg',
+            )
+        },
+    }
+    description = json.loads(json.dumps(description, default=str))
+    path = args.work_dir / 'estimation.json'
+    if path.is_file():
+        before = json.loads(path.read_text())
+        other = [
+            key for key in description if before.get(key) != description[key]
+        ]
+        if other:
+            raise ValueError(
+                f'"{args.work_dir}" holds an estimation with another '
+                f'{", ".join(other)}. Name another --work-dir, or delete it.'
+            )
+    elif is_main_process():
+        write_file(path, (json.dumps(description, indent=1) + '\n').encode())
+
+
+def merge(keys: list[str], args: argparse.Namespace) -> RotationNoise:
+    """Put the folds together, in the order of the data set."""
+    folds = [
+        RotationNoise.load(args.work_dir / f'fold{fold}/rotation_noise.npz')
+        for fold in range(args.folds)
+    ]
+    rotations = folds[0].rotations
+    whole = RotationNoise(
+        [key for fold in folds for key in fold.keys],
+        np.concatenate([fold.probabilities for fold in folds]),
+        rotations,
+    )
+    return RotationNoise(
+        keys,
+        whole.rows(keys, rotations, str(args.work_dir)),
+        rotations,
+        dict(
+            config=args.config,
+            cfg_options=args.cfg_options or {},
+            folds=args.folds,
+            seed=args.seed,
+            rotation_accuracy=[
+                fold.made_by['rotation_accuracy'] for fold in folds
+            ],
+        ),
+    )
+
+
+def summary(noise: RotationNoise, gamma: float) -> str:
+    """What the probabilities say about the data set."""
+    count, num_rotations = noise.probabilities.shape
+    chance = 100 / num_rotations
+    accuracy = noise.made_by['rotation_accuracy']
+    unclear = 100 * (noise.margins() <= 0).mean()
+    weights = np.delete(
+        noise_weights(noise.probabilities, noise.rotations, gamma),
+        upright_index(noise.rotations),
+        axis=1,
+    )
+    return (
+        f'{count} pictures, {len(accuracy)} folds. Rotation accuracy on '
+        f'pictures not trained on: {np.mean(accuracy):.1f} % '
+        f'({", ".join(f"{value:.1f}" for value in accuracy)}; chance '
+        f'{chance:.0f}).\n'
+        f'{unclear:.1f} % have no clear orientation: a rotated copy looks at '
+        'least as un-rotated as the picture itself (guessing: '
+        f'{100 - chance:.0f}).\n'
+        f'Weights of the rotated copies, 1 - p^{gamma:g}: mean '
+        f'{weights.mean():.3f}; below 0.5: {100 * (weights < 0.5).mean():.1f} '
+        f'%; below 0.1: {100 * (weights < 0.1).mean():.1f} %.'
+    )
+
+
+def draw(
+    noise: RotationNoise,
+    dataset: BaseDataset,
+    cfg: Config,
+    args: argparse.Namespace,
+) -> Path:
+    """The pictures with the least and the most clear orientation."""
+    margins = noise.margins()
+    order = np.argsort(margins, kind='stable')
+    preprocessor = cfg.model.get('data_preprocessor')
+
+    def group(indices: np.ndarray) -> list:
+        return [
+            (
+                shown_picture(dataset, int(i), preprocessor),
+                noise.probabilities[i],
+            )
+            for i in indices
+        ]
+
+    unclear = 100 * (margins <= 0).mean()
+    groups = {
+        'Most ambiguous: another orientation looks more un-rotated than the '
+        'one they have': group(order[:SHOWN]),
+        'Least ambiguous': group(order[::-1][:SHOWN]),
+    }
+    return save_figure(
+        plot_orientation(
+            groups,
+            noise.rotations,
+            f'Orientation of {len(margins)} pictures: {unclear:.1f} % have '
+            'no clear one',
+        ),
+        args.work_dir / 'orientation.png',
+    )
+
+
+def estimate(args: argparse.Namespace) -> None:
+    cfg = read_config(args.config, args.cfg_options)
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    rotations = cfg.model.get('rotations', (0, 90, 180, 270))
+    upright_index(rotations)
+    if args.launcher != 'none' and get_device() == 'cpu':
+        prepare_cpu_processes(cfg)
+    dataset = build_plain_dataset(cfg)
+    keys = picture_keys(dataset)
+    if len(keys) < args.folds:
+        raise ValueError(
+            f'--folds {args.folds}: there are only {len(keys)} pictures.'
+        )
+    check_work_dir(cfg, keys, args)
+    console = Console()
+    for fold in range(args.folds):
+        if is_main_process():
+            console.print(f'fold {fold + 1} of {args.folds}')
+        estimate_fold(cfg, fold, args)
+    if not is_main_process():
+        return
+    noise = merge(keys, args)
+    path = args.work_dir / 'rotation_noise.npz'
+    noise.save(path)
+    picture = draw(noise, dataset, cfg, args)
+    print(summary(noise, args.gamma))
+    print(f'probabilities {path}\npicture       {picture}')
+
+
+def main() -> None:
+    try:
+        estimate(parse_args())
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(f'Error: {error}') from error
+
+
+if __name__ == '__main__':
+    main()
