@@ -11,12 +11,13 @@ from pathlib import Path
 import torch
 from data_path import data_path, worker_bytes
 from measure import Result, machine
+from memory_bank import memory_bank
 from rich.console import Console
 from rich.table import Table
 from training_loop import training_loop
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ('training_loop', 'data_path', 'worker_bytes')
+NAMES = ('training_loop', 'data_path', 'worker_bytes', 'memory_bank')
 
 
 def parse_args() -> argparse.Namespace:
@@ -64,6 +65,23 @@ def parse_args() -> argparse.Namespace:
         help='of the JPEG files',
     )
     path.add_argument('--path-repetitions', type=int, default=30)
+    bank = parser.add_argument_group('memory_bank')
+    bank.add_argument(
+        '--bank-batch-size', type=int, default=192, help="ImageNet's recipe"
+    )
+    bank.add_argument('--negatives', type=int, default=4096)
+    bank.add_argument(
+        '--rows', type=int, default=1_281_167, help='pictures of ImageNet'
+    )
+    bank.add_argument(
+        '--row-series',
+        type=int,
+        nargs='+',
+        default=[10**5, 10**6, 10**7],
+        help='banks whose steps are compared; 10 million rows take 2.6 GB, '
+        'and 5 GB more while they are made',
+    )
+    bank.add_argument('--bank-repetitions', type=int, default=7)
     return parser.parse_args()
 
 
@@ -81,6 +99,14 @@ def run(name: str, args: argparse.Namespace) -> Result:
     if name == 'data_path':
         return data_path(
             ROOT, args.pictures, args.path_repetitions, args.quality
+        )
+    if name == 'memory_bank':
+        return memory_bank(
+            args.bank_batch_size,
+            args.negatives,
+            args.rows,
+            args.row_series,
+            args.bank_repetitions,
         )
     return worker_bytes(ROOT, args.pictures)
 

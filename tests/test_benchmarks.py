@@ -21,6 +21,8 @@ def results(tmp_path_factory):
             *('--width', '6', '--batch-size', '2', '--iterations', '2'),
             *('--loop-repetitions', '2', '--path-repetitions', '3'),
             *('--pictures', '2'),
+            *('--bank-batch-size', '2', '--negatives', '4', '--rows', '50'),
+            *('--row-series', '20', '40', '--bank-repetitions', '2'),
         ],
         cwd=ROOT,
         capture_output=True,
@@ -39,6 +41,16 @@ def results(tmp_path_factory):
         ('training_loop', [('at least', 0.95)], 2),
         ('data_path', [('at most', 1.3), ('at most', 0.5)], 3),
         ('worker_bytes', [('at most', 0.25), ('at most', 0.0625)], 1),
+        (
+            'memory_bank',
+            [
+                ('at most', 0.1),
+                ('at most', 1.1),
+                ('at most', 1.5),
+                ('at most', 1.5),
+            ],
+            2,
+        ),
     ],
 )
 def test_files_hold_what_a_reader_needs(results, name, goals, repetitions):

@@ -48,7 +48,10 @@ auto_scale_lr = dict(base_batch_size=192)
 
 train_cfg = dict(by_epoch=True, max_epochs=245, val_interval=5)
 val_cfg = {}
-val_evaluator = dict(type='mm_rotssl.RotationAccuracy')
+val_evaluator = [
+    dict(type='mm_rotssl.RotationAccuracy'),
+    dict(type='mm_rotssl.DecouplingProbe'),
+]
 
 custom_hooks = [
     *_base_.custom_hooks,

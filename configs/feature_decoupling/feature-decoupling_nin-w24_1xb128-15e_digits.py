@@ -72,6 +72,7 @@ val_cfg = dict(
 )
 val_evaluator = [
     dict(type='mm_rotssl.RotationAccuracy'),
+    dict(type='mm_rotssl.DecouplingProbe'),
     dict(type='mm_rotssl.KNNAccuracy'),
 ]
 

@@ -27,6 +27,11 @@ model = dict(
     noise_start_epoch=4,
 )
 
+val_evaluator = [
+    *_base_.val_evaluator,
+    dict(type='mm_rotssl.DecouplingProbe'),
+]
+
 custom_hooks = [
     *_base_.custom_hooks,
     dict(type='mm_rotssl.BindPicturesHook'),

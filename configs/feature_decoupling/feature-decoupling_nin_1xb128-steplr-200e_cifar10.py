@@ -44,6 +44,11 @@ param_scheduler = [
     dict(type='MultiStepLR', by_epoch=True, milestones=[171], gamma=5),
 ]
 
+val_evaluator = [
+    *_base_.val_evaluator,
+    dict(type='mm_rotssl.DecouplingProbe'),
+]
+
 custom_hooks = [
     *_base_.custom_hooks,
     dict(type='mm_rotssl.BindPicturesHook'),

@@ -12,11 +12,15 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mm_rotssl.datasets import Digits, picture_keys
 from mm_rotssl.engine.hooks import EpochSeedHook
+from mm_rotssl.models import RotationNoise
 
-CONFIG = (
-    Path(__file__).parents[2]
-    / 'configs/rotnet/rotnet_nin-w24_1xb128-15e_digits.py'
+CONFIGS = Path(__file__).parents[2] / 'configs'
+CONFIG = CONFIGS / 'rotnet/rotnet_nin-w24_1xb128-15e_digits.py'
+DECOUPLING = (
+    CONFIGS
+    / 'feature_decoupling/feature-decoupling_nin-w24_1xb128-15e_digits.py'
 )
 COUNTER = itertools.count()
 
@@ -50,9 +54,11 @@ def run(
     seed=None,
     without=None,
     validate=False,
+    config=CONFIG,
+    **settings,
 ):
     """Train and return the runner and the pictures of each epoch."""
-    cfg = Config.fromfile(CONFIG)
+    cfg = Config.fromfile(config)
     cfg.merge_from_dict(
         {
             'work_dir': str(folder),
@@ -71,8 +77,10 @@ def run(
             'val_dataloader.dataset.indices': 20,
             'val_cfg.bank_dataloader.dataset.indices': 30,
             'default_hooks.checkpoint.interval': 1,
+            'default_hooks.checkpoint.max_keep_ckpts': -1,
             'randomness.seed': seed,
             'log_level': 'ERROR',
+            **settings,
         }
     )
     if not validate:
@@ -121,6 +129,64 @@ def test_resumed_equals_uninterrupted(tmp_path, workers, validate):
     for key, state in want['state'].items():
         for name, value in state.items():
             assert torch.equal(value, got['state'][key][name])
+
+
+# The second stage of Rotation Feature Decoupling: weights from epoch 2 on.
+SMALL_DECOUPLING = {
+    'model.neck.in_channels': 6,
+    'model.neck.out_channels': 8,
+    'model.rotation_channels': 4,
+    'model.head.in_channels': 4,
+    'model.instance_head.in_channels': 4,
+    'model.instance_head.num_negatives': 8,
+    'model.noise_start_epoch': 2,
+    'param_scheduler.1.begin': 3,
+    'param_scheduler.1.end': 4,
+    'param_scheduler.1.periods': [1],
+}
+
+
+@pytest.mark.parametrize('z', ['first_batch', 'running_mean'])
+def test_decoupling_resumed_equals_uninterrupted(tmp_path, z):
+    keys = picture_keys(Digits(pipeline=[], indices=60))
+    noise = np.random.RandomState(0).rand(60, 4)
+    RotationNoise(keys, noise, (0, 90, 180, 270)).save(tmp_path / 'p.npz')
+    settings = {
+        **SMALL_DECOUPLING,
+        'config': DECOUPLING,
+        'model.noise_file': str(tmp_path / 'p.npz'),
+        'model.instance_head.loss.z': z,
+    }
+    whole, _ = run(tmp_path / 'whole', 4, 0, **settings)
+    state = whole.model.state_dict()
+    bank = 'instance_head.memory.feature_bank'
+    assert state[bank].shape == (60, 128)
+    # stopped before the weights are used, and after
+    for epoch in (1, 3):
+        checkpoint = tmp_path / 'whole' / f'epoch_{epoch}.pth'
+        saved = torch.load(checkpoint, weights_only=False)['state_dict']
+        assert not torch.equal(saved[bank], state[bank])
+        resumed, _ = run(
+            tmp_path / f'resumed{epoch}', 4, 0, checkpoint, **settings
+        )
+        for name, value in resumed.model.state_dict().items():
+            assert torch.equal(value, state[name]), (epoch, name)
+    # the weights make a difference, from their epoch on
+    settings['model.noise_file'] = None
+    without, _ = run(
+        tmp_path / 'without', 4, 0, seed=whole.seed, **settings
+    )
+    folders = [tmp_path / 'whole', tmp_path / 'without']
+    for epoch, equal in ((2, True), (3, False)):
+        one, other = (
+            torch.load(folder / f'epoch_{epoch}.pth', weights_only=False)
+            for folder in folders
+        )
+        name = 'head.fc.weight'
+        assert equal == torch.equal(
+            one['state_dict'][name], other['state_dict'][name]
+        )
+    assert without.seed == whole.seed
 
 
 def test_cut_run_equals_the_beginning(tmp_path):

@@ -301,6 +301,11 @@ def test_predict():
         ):
             want = model.head.fc(part).softmax(1)[4 * i : 4 * i + 4]
             torch.testing.assert_close(sample.get(name), want)
+            field = name.replace('rotation_scores', 'feats')
+            field = 'related_feats' if field == 'feats' else field
+            torch.testing.assert_close(
+                sample.get(field), part[4 * i : 4 * i + 4]
+            )
         for got, stage in zip(sample.feats, feats, strict=True):
             torch.testing.assert_close(got, stage[i].mean((1, 2)))
 

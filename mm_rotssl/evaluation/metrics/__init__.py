@@ -1,4 +1,5 @@
+from .decoupling_probe import DecouplingProbe
 from .knn_accuracy import KNNAccuracy
 from .rotation_accuracy import RotationAccuracy
 
-__all__ = ['KNNAccuracy', 'RotationAccuracy']
+__all__ = ['DecouplingProbe', 'KNNAccuracy', 'RotationAccuracy']

@@ -75,6 +75,11 @@ class RotationFeatureDecoupling(RotNet):
 
     Where training needs to know the data set (rows of the bank, noise
     weights), ``BindPicturesHook`` tells it.
+
+    ``predict`` gives what :meth:`RotNet.predict` does, and ``related_feats``
+    and ``unrelated_feats``, the two parts of all copies of a picture, (R, C)
+    each; if they are of the same length also ``unrelated_rotation_scores``
+    (R, R), what the classifier makes of the second.
     """
 
     noise_weight: torch.Tensor | None
@@ -218,12 +223,18 @@ class RotationFeatureDecoupling(RotNet):
             logs['unrelated_rotation_accuracy'] = 100 * hits.float().mean()
         return logs
 
-    def _logits(self, rotated: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _predict_copies(
+        self, rotated: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
         related, unrelated = self._parts(rotated)
-        logits = dict(rotation_scores=self.head((related,)))
+        fields = dict(
+            rotation_scores=self._scores((related,)),
+            related_feats=related,
+            unrelated_feats=unrelated,
+        )
         if unrelated.shape == related.shape:
-            logits['unrelated_rotation_scores'] = self.head((unrelated,))
-        return logits
+            fields['unrelated_rotation_scores'] = self._scores((unrelated,))
+        return fields
 
     def _parts(self, rotated: torch.Tensor) -> tuple[torch.Tensor, ...]:
         vectors = self._head_inputs(rotated)[-1]

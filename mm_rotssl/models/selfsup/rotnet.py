@@ -153,23 +153,26 @@ class RotNet(BaseSelfSupervisor):
             picture.
         """
         rotated, _ = rotate_batch(inputs, self.rotations)
-        scores = {
-            name: logits.float()
-            .softmax(1)
-            .view(len(inputs), len(self.rotations), -1)
-            for name, logits in self._logits(rotated).items()
+        fields = {
+            name: rows.float().view(len(inputs), len(self.rotations), -1)
+            for name, rows in self._predict_copies(rotated).items()
         }
         feats = pool_features(self.extract_feat(inputs))
         samples = data_samples or [DataSample() for _ in inputs]
         for i, sample in enumerate(samples):
-            for name, values in scores.items():
-                sample.set_field(values[i], name)
+            for name, rows in fields.items():
+                sample.set_field(rows[i], name)
             sample.set_field(tuple(feat[i] for feat in feats), 'feats')
         return samples
 
-    def _logits(self, rotated: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Field of a sample -> logits (N * R, R) that its scores are from."""
-        return dict(rotation_scores=self.head(self._head_inputs(rotated)))
+    def _predict_copies(
+        self, rotated: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Fields of the samples -> their rows (N * R, ...)."""
+        return dict(rotation_scores=self._scores(self._head_inputs(rotated)))
+
+    def _scores(self, feats: Any) -> torch.Tensor:
+        return self.head(feats).float().softmax(1)
 
     def _head_inputs(self, inputs: torch.Tensor) -> Any:
         feats = self.extract_feat(inputs)

@@ -1,0 +1,98 @@
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.evaluator import BaseMetric
+
+from mm_rotssl.registry import METRICS
+
+from ..functional import linear_probe
+
+PARTS = ('related', 'unrelated')
+
+
+@METRICS.register_module()
+class DecouplingProbe(BaseMetric):
+    """How much each part of a divided representation knows of the rotation.
+
+    A new linear classifier of the rotation is trained on each part, on one
+    half of the pictures, and tested on the other half. The accuracy that
+    :class:`RotationAccuracy` reports for the unrelated part, as the paper's
+    code does, is that of a classifier which was trained on the *other* part:
+    it is near chance whatever the part knows.
+
+    Args:
+        max_pictures (int): How many pictures of the validation set are used,
+            the first ones; R rows are made of each. Defaults to 1000.
+        **kwargs: Arguments of :class:`mmengine.evaluator.BaseMetric`.
+
+    Results: ``decoupling/related`` and ``decoupling/unrelated``, in per
+    cent. The former should be high and the latter near chance.
+
+    Raises:
+        ValueError: If ``max_pictures`` is below 2.
+    """
+
+    default_prefix = 'decoupling'
+
+    def __init__(self, max_pictures: int = 1000, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if max_pictures < 2:
+            raise ValueError(
+                f'max_pictures={max_pictures} of DecouplingProbe: at least 2.'
+            )
+        self.max_pictures = max_pictures
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Take in both parts of each picture.
+
+        Args:
+            data_batch (Any): Not read.
+            data_samples (Sequence[dict]): With ``related_feats`` and
+                ``unrelated_feats``, (R, C) each, see
+                :meth:`RotationFeatureDecoupling.predict`.
+
+        Raises:
+            KeyError: If a sample has no such parts.
+        """
+        for sample in data_samples:
+            if 'unrelated_feats' not in sample:
+                raise KeyError(
+                    'DecouplingProbe found no unrelated_feats: the model '
+                    'does not divide its features. Remove it from '
+                    'val_evaluator.'
+                )
+            # copies, not views of their batch
+            self.results.append(
+                tuple(sample[f'{part}_feats'].cpu().clone() for part in PARTS)
+                # what no probe reads need not be gathered; the empty place
+                # keeps the count by which repeated pictures are told
+                if len(self.results) < self.max_pictures
+                else None
+            )
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Train and test the probes.
+
+        Args:
+            results (list[tuple[Tensor, Tensor] | None]): Parts of each
+                picture.
+
+        Returns:
+            dict[str, float]: Per cent.
+        """
+        pictures = [row for row in results if row is not None]
+        pictures = pictures[: self.max_pictures]
+        accuracy = {}
+        for place, name in enumerate(PARTS):
+            # (N, R, C)
+            feats = torch.stack([picture[place] for picture in pictures])
+            labels = torch.arange(feats.size(1)).repeat(len(feats), 1)
+            predicted = linear_probe(
+                feats[::2].flatten(0, 1),
+                labels[::2].flatten(),
+                feats[1::2].flatten(0, 1),
+            )
+            hits = (predicted == labels[1::2].flatten()).double()
+            accuracy[name] = 100 * hits.mean().item()
+        return accuracy
