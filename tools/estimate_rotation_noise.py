@@ -38,15 +38,19 @@ from mm_rotssl.apis import (
     write_file,
 )
 from mm_rotssl.datasets import picture_keys
+from mm_rotssl.models import RotNet
 from mm_rotssl.models.utils import (
     RotationNoise,
     noise_weights,
     upright_index,
 )
-from mm_rotssl.registry import DATASETS
+from mm_rotssl.models.utils.rotation_noise import GAMMA
+from mm_rotssl.registry import DATASETS, MODELS
 from mm_rotssl.visualization import plot_orientation, shown_picture
 
 SHOWN = 24
+# more sub-folders than these are not told apart
+MAX_FOLDERS = 20
 
 
 def parse_args() -> argparse.Namespace:
@@ -71,12 +75,6 @@ def parse_args() -> argparse.Namespace:
         help='of the folds and of training (default: 0)',
     )
     parser.add_argument(
-        '--gamma',
-        type=float,
-        default=2.0,
-        help='exponent of the weights that are summed up (default: 2)',
-    )
-    parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=DictAction,
@@ -93,8 +91,6 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.folds < 2:
         parser.error(f'--folds {args.folds}: at least 2')
-    if args.gamma <= 0:
-        parser.error(f'--gamma {args.gamma} must be positive')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.work_dir is None:
         args.work_dir = Path('work_dirs/rotation_noise') / (
@@ -126,13 +122,35 @@ def plain_dataset(cfg: Config) -> dict:
 
 def build_plain_dataset(cfg: Config) -> BaseDataset:
     """The whole of it."""
-    dataset = DATASETS.build(plain_dataset(cfg))
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
     if not isinstance(dataset, BaseDataset):
         raise ValueError(
             f'train_dataloader.dataset is a {type(dataset).__name__}. Each '
             'picture is judged once: give the data set inside it.'
         )
+    dataset = DATASETS.build(plain_dataset(cfg))
+    if 'sample_idx' not in dataset[0]['data_samples']:
+        raise ValueError(
+            'The pipeline of validation drops the sample_idx of a picture; '
+            'it has to be among the meta_keys of PackInputs.'
+        )
     return dataset
+
+
+def check_network(cfg: Config) -> None:
+    """Refuse what can't tell rotations, before hours of training."""
+    model = MODELS.build(cfg.model)
+    if not isinstance(model, RotNet):
+        raise ValueError(
+            f'model.type={cfg.model.type} predicts no rotations. Take a '
+            'config of configs/rotnet.'
+        )
+    upright_index(model.rotations)
+    if 'max_epochs' not in cfg.train_cfg:
+        raise ValueError(
+            'train_cfg has no max_epochs: folds are saved and resumed by '
+            'epochs.'
+        )
 
 
 def fold_settings(
@@ -176,15 +194,13 @@ def fold_config(cfg: Config, fold: int, args: argparse.Namespace) -> Config:
 
 def predict(
     model: Any, dataset: Any, cfg: Config
-) -> tuple[np.ndarray, float] | None:
-    """How un-rotated the copies of each picture look.
+) -> dict[int, np.ndarray] | None:
+    """Classify the copies of each picture.
 
     Returns:
-        Probabilities (N, R) and the rotation accuracy in per cent on the
-        main process, None on the others. Pictures that could not be read
-        have the probability 0.
+        Index of the picture to its scores (R, R), without those that could
+        not be read, on the main process; None on the others.
     """
-    upright = upright_index(model.rotations)
     loader = Runner.build_dataloader(
         dict(
             batch_size=cfg.train_dataloader.batch_size,
@@ -205,14 +221,8 @@ def predict(
             scores = sample.rotation_scores.double().cpu().numpy()
             rows.append((sample.sample_idx, scores))
     rows = collect_results(rows, len(dataset), 'cpu')
-    if rows is None:
-        return None
-    probabilities = np.zeros((len(dataset), len(model.rotations)), np.float32)
-    hits = []
-    for index, scores in rows:
-        probabilities[index] = scores[:, upright]
-        hits += (scores.argmax(1) == np.arange(len(scores))).tolist()
-    return probabilities, 100 * float(np.mean(hits))
+    # a picture that stands in for an unreadable one comes twice
+    return None if rows is None else dict(rows)
 
 
 def estimate_fold(cfg: Config, fold: int, args: argparse.Namespace) -> None:
@@ -231,11 +241,24 @@ def estimate_fold(cfg: Config, fold: int, args: argparse.Namespace) -> None:
     model = getattr(runner.model, 'module', runner.model)
     found = predict(model, held_out, cfg)
     if found is not None:
+        upright = upright_index(model.rotations)
+        truth = np.arange(len(model.rotations))
+        nothing = np.zeros((len(truth), len(truth)))
+        keys = picture_keys(held_out)
+        # in memory, two pictures may be the same
+        probabilities = {
+            key: found.get(i, nothing)[:, upright]
+            for i, key in enumerate(keys)
+        }
+        hits = [scores.argmax(1) == truth for scores in found.values()]
         RotationNoise(
-            picture_keys(held_out),
-            found[0],
+            list(probabilities),
+            np.stack(list(probabilities.values())),
             model.rotations,
-            dict(rotation_accuracy=found[1]),
+            dict(
+                rotation_accuracy=100 * float(np.mean(hits)),
+                not_read=[key for i, key in enumerate(keys) if i not in found],
+            ),
         ).save(path)
     barrier()
 
@@ -258,8 +281,10 @@ def check_work_dir(
                 'optim_wrapper',
                 'param_scheduler',
                 'train_cfg',
+                'load_from',
             )
         },
+        'pipeline of validation': plain_pipeline(cfg),
     }
     description = json.loads(json.dumps(description, default=str))
     path = args.work_dir / 'estimation.json'
@@ -283,16 +308,16 @@ def merge(keys: list[str], args: argparse.Namespace) -> RotationNoise:
         RotationNoise.load(args.work_dir / f'fold{fold}/rotation_noise.npz')
         for fold in range(args.folds)
     ]
-    rotations = folds[0].rotations
-    whole = RotationNoise(
-        [key for fold in folds for key in fold.keys],
-        np.concatenate([fold.probabilities for fold in folds]),
-        rotations,
-    )
+    found = {
+        key: row
+        for fold in folds
+        for key, row in zip(fold.keys, fold.probabilities, strict=True)
+    }
+    distinct = list(dict.fromkeys(keys))
     return RotationNoise(
-        keys,
-        whole.rows(keys, rotations, str(args.work_dir)),
-        rotations,
+        distinct,
+        np.stack([found[key] for key in distinct]),
+        folds[0].rotations,
         dict(
             config=args.config,
             cfg_options=args.cfg_options or {},
@@ -301,50 +326,91 @@ def merge(keys: list[str], args: argparse.Namespace) -> RotationNoise:
             rotation_accuracy=[
                 fold.made_by['rotation_accuracy'] for fold in folds
             ],
+            not_read=[
+                key for fold in folds for key in fold.made_by['not_read']
+            ],
         ),
     )
 
 
-def summary(noise: RotationNoise, gamma: float) -> str:
+def readable(noise: RotationNoise) -> RotationNoise:
+    """Without the pictures that could not be read."""
+    bad = set(noise.made_by['not_read'])
+    kept = [i for i, key in enumerate(noise.keys) if key not in bad]
+    return RotationNoise(
+        [noise.keys[i] for i in kept],
+        noise.probabilities[kept],
+        noise.rotations,
+        noise.made_by,
+    )
+
+
+def summary(noise: RotationNoise) -> str:
     """What the probabilities say about the data set."""
+    bad = noise.made_by['not_read']
+    noise = readable(noise)
     count, num_rotations = noise.probabilities.shape
     chance = 100 / num_rotations
     accuracy = noise.made_by['rotation_accuracy']
-    unclear = 100 * (noise.margins() <= 0).mean()
+    unclear = noise.margins() <= 0
     weights = np.delete(
-        noise_weights(noise.probabilities, noise.rotations, gamma),
+        noise_weights(noise.probabilities, noise.rotations),
         upright_index(noise.rotations),
         axis=1,
     )
-    return (
+    lines = [
         f'{count} pictures, {len(accuracy)} folds. Rotation accuracy on '
         f'pictures not trained on: {np.mean(accuracy):.1f} % '
         f'({", ".join(f"{value:.1f}" for value in accuracy)}; chance '
-        f'{chance:.0f}).\n'
-        f'{unclear:.1f} % have no clear orientation: a rotated copy looks at '
-        'least as un-rotated as the picture itself (guessing: '
-        f'{100 - chance:.0f}).\n'
-        f'Weights of the rotated copies, 1 - p^{gamma:g}: mean '
+        f'{chance:.0f}).',
+        f'{100 * unclear.mean():.1f} % have no clear orientation: a rotated '
+        'copy looks at least as un-rotated as the picture itself (guessing: '
+        f'{100 - chance:.0f}).',
+    ]
+    folders = np.array([key.partition('/')[0] for key in noise.keys])
+    names = np.unique(folders)
+    if 1 < len(names) <= MAX_FOLDERS:
+        share = {
+            str(name): 100 * unclear[folders == name].mean() for name in names
+        }
+        lines.append(
+            '  by folder: '
+            + ', '.join(
+                f'{name} {share[name]:.0f}'
+                for name in sorted(share, key=share.__getitem__)
+            )
+        )
+    lines.append(
+        f'Weights of the rotated copies, 1 - p^{GAMMA:g}: mean '
         f'{weights.mean():.3f}; below 0.5: {100 * (weights < 0.5).mean():.1f} '
         f'%; below 0.1: {100 * (weights < 0.1).mean():.1f} %.'
     )
+    if bad:
+        lines.append(
+            f'{len(bad)} pictures could not be read and are left out; they '
+            f'have the weight 1: {", ".join(bad[:5])}'
+        )
+    return '\n'.join(lines)
 
 
 def draw(
     noise: RotationNoise,
     dataset: BaseDataset,
+    keys: list[str],
     cfg: Config,
     args: argparse.Namespace,
 ) -> Path:
     """The pictures with the least and the most clear orientation."""
+    noise = readable(noise)
     margins = noise.margins()
+    places = {key: i for i, key in enumerate(keys)}
     order = np.argsort(margins, kind='stable')
     preprocessor = cfg.model.get('data_preprocessor')
 
     def group(indices: np.ndarray) -> list:
         return [
             (
-                shown_picture(dataset, int(i), preprocessor),
+                shown_picture(dataset, places[noise.keys[i]], preprocessor),
                 noise.probabilities[i],
             )
             for i in indices
@@ -370,8 +436,7 @@ def draw(
 def estimate(args: argparse.Namespace) -> None:
     cfg = read_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-    rotations = cfg.model.get('rotations', (0, 90, 180, 270))
-    upright_index(rotations)
+    check_network(cfg)
     if args.launcher != 'none' and get_device() == 'cpu':
         prepare_cpu_processes(cfg)
     dataset = build_plain_dataset(cfg)
@@ -391,8 +456,8 @@ def estimate(args: argparse.Namespace) -> None:
     noise = merge(keys, args)
     path = args.work_dir / 'rotation_noise.npz'
     noise.save(path)
-    picture = draw(noise, dataset, cfg, args)
-    print(summary(noise, args.gamma))
+    picture = draw(noise, dataset, keys, cfg, args)
+    print(summary(noise))
     print(f'probabilities {path}\npicture       {picture}')
 
 

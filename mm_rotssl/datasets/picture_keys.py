@@ -52,14 +52,16 @@ def picture_keys(dataset: Any) -> list[str]:
             )
     dataset.full_init()
     root = dataset.data_prefix.get('img_path') or ''
+    # '/a/b' is no part of '/a/bc/1.jpg'
+    root = root and root.rstrip('/') + '/'
     keys = []
     for i in range(len(dataset)):
         info = dataset.get_data_info(i)
-        if info['sample_idx'] != i:
+        if info.get('sample_idx') != i:
             raise ValueError(
                 f'Entry {i} of {type(dataset).__name__} says that its '
-                f'sample_idx is {info["sample_idx"]}. The index must be the '
-                'place in the data set: leave it to BaseDataset.'
+                f'sample_idx is {info.get("sample_idx")}. The index must be '
+                'the place in the data set: leave it to BaseDataset.'
             )
         keys.append(_key(info, root))
     return keys
@@ -67,7 +69,7 @@ def picture_keys(dataset: Any) -> list[str]:
 
 def _key(info: dict, root: str) -> str:
     if 'img_path' in info:
-        return str(info['img_path']).removeprefix(root).lstrip('/')
+        return str(info['img_path']).removeprefix(root)
     if 'img' in info:
         img = np.ascontiguousarray(info['img'])
         digest = hashlib.sha256(f'{img.dtype}{img.shape}'.encode())

@@ -472,7 +472,8 @@ def plot_orientation(
                     f'{probability:.2f}',
                     ha='center',
                     va='top',
-                    fontsize=5.5,
+                    # eight numbers have half the room of four
+                    fontsize=5.5 if len(rotations) <= 4 else 3.2,
                 )
         y += lines[name] * (cell + bars + gap)
     axes.set_xlim(0, width)

@@ -173,9 +173,7 @@ def test_decoupling_resumed_equals_uninterrupted(tmp_path, z):
             assert torch.equal(value, state[name]), (epoch, name)
     # the weights make a difference, from their epoch on
     settings['model.noise_file'] = None
-    without, _ = run(
-        tmp_path / 'without', 4, 0, seed=whole.seed, **settings
-    )
+    without, _ = run(tmp_path / 'without', 4, 0, seed=whole.seed, **settings)
     folders = [tmp_path / 'whole', tmp_path / 'without']
     for epoch, equal in ((2, True), (3, False)):
         one, other = (

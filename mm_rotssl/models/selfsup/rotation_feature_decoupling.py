@@ -10,6 +10,7 @@ from torch import nn
 from mm_rotssl.registry import MODELS
 
 from ..utils import RotationNoise, noise_weights, rotate_batch, upright_index
+from ..utils.rotation_noise import GAMMA
 from .rotnet import RotNet
 
 LOSSES = ('rotation', 'irrelevance', 'instance')
@@ -94,7 +95,7 @@ class RotationFeatureDecoupling(RotNet):
         rotations: Sequence[int] = (0, 90, 180, 270),
         loss_weights: dict[str, float] | None = None,
         noise_file: str | None = None,
-        noise_gamma: float = 2.0,
+        noise_gamma: float = GAMMA,
         noise_start_epoch: int = 210,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,

@@ -2,7 +2,6 @@
 
 import json
 import os
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,8 @@ import numpy as np
 from .rotation import check_rotations
 
 TOOL = 'tools/estimate_rotation_noise.py'
+# the exponent of the released code
+GAMMA = 2.0
 
 
 def upright_index(rotations: Sequence[int]) -> int:
@@ -37,7 +38,7 @@ def upright_index(rotations: Sequence[int]) -> int:
 
 
 def noise_weights(
-    probabilities: np.ndarray, rotations: Sequence[int], gamma: float
+    probabilities: np.ndarray, rotations: Sequence[int], gamma: float = GAMMA
 ) -> np.ndarray:
     r"""Weights of the rotation loss.
 
@@ -53,7 +54,7 @@ def noise_weights(
     Args:
         probabilities (ndarray): Of being un-rotated, (N, R), 0..1.
         rotations (Sequence[int]): The R angles in degrees.
-        gamma (float): Exponent.
+        gamma (float): Exponent. Defaults to 2.
 
     Returns:
         ndarray: (N, R), of the same dtype.
@@ -61,7 +62,7 @@ def noise_weights(
     Examples:
         >>> import numpy as np
         >>> p = np.array([[0.9, 0.0, 0.5, 1.0]])
-        >>> noise_weights(p, (0, 90, 180, 270), gamma=2).tolist()
+        >>> noise_weights(p, (0, 90, 180, 270)).tolist()
         [[1.0, 1.0, 0.75, 0.0]]
     """
     weights = 1 - probabilities**gamma
@@ -99,16 +100,19 @@ class RotationNoise:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-        with unfinished.open('wb') as file:
-            np.savez_compressed(
-                file,
-                # UTF-8: NumPy's own text takes four bytes a letter
-                keys=np.array([key.encode() for key in self.keys]),
-                probabilities=self.probabilities.astype(np.float32),
-                rotations=np.array(self.rotations),
-                made_by=np.array(json.dumps(self.made_by)),
-            )
-        os.replace(unfinished, path)
+        try:
+            with unfinished.open('wb') as file:
+                np.savez_compressed(
+                    file,
+                    # UTF-8: NumPy's own text takes four bytes a letter
+                    keys=np.array([key.encode() for key in self.keys]),
+                    probabilities=self.probabilities.astype(np.float32),
+                    rotations=np.array(self.rotations),
+                    made_by=np.array(json.dumps(self.made_by)),
+                )
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | Path) -> 'RotationNoise':
@@ -134,16 +138,13 @@ class RotationNoise:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 keys = [key.decode() for key in arrays['keys'].tolist()]
-                probabilities = arrays['probabilities']
+                probabilities = arrays['probabilities'].astype(
+                    np.float32, casting='same_kind'
+                )
                 rotations = check_rotations(arrays['rotations'].tolist())
                 made_by = json.loads(str(arrays['made_by']))
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            AttributeError,
-            zipfile.BadZipFile,
-        ) as error:
+        except Exception as error:
+            # other bytes raise whatever they happen to mean
             raise ValueError(
                 f'"{path}" is no file of rotation probabilities as {TOOL} '
                 f'writes it: {error}'
