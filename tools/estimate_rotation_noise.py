@@ -25,7 +25,13 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.dataset import BaseDataset
 from mmengine.device import get_device
-from mmengine.dist import barrier, collect_results, is_main_process
+from mmengine.dist import (
+    barrier,
+    broadcast,
+    collect_results,
+    init_dist,
+    is_main_process,
+)
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, find_latest_checkpoint
 from rich.console import Console
@@ -186,7 +192,6 @@ def fold_config(cfg: Config, fold: int, args: argparse.Namespace) -> Config:
     cfg.resume = newest is not None
     if newest is not None:
         cfg.load_from = newest
-    cfg.launcher = args.launcher
     # two folds that are started in one second must not share their logs
     cfg.experiment_name = f'fold{fold}_{time.time_ns()}'
     return cfg
@@ -239,6 +244,10 @@ def estimate_fold(cfg: Config, fold: int, args: argparse.Namespace) -> None:
         fold_settings(plain_dataset(cfg), fold, args, held_out=True)
     )
     model = getattr(runner.model, 'module', runner.model)
+    # each process has its own statistics of batch normalisation; those of
+    # the first are in the checkpoint
+    for buffer in model.buffers():
+        broadcast(buffer)
     found = predict(model, held_out, cfg)
     if found is not None:
         upright = upright_index(model.rotations)
@@ -437,8 +446,13 @@ def estimate(args: argparse.Namespace) -> None:
     cfg = read_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     check_network(cfg)
-    if args.launcher != 'none' and get_device() == 'cpu':
-        prepare_cpu_processes(cfg)
+    cfg.launcher = args.launcher
+    if args.launcher != 'none':
+        # before the first runner would, for the checks that come before it
+        if get_device() == 'cpu':
+            prepare_cpu_processes(cfg)
+        else:
+            init_dist(args.launcher, **cfg.env_cfg.dist_cfg)
     dataset = build_plain_dataset(cfg)
     keys = picture_keys(dataset)
     if len(keys) < args.folds:

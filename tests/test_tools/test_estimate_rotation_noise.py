@@ -1,8 +1,10 @@
 import argparse
 import importlib.util
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -349,7 +351,9 @@ OTHERS = {
     'param_scheduler': 'param_scheduler.0.T_max=3',
     'train_cfg': 'train_cfg.max_epochs=3',
     'load_from': 'load_from=weights.pth',
-    'pipeline of validation': 'val_dataloader.dataset.pipeline.0.algorithm_keys=a,b',
+    'pipeline of validation': (
+        'val_dataloader.dataset.pipeline.0.algorithm_keys=a,b'
+    ),
 }
 
 
@@ -684,3 +688,37 @@ def test_the_picture_shows_the_least_and_the_most_clear(
             assert np.array_equal(picture, data.get_data_info(i)['img'])
             np.testing.assert_array_equal(row, noise.probabilities[i])
     assert [name.split()[0] for name in groups] == ['Most', 'Least']
+
+
+def test_two_processes(config, tmp_path):
+    """Nothing is lost where the pictures are dealt out and padded."""
+    work_dir = tmp_path / 'work'
+    words = small(config, work_dir, folds=2)
+    done = subprocess.run(
+        [
+            *(sys.executable, '-m', 'torch.distributed.run'),
+            *('--standalone', '--nproc_per_node', '2'),
+            *map(str, [TOOL, *words, '--launcher', 'pytorch']),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={
+            **os.environ,
+            'PYTHONPATH': str(ROOT),
+            'OMP_NUM_THREADS': '1',
+            'CUDA_VISIBLE_DEVICES': '',
+        },
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    noise = RotationNoise.load(work_dir / 'rotation_noise.npz')
+    count = len(noise.keys)
+    assert f'{count} pictures, 2 folds' in done.stdout
+    keys = list(digits())[:count]
+    assert noise.keys == keys
+    pictures = digits()
+    for fold, part in enumerate(held_out(keys, 2, SEED)):
+        (checkpoint,) = (work_dir / f'fold{fold}').glob('epoch_*.pth')
+        want = scores(config, checkpoint, [pictures[key] for key in part])
+        got = [noise.probabilities[keys.index(key)] for key in part]
+        np.testing.assert_allclose(got, want[:, :, 0], atol=2e-6)
