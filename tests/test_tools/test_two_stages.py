@@ -89,7 +89,15 @@ def test_second_stage(folder):
     torch.testing.assert_close(bank.norm(dim=1), torch.ones(48))
     (log,) = (folder / 'run').glob('*/vis_data/scalars.json')
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert any('rotation/unrelated_accuracy' in line for line in lines)
+    measured = [line for line in lines if 'decoupling/related' in line][-1]
+    assert 'rotation/unrelated_accuracy' in measured
+    # the same, from the checkpoint
+    text = run('test.py', folder / 'second.py', folder / 'run/epoch_2.pth')
+    again = json.loads(text[text.index('\n{\n') : text.rindex('}') + 1])
+    names = [name for name in measured if '/' in name]
+    assert len(names) > 8
+    for name in names:
+        assert again[name] == pytest.approx(measured[name]), name
     # the weights were used
     run(
         'train.py',
@@ -109,6 +117,21 @@ def test_second_stage(folder):
         *('--draws', 1, '--shots', 1, '--finetune-shots', 0),
     )
     assert 'rotation' in text
+
+
+def test_checkpoint_of_another_network(folder):
+    text = run(
+        'test.py',
+        folder / 'second.py',
+        folder / 'noise/fold0/epoch_1.pth',
+        fails=True,
+    )
+    assert 'missing in the file' in text
+    assert 'another architecture' in text
+    text = run(
+        'test.py', folder / 'second.py', folder / 'none.pth', fails=True
+    )
+    assert 'none.pth" does not exist' in text
 
 
 def test_file_of_other_pictures(folder):
