@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from gloo import run_on_two
@@ -28,6 +29,37 @@ def test_probes_of_both_parts():
     assert found['decoupling/related'] == 100
     # all copies are alike: one rotation is guessed for all four
     assert found['decoupling/unrelated'] == 25
+
+
+def test_variance_between_the_copies():
+    rng = np.random.default_rng(0)
+    parts = {
+        name: rng.normal(size=(9, 4, 5)) + scale * rng.normal(size=(9, 1, 5))
+        for name, scale in (('related', 0.3), ('unrelated', 3))
+    }
+    metric = DecouplingProbe()
+    metric.process(
+        None,
+        [
+            {
+                f'{name}_feats': torch.tensor(rows[i])
+                for name, rows in parts.items()
+            }
+            for i in range(9)
+        ],
+    )
+    found = metric.evaluate(9)
+    for name, rows in parts.items():
+        centre = rows.reshape(36, 5).mean(0)
+        within = total = 0
+        for picture in rows:
+            for copy in picture:
+                within += ((copy - picture.mean(0)) ** 2).sum()
+                total += ((copy - centre) ** 2).sum()
+        want = pytest.approx(100 * within / total)
+        assert found[f'decoupling/{name}_variance'] == want
+    assert found['decoupling/related_variance'] > 60
+    assert found['decoupling/unrelated_variance'] < 20
 
 
 def test_tested_on_other_pictures():

@@ -26,8 +26,12 @@ class DecouplingProbe(BaseMetric):
             the first ones; R rows are made of each. Defaults to 1000.
         **kwargs: Arguments of :class:`mmengine.evaluator.BaseMetric`.
 
-    Results: ``decoupling/related`` and ``decoupling/unrelated``, in per
-    cent. The former should be high and the latter near chance.
+    Results, in per cent: ``decoupling/related`` and
+    ``decoupling/unrelated``, accuracies; the former should be high, the
+    latter near chance. ``decoupling/related_variance`` and
+    ``decoupling/unrelated_variance``: the share of the part's variance over
+    all copies that is between the copies of a picture; 0 if the part does
+    not change with the rotation.
 
     Raises:
         ValueError: If ``max_pictures`` is below 2.
@@ -83,7 +87,7 @@ class DecouplingProbe(BaseMetric):
         """
         pictures = [row for row in results if row is not None]
         pictures = pictures[: self.max_pictures]
-        accuracy = {}
+        figures = {}
         for place, name in enumerate(PARTS):
             # (N, R, C)
             feats = torch.stack([picture[place] for picture in pictures])
@@ -94,5 +98,9 @@ class DecouplingProbe(BaseMetric):
                 feats[1::2].flatten(0, 1),
             )
             hits = (predicted == labels[1::2].flatten()).double()
-            accuracy[name] = 100 * hits.mean().item()
-        return accuracy
+            figures[name] = 100 * hits.mean().item()
+            feats = feats.double()
+            within = feats.var(1, correction=0).sum(1).mean()
+            total = feats.flatten(0, 1).var(0, correction=0).sum()
+            figures[f'{name}_variance'] = 100 * (within / total).item()
+        return figures
