@@ -1,3 +1,4 @@
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +24,8 @@ class DecouplingProbe(BaseMetric):
 
     Args:
         max_pictures (int): How many pictures of the validation set are used,
-            the first ones; R rows are made of each. Defaults to 1000.
+            drawn at random, the same ones each time; R rows are made of
+            each. Defaults to 1000.
         **kwargs: Arguments of :class:`mmengine.evaluator.BaseMetric`.
 
     Results, in per cent: ``decoupling/related`` and
@@ -46,6 +48,12 @@ class DecouplingProbe(BaseMetric):
                 f'max_pictures={max_pictures} of DecouplingProbe: at least 2.'
             )
         self.max_pictures = max_pictures
+        self._start()
+
+    def _start(self) -> None:
+        # of the drawn pictures, their places in `results`
+        self._kept: list[int] = []
+        self._random = random.Random(0)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Take in both parts of each picture.
@@ -66,14 +74,35 @@ class DecouplingProbe(BaseMetric):
                     'does not divide its features. Remove it from '
                     'val_evaluator.'
                 )
+            # Reservoir sampling: data sets are often sorted by class, and
+            # their size is not known yet. The empty places keep the count by
+            # which repeated pictures are told.
+            place = len(self.results)
+            self.results.append(None)
+            if len(self._kept) < self.max_pictures:
+                self._kept.append(place)
+            else:
+                other = self._random.randrange(place + 1)
+                if other >= self.max_pictures:
+                    continue
+                self.results[self._kept[other]] = None
+                self._kept[other] = place
             # copies, not views of their batch
-            self.results.append(
-                tuple(sample[f'{part}_feats'].cpu().clone() for part in PARTS)
-                # what no probe reads need not be gathered; the empty place
-                # keeps the count by which repeated pictures are told
-                if len(self.results) < self.max_pictures
-                else None
+            self.results[place] = tuple(
+                sample[f'{part}_feats'].cpu().clone() for part in PARTS
             )
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Compute over all processes.
+
+        Args:
+            size (int): Number of pictures in the validation set.
+
+        Returns:
+            dict[str, float]: See the class, the same on every process.
+        """
+        self._start()
+        return super().evaluate(size)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Train and test the probes.
@@ -86,7 +115,10 @@ class DecouplingProbe(BaseMetric):
             dict[str, float]: Per cent.
         """
         pictures = [row for row in results if row is not None]
-        pictures = pictures[: self.max_pictures]
+        # each process kept as many
+        pictures = random.Random(0).sample(
+            pictures, min(len(pictures), self.max_pictures)
+        )
         figures = {}
         for place, name in enumerate(PARTS):
             # (N, R, C)
