@@ -47,9 +47,9 @@ def nce_loss(
 
     Examples:
         >>> import torch
-        >>> # the value at the start, when all scores are alike: any n
+        >>> # the value at the start, when all scores are alike
         >>> zeros = torch.zeros(3, 4096)
-        >>> loss = nce_loss(zeros[:, 0], zeros, math.log(10**5), 10**5)
+        >>> loss = nce_loss(zeros[:, 0], zeros, math.log(1000), 1000)
         >>> round(loss.item(), 3)
         9.318
     """
