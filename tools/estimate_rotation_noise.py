@@ -40,8 +40,6 @@ from rich.progress import track
 from mm_rotssl.apis import (
     prepare_cpu_processes,
     read_config,
-    save_figure,
-    write_file,
 )
 from mm_rotssl.datasets import picture_keys
 from mm_rotssl.models import RotNet
@@ -52,6 +50,7 @@ from mm_rotssl.models.utils import (
 )
 from mm_rotssl.models.utils.rotation_noise import GAMMA
 from mm_rotssl.registry import DATASETS, MODELS
+from mm_rotssl.utils import save_figure, write_file
 from mm_rotssl.visualization import plot_orientation, shown_picture
 
 SHOWN = 24

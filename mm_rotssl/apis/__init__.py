@@ -1,13 +1,10 @@
 from .checkpoint import read_checkpoint
 from .config import prepare_cpu_processes, read_config
 from .features import extract_features
-from .files import save_figure, write_file
 
 __all__ = [
     'extract_features',
     'prepare_cpu_processes',
     'read_checkpoint',
     'read_config',
-    'save_figure',
-    'write_file',
 ]

@@ -48,8 +48,6 @@ from mm_rotssl.apis import (
     extract_features,
     read_checkpoint,
     read_config,
-    save_figure,
-    write_file,
 )
 from mm_rotssl.engine.hooks.checkpoint_guard_hook import check_state_dict
 from mm_rotssl.evaluation import (
@@ -64,6 +62,7 @@ from mm_rotssl.evaluation import (
 )
 from mm_rotssl.models.utils import pool_features
 from mm_rotssl.registry import DATASETS, MODELS
+from mm_rotssl.utils import save_figure, write_file
 from mm_rotssl.visualization import (
     plot_block_accuracy,
     plot_embedding,

@@ -1,13 +1,15 @@
 """How sure it is that a picture is turned by what its label says."""
 
+import io
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from mm_rotssl.utils import write_file
 
 from .rotation import check_rotations
 
@@ -97,22 +99,16 @@ class RotationNoise:
         Args:
             path (str | Path): The file.
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-        try:
-            with unfinished.open('wb') as file:
-                np.savez_compressed(
-                    file,
-                    # UTF-8: NumPy's own text takes four bytes a letter
-                    keys=np.array([key.encode() for key in self.keys]),
-                    probabilities=self.probabilities.astype(np.float32),
-                    rotations=np.array(self.rotations),
-                    made_by=np.array(json.dumps(self.made_by)),
-                )
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        data = io.BytesIO()
+        np.savez_compressed(
+            data,
+            # UTF-8: NumPy's own text takes four bytes a letter
+            keys=np.array([key.encode() for key in self.keys]),
+            probabilities=self.probabilities.astype(np.float32),
+            rotations=np.array(self.rotations),
+            made_by=np.array(json.dumps(self.made_by)),
+        )
+        write_file(path, data.getvalue())
 
     @classmethod
     def load(cls, path: str | Path) -> 'RotationNoise':
