@@ -6,24 +6,20 @@
 #       --work-dir work_dirs/digits_noise
 #
 # add --cfg-options model.noise_file=work_dirs/digits_noise/rotation_noise.npz
-_base_ = ['../_base_/datasets/digits.py', '../_base_/default_runtime.py']
+#
+# Network, pictures and number of steps are those of that config of RotNet.
+_base_ = ['../rotnet/rotnet_nin-w24_1xb128-15e_digits.py']
 
 model = dict(
     type='mm_rotssl.RotationFeatureDecoupling',
-    data_preprocessor=_base_.data_preprocessor,
-    # every stage is returned, so that each can be looked at; the neck
-    # reads the last
-    backbone=dict(
-        type='mm_rotssl.NIN',
-        num_stages=4,
-        base_channels=24,
-        out_indices=(0, 1, 2, 3),
-    ),
     neck=dict(
-        type='mm_rotssl.DecouplingNeck', in_channels=24, out_channels=128
+        _delete_=True,
+        type='mm_rotssl.DecouplingNeck',
+        in_channels=24,
+        out_channels=128,
     ),
     rotation_channels=64,
-    head=dict(type='mm_rotssl.RotationHead'),
+    head=dict(in_channels=64),
     # Fewer negatives than the paper's 4096: there are 1,438 pictures.
     instance_head=dict(
         type='mm_rotssl.InstanceDiscriminationHead',
@@ -38,11 +34,7 @@ model = dict(
     noise_start_epoch=12,
 )
 
-optim_wrapper = dict(
-    optimizer=dict(
-        type='SGD', lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4
-    )
-)
+optim_wrapper = dict(optimizer=dict(lr=0.05))
 # The rate falls for 12 epochs; for the last three, those of the noise
 # weights, it is raised again, as in the official schedule.
 param_scheduler = [
@@ -64,20 +56,13 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
-auto_scale_lr = dict(base_batch_size=128)
 
-train_cfg = dict(by_epoch=True, max_epochs=15, val_interval=1)
-val_cfg = dict(
-    type='mm_rotssl.KNNValLoop', bank_dataloader=_base_.bank_dataloader
-)
 val_evaluator = [
-    dict(type='mm_rotssl.RotationAccuracy'),
+    *_base_.val_evaluator,
     dict(type='mm_rotssl.DecouplingProbe'),
-    dict(type='mm_rotssl.KNNAccuracy'),
 ]
 
 custom_hooks = [
     *_base_.custom_hooks,
     dict(type='mm_rotssl.BindPicturesHook'),
 ]
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=5))
