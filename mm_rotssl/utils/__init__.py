@@ -1,3 +1,3 @@
-from .files import save_figure, write_file
+from .files import open_arrays, save_figure, write_arrays, write_file
 
-__all__ = ['save_figure', 'write_file']
+__all__ = ['open_arrays', 'save_figure', 'write_arrays', 'write_file']

@@ -1,7 +1,11 @@
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,6 +26,55 @@ def write_file(path: str | Path, data: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_arrays(path: str | Path, **arrays: Any) -> None:
+    """Write a ``.npz`` file, at once.
+
+    Args:
+        path (str | Path): The file.
+        **arrays (Any): What it holds; no Python objects.
+    """
+    data = io.BytesIO()
+    np.savez_compressed(data, **arrays)
+    write_file(path, data.getvalue())
+
+
+@contextmanager
+def open_arrays(
+    path: str | Path, what: str, tool: str, remedy: str
+) -> Iterator[Any]:
+    """Read a ``.npz`` file without running code that it may carry.
+
+    Whatever goes wrong within the ``with`` block counts as a fault of the
+    file.
+
+    Args:
+        path (str | Path): The file.
+        what (str): What it should hold, for messages.
+        tool (str): The script that writes such files.
+        remedy (str): What else to do when there is none.
+
+    Yields:
+        Any: Name -> array.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it can't be read as what it should be.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f'There is no file "{path}" of {what} (looked from '
+            f'"{Path.cwd()}"). Make it with {tool}, or {remedy}.'
+        )
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            yield arrays
+    except Exception as error:
+        # other bytes raise whatever they happen to mean
+        raise ValueError(
+            f'"{path}" is no file of {what} as {tool} writes it: {error}'
+        ) from error
 
 
 def save_figure(figure: 'Figure', path: Path) -> Path:

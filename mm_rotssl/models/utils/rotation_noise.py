@@ -1,6 +1,5 @@
 """How sure it is that a picture is turned by what its label says."""
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mm_rotssl.utils import write_file
+from mm_rotssl.utils import open_arrays, write_arrays
 
 from .rotation import check_rotations
 
@@ -99,16 +98,14 @@ class RotationNoise:
         Args:
             path (str | Path): The file.
         """
-        data = io.BytesIO()
-        np.savez_compressed(
-            data,
+        write_arrays(
+            path,
             # UTF-8: NumPy's own text takes four bytes a letter
             keys=np.array([key.encode() for key in self.keys]),
             probabilities=self.probabilities.astype(np.float32),
             rotations=np.array(self.rotations),
             made_by=np.array(json.dumps(self.made_by)),
         )
-        write_file(path, data.getvalue())
 
     @classmethod
     def load(cls, path: str | Path) -> 'RotationNoise':
@@ -125,26 +122,15 @@ class RotationNoise:
             ValueError: If it is no such file, an array has another shape, a
                 probability is not in 0..1 or a picture comes twice.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(
-                f'There is no file "{path}" of rotation probabilities (looked '
-                f'from "{Path.cwd()}"). Make it with {TOOL}, or set '
-                'model.noise_file=None.'
+        with open_arrays(
+            path, 'rotation probabilities', TOOL, 'set model.noise_file=None'
+        ) as arrays:
+            keys = [key.decode() for key in arrays['keys'].tolist()]
+            probabilities = arrays['probabilities'].astype(
+                np.float32, casting='same_kind'
             )
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                keys = [key.decode() for key in arrays['keys'].tolist()]
-                probabilities = arrays['probabilities'].astype(
-                    np.float32, casting='same_kind'
-                )
-                rotations = check_rotations(arrays['rotations'].tolist())
-                made_by = json.loads(str(arrays['made_by']))
-        except Exception as error:
-            # other bytes raise whatever they happen to mean
-            raise ValueError(
-                f'"{path}" is no file of rotation probabilities as {TOOL} '
-                f'writes it: {error}'
-            ) from error
+            rotations = check_rotations(arrays['rotations'].tolist())
+            made_by = json.loads(str(arrays['made_by']))
         want = (len(keys), len(rotations))
         if probabilities.shape != want:
             raise ValueError(
