@@ -10,10 +10,19 @@ from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import OPTIMIZERS as MMENGINE_OPTIMIZERS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
-__all__ = ['DATASETS', 'HOOKS', 'LOOPS', 'METRICS', 'MODELS', 'TRANSFORMS']
+__all__ = [
+    'DATASETS',
+    'HOOKS',
+    'LOOPS',
+    'METRICS',
+    'MODELS',
+    'OPTIMIZERS',
+    'TRANSFORMS',
+]
 
 MODELS = Registry(
     'model', parent=MMENGINE_MODELS, locations=['mm_rotssl.models']
@@ -36,4 +45,9 @@ METRICS = Registry(
     'metric',
     parent=MMENGINE_METRICS,
     locations=['mm_rotssl.evaluation.metrics'],
+)
+OPTIMIZERS = Registry(
+    'optimizer',
+    parent=MMENGINE_OPTIMIZERS,
+    locations=['mm_rotssl.engine.optimizers'],
 )

@@ -1,6 +1,18 @@
 from .digits import Digits
+from .exemplar_dataset import ExemplarDataset
+from .exemplar_seeds import ExemplarSeeds
 from .image_folder import ImageFolder
 from .picture_keys import picture_keys
+from .seed_sampling import sample_seeds
+from .stl10 import STL10
 from .transforms import *  # noqa: F403
 
-__all__ = ['Digits', 'ImageFolder', 'picture_keys']
+__all__ = [
+    'STL10',
+    'Digits',
+    'ExemplarDataset',
+    'ExemplarSeeds',
+    'ImageFolder',
+    'picture_keys',
+    'sample_seeds',
+]

@@ -4,6 +4,7 @@ from .plots import (
     plot_embedding,
     plot_neighbors,
     plot_orientation,
+    plot_patches,
     plot_training_curves,
 )
 from .scalars import read_scalars
@@ -13,6 +14,7 @@ __all__ = [
     'plot_embedding',
     'plot_neighbors',
     'plot_orientation',
+    'plot_patches',
     'plot_training_curves',
     'read_scalars',
     'shown_picture',

@@ -479,3 +479,51 @@ def plot_orientation(
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
     return figure
+
+
+@rc_context(_STYLE)
+def plot_patches(
+    rows: Sequence[Sequence[np.ndarray]], title: str, note: str
+) -> Figure:
+    """Draw small pictures of one size in rows.
+
+    Args:
+        rows (Sequence[Sequence[ndarray]]): Pictures, uint8 (S, S, 3) in RGB
+            order; rows may be of different lengths.
+        title (str): Headline.
+        note (str): What stands below it.
+
+    Returns:
+        Figure: The page.
+    """
+    size = len(rows[0][0])
+    gap = max(1, size // 8)
+    columns = max(map(len, rows))
+    step = size + gap
+    page = np.full(
+        (len(rows) * step - gap, columns * step - gap, 3), 255, np.uint8
+    )
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(row):
+            y, x = i * step, j * step
+            page[y : y + size, x : x + size] = picture
+    width = 9.0
+    margin, top = 0.1, 0.62
+    inner = width - 2 * margin
+    height = inner * page.shape[0] / page.shape[1]
+    figure = Figure((width, height + top + margin))
+    axes = figure.add_axes(
+        (
+            margin / width,
+            margin / (height + top + margin),
+            inner / width,
+            height / (height + top + margin),
+        )
+    )
+    axes.set_axis_off()
+    axes.imshow(page, interpolation='nearest', aspect='auto')
+    left, full = margin / width, figure.get_figheight()
+    style: Any = dict(fontsize=12, fontweight='bold')
+    figure.text(left, 1 - 0.12 / full, title, va='top', **style)
+    figure.text(left, 1 - 0.38 / full, note, va='top')
+    return figure

@@ -1,4 +1,5 @@
 from .crop import RandomResizedCrop
+from .deformation import RandomDeformation
 from .formatting import PackInputs
 from .loading import BrokenImageError, LoadImageFromFile
 from .rotation import RandomRotationWithLabel
@@ -7,6 +8,7 @@ __all__ = [
     'BrokenImageError',
     'LoadImageFromFile',
     'PackInputs',
+    'RandomDeformation',
     'RandomResizedCrop',
     'RandomRotationWithLabel',
 ]

@@ -1,4 +1,5 @@
+from .exemplar_cnn import ExemplarCNN
 from .rotation_feature_decoupling import RotationFeatureDecoupling
 from .rotnet import RotNet
 
-__all__ = ['RotNet', 'RotationFeatureDecoupling']
+__all__ = ['ExemplarCNN', 'RotNet', 'RotationFeatureDecoupling']

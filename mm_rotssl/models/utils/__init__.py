@@ -1,11 +1,15 @@
+from .deformation import deform_patches
+from .deformation_data_preprocessor import DeformationDataPreprocessor
 from .pooling import pool_features
 from .rotation import check_rotations, check_square, rotate_batch
 from .rotation_noise import RotationNoise, noise_weights, upright_index
 
 __all__ = [
+    'DeformationDataPreprocessor',
     'RotationNoise',
     'check_rotations',
     'check_square',
+    'deform_patches',
     'noise_weights',
     'pool_features',
     'rotate_batch',

@@ -1,0 +1,218 @@
+"""Seed patches of Exemplar-CNN: where they are, and the pixels around them."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mm_rotssl.utils import open_arrays, write_arrays
+
+TOOL = 'tools/sample_exemplar_seeds.py'
+
+
+@dataclass(frozen=True)
+class ExemplarSeeds:
+    """Seed patches of a set of pictures.
+
+    Attributes:
+        keys (list[str]): Names of the M pictures that hold a seed, see
+            :func:`mm_rotssl.datasets.picture_keys`.
+        sizes (ndarray): Their widths and heights in pixels, int32 (M, 2).
+        pictures (ndarray): For each of the N seeds its place in ``keys``,
+            int64 (N,).
+        centers (ndarray): x and y of its middle in pixels of the picture,
+            whose corner is 0, float32 (N, 2).
+        scales (ndarray): By how much the picture is scaled before the patch
+            is cut, float32 (N,): a patch covers ``patch_size / scale``
+            pixels.
+        patch_size (int): Side of the patches in pixels.
+        made_by (dict): Notes on how they were sampled, for the reader.
+    """
+
+    keys: list[str]
+    sizes: np.ndarray
+    pictures: np.ndarray
+    centers: np.ndarray
+    scales: np.ndarray
+    patch_size: int
+    made_by: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def save(self, path: str | Path) -> None:
+        """Write a ``.npz`` file without pickled objects.
+
+        It appears when it is complete.
+
+        Args:
+            path (str | Path): The file.
+        """
+        write_arrays(
+            path,
+            # UTF-8: NumPy's own text takes four bytes a letter
+            keys=np.array([key.encode() for key in self.keys]),
+            sizes=self.sizes.astype(np.int32),
+            pictures=self.pictures.astype(np.int64),
+            centers=self.centers.astype(np.float32),
+            scales=self.scales.astype(np.float32),
+            patch_size=np.array(self.patch_size),
+            made_by=np.array(json.dumps(self.made_by)),
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> 'ExemplarSeeds':
+        """Read a file and check what is in it.
+
+        Args:
+            path (str | Path): The file.
+
+        Returns:
+            ExemplarSeeds: Its content.
+
+        Raises:
+            FileNotFoundError: If there is none.
+            ValueError: If it is no such file, holds no seed, a picture comes
+                twice, or a patch is not within its picture.
+        """
+        with open_arrays(
+            path,
+            'Exemplar-CNN seeds',
+            TOOL,
+            'have them sampled at the start with seeds=dict(num_seeds=...)',
+        ) as arrays:
+            seeds = cls(
+                keys=[key.decode() for key in arrays['keys'].tolist()],
+                made_by=json.loads(str(arrays['made_by'])),
+                patch_size=int(arrays['patch_size']),
+                **{
+                    name: arrays[name].astype(dtype, casting='same_kind')
+                    for name, dtype in (
+                        ('sizes', np.int32),
+                        ('pictures', np.int64),
+                        ('centers', np.float32),
+                        ('scales', np.float32),
+                    )
+                },
+            )
+            seeds._check_arrays()
+        seeds._check_places(path)
+        return seeds
+
+    def _check_arrays(self) -> None:
+        count, total = len(self), len(self.keys)
+        for name, shape in (
+            ('sizes', (total, 2)),
+            ('pictures', (count,)),
+            ('centers', (count, 2)),
+            ('scales', (count,)),
+        ):
+            if getattr(self, name).shape != shape:
+                raise ValueError(
+                    f'{name} has the shape {getattr(self, name).shape}; '
+                    f'{total} pictures and {count} seeds make {shape}'
+                )
+        if not count:
+            raise ValueError('it holds no seed')
+        if len(set(self.keys)) != total:
+            raise ValueError('a picture is in it more than once')
+        if self.pictures.min() < 0 or self.pictures.max() >= total:
+            raise ValueError(
+                f'a seed is in picture {self.pictures.max()} of {total}'
+            )
+        if self.patch_size < 1:
+            raise ValueError(f'patch_size={self.patch_size}')
+
+    def _check_places(self, path: str | Path) -> None:
+        with np.errstate(divide='ignore', invalid='ignore'):
+            reach = (self.patch_size / 2 / self.scales)[:, None]
+            # up to a pixel is lost where scaled pictures are rounded
+            slack = 1 / self.scales[:, None]
+            sizes = self.sizes[self.pictures]
+            # NaN is not within either
+            good = (
+                (self.scales[:, None] > 0)
+                & (self.centers - reach >= -slack)
+                & (self.centers + reach <= sizes + slack)
+            ).all(1)
+        if not good.all():
+            lines = [
+                f'\n  seed {i}: scale {self.scales[i]:g}, middle '
+                f'{self.centers[i].tolist()}, picture '
+                f'{self.keys[self.pictures[i]]} of {sizes[i].tolist()} pixels'
+                for i in np.flatnonzero(~good)[:5]
+            ]
+            raise ValueError(
+                f'{(~good).sum()} patches in "{path}" reach out of their '
+                'picture:' + ''.join(lines)
+            )
+
+
+def scaled_picture(picture: np.ndarray, scale: float) -> np.ndarray:
+    """Scale a picture down, averaging over areas.
+
+    Args:
+        picture (ndarray): uint8 (H, W, 3).
+        scale (float): Above 0; 1 leaves it as it is.
+
+    Returns:
+        ndarray: uint8, its sides rounded to whole pixels.
+    """
+    if scale == 1:
+        return picture
+    height, width = picture.shape[:2]
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+
+
+def cut_window(
+    picture: np.ndarray,
+    center: np.ndarray,
+    scale: float,
+    patch_size: int,
+    window_size: int,
+) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+    """Cut the surroundings of a seed out of its picture.
+
+    The picture is scaled once, as the authors' code does, and the window
+    lies on the pixels of the result, so those of a patch at scale 1 are
+    copied.
+
+    Args:
+        picture (ndarray): uint8 (H, W, 3).
+        center (ndarray): x and y of the seed's middle in its pixels, (2,).
+        scale (float): Of the seed.
+        patch_size (int): Side of the patch in pixels.
+        window_size (int): Side S of the window, as odd or even.
+
+    Returns:
+        tuple[ndarray, tuple[int, int, int, int]]: The window, uint8
+        (S, S, 3), whose middle is the seed's; and the part of it that is
+        within the picture: left, top, right, bottom. The rest repeats its
+        edge.
+    """
+    height, width = picture.shape[:2]
+    picture = scaled_picture(picture, float(scale))
+    spans = []
+    for middle, full, length in zip(
+        center, (width, height), picture.shape[1::-1], strict=True
+    ):
+        start = round(float(middle) * length / full - patch_size / 2)
+        # the patch itself is within, whatever rounding did
+        start = max(0, min(start, length - patch_size))
+        start -= (window_size - patch_size) // 2
+        spans.append((start, max(0, start), min(length, start + window_size)))
+    (x, left, right), (y, top, bottom) = spans
+    valid = left - x, top - y, right - x, bottom - y
+    window = cv2.copyMakeBorder(
+        picture[top:bottom, left:right],
+        valid[1],
+        window_size - valid[3],
+        valid[0],
+        window_size - valid[2],
+        cv2.BORDER_REPLICATE,
+    )
+    return window, valid

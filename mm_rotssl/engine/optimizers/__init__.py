@@ -1,0 +1,3 @@
+from .row_sgd import RowSGD
+
+__all__ = ['RowSGD']

@@ -1,0 +1,100 @@
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import nn
+
+from mm_rotssl.registry import MODELS
+
+from .staged_backbone import StagedBackbone
+
+_LAYER = re.compile(r'(\d+)(?:c(\d+)|f)')
+
+
+@MODELS.register_module()
+class ExemplarNet(StagedBackbone):
+    """The networks of Exemplar-CNN.
+
+    Every layer is a stage: convolutions of stride 1 that keep the size, and
+    fully connected layers, each with ReLU, and no normalisation. Between the
+    first and the second, and the second and the third, a max pooling of 3x3
+    and stride 2 whose size is rounded up, 32 to 16 to 8; stages give what
+    comes before it, as the paper's features are taken there. A fully
+    connected layer is a convolution as wide as what it reads in training,
+    and so is defined on larger pictures too.
+
+    Source: Dosovitskiy et al., *Discriminative Unsupervised Feature Learning
+    with Exemplar Convolutional Neural Networks*, NIPS 2014
+    (https://arxiv.org/abs/1406.6909), section 3.1, and the authors' code,
+    whose pooling it is: the paper says 2x2. The classifier is not part of it.
+
+    Args:
+        arch (str): Layers, as in the paper: ``64c5`` is a convolution of 64
+            channels and 5x5, ``512f`` a fully connected layer of 512.
+            '64c5-64c5-128f', '64c5-128c5-256c5-512f' and
+            '92c5-256c5-512c5-1024f' are the paper's. Defaults to the second.
+        in_channels (int): Channels of the pictures. Defaults to 3.
+        input_size (int): Side of the training pictures in pixels. Defaults
+            to 32.
+        dropout (float): Share that is left out after each fully connected
+            layer in training. Defaults to 0.5.
+        out_indices (int | Sequence[int]): Stages to return, counted from 0.
+            Defaults to -1, the last.
+        frozen_stages (int): Last stage that is kept as it is and in eval
+            mode; -1 for none. Defaults to -1.
+        init_cfg (dict, optional): Initialisation. Defaults to None.
+
+    Raises:
+        ValueError: If ``arch`` can't be read, ``input_size`` leaves nothing
+            of the picture, or an index names no stage.
+    """
+
+    def __init__(
+        self,
+        arch: str = '64c5-128c5-256c5-512f',
+        in_channels: int = 3,
+        input_size: int = 32,
+        dropout: float = 0.5,
+        out_indices: int | Sequence[int] = -1,
+        frozen_stages: int = -1,
+        init_cfg: dict | None = None,
+    ) -> None:
+        layers = [_LAYER.fullmatch(layer) for layer in arch.split('-')]
+        kinds = ''.join(
+            '?' if m is None else 'fc'[m[2] is not None] for m in layers
+        )
+        if not re.fullmatch('c+f*', kinds):
+            raise ValueError(
+                f"arch='{arch}' of ExemplarNet: convolutions such as 64c5, "
+                'then fully connected layers such as 512f, joined by "-".'
+            )
+        stages = []
+        side = input_size
+        for number, layer in enumerate(filter(None, layers)):
+            channels = int(layer[1])
+            modules: OrderedDict[str, nn.Module] = OrderedDict()
+            if number in (1, 2):
+                modules['pool'] = nn.MaxPool2d(3, 2, ceil_mode=True)
+                side = -(-(side - 3) // 2) + 1
+            kernel = int(layer[2] or max(side, 1))
+            if side < 1 or channels < 1 or (layer[2] and kernel % 2 == 0):
+                raise ValueError(
+                    f"{layer[0]} in arch='{arch}' of ExemplarNet: "
+                    + (
+                        f'nothing is left of input_size={input_size}.'
+                        if side < 1
+                        else 'channels must be positive and convolutions '
+                        'of odd size.'
+                    )
+                )
+            padding = kernel // 2 if layer[2] else 0
+            modules['conv'] = nn.Conv2d(
+                in_channels, channels, kernel, padding=padding
+            )
+            modules['relu'] = nn.ReLU(inplace=True)
+            if not layer[2]:
+                modules['dropout'] = nn.Dropout(dropout)
+                side = 1
+            stages.append(nn.Sequential(modules))
+            in_channels = channels
+        super().__init__(stages, out_indices, frozen_stages, init_cfg)

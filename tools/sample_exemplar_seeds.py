@@ -1,0 +1,228 @@
+"""Sample the seed patches of Exemplar-CNN from pictures.
+
+The pictures are those of a folder with all its sub-folders, or of a config
+whose training set is a mm_rotssl.ExemplarDataset. The file tells picture,
+place and scale of each seed; beside it two pictures are drawn: a sheet of
+seeds, and what the deformations make of some.
+"""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config, DictAction
+from mmengine.dataset import BaseDataset
+from mmengine.registry import init_default_scope
+
+from mm_rotssl.apis import read_config
+from mm_rotssl.datasets import (
+    ExemplarDataset,
+    ExemplarSeeds,
+    sample_seeds,
+)
+from mm_rotssl.datasets.seed_sampling import ENERGIES, SCALES
+from mm_rotssl.registry import DATASETS
+from mm_rotssl.utils import save_figure
+from mm_rotssl.visualization import plot_patches
+
+SHOWN, COLUMNS = 144, 18
+DEFORMED = 10
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        'pictures', help='folder of the pictures, or a config (.py)'
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        help='the file, .npz; by default what the config names as seeds, or '
+        'exemplar_seeds.npz here',
+    )
+    parser.add_argument(
+        '--num-seeds',
+        type=int,
+        default=8000,
+        help='number of seeds (default: 8000)',
+    )
+    parser.add_argument(
+        '--patch-size',
+        type=int,
+        default=32,
+        help='side of the patches in pixels (default: 32)',
+    )
+    parser.add_argument(
+        '--scales',
+        type=float,
+        nargs='+',
+        default=SCALES,
+        help='by how much pictures are scaled before patches are cut: these '
+        'cover patch size / scale pixels (default: 1 0.8 0.64 0.512)',
+    )
+    parser.add_argument(
+        '--energy',
+        choices=list(ENERGIES),
+        default='band_pass',
+        help="what patches are drawn in proportion to: the authors' code's "
+        'band-pass energy, or the squared gradient of the paper (default: '
+        'band_pass)',
+    )
+    parser.add_argument(
+        '--max-per-picture',
+        type=int,
+        default=1,
+        help='most seeds a picture (default: 1)',
+    )
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        help='the same gives the same patches (default: 0)',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='replace settings of the config: key=value, with dots for '
+        'nested keys',
+    )
+    args = parser.parse_args()
+    if args.out is not None and args.out.suffix != '.npz':
+        parser.error(f'--out {args.out}: the name must end in .npz')
+    if args.cfg_options and not args.pictures.endswith('.py'):
+        parser.error('--cfg-options need a config')
+    return args
+
+
+def folder_settings(folder: str) -> dict:
+    return dict(
+        type='mm_rotssl.ImageFolder',
+        data_root=folder,
+        pipeline=[dict(type='mm_rotssl.LoadImageFromFile')],
+    )
+
+
+def config_settings(cfg: Config) -> tuple[dict, str | dict]:
+    """The pictures of a config, and what it says of the seeds."""
+    settings = cfg.train_dataloader.dataset
+    if settings.get('type') != 'mm_rotssl.ExemplarDataset':
+        raise ValueError(
+            f'train_dataloader.dataset is a {settings.get("type")}; take a '
+            'config of configs/exemplar_cnn, or give the folder of the '
+            'pictures.'
+        )
+    return settings.dataset, settings.seeds
+
+
+def draw(
+    dataset: BaseDataset, seeds: ExemplarSeeds, bgr: bool, path: Path
+) -> list[Path]:
+    """The first seeds, which are in random order, and deformations."""
+    count = min(SHOWN, len(seeds))
+    used, places = np.unique(seeds.pictures[:count], return_inverse=True)
+    shown = dataclasses.replace(
+        seeds,
+        keys=[seeds.keys[i] for i in used],
+        sizes=seeds.sizes[used],
+        pictures=places,
+        centers=seeds.centers[:count],
+        scales=seeds.scales[:count],
+    )
+
+    def patches(pipeline: list, number: int) -> list[np.ndarray]:
+        entries = ExemplarDataset(
+            dataset,
+            shown,
+            pipeline,
+            num_deformations=number,
+            fixed_deformations=True,
+        )
+        found = [entries[i]['img'] for i in range(len(entries))]
+        return [img[..., ::-1] for img in found] if bgr else found
+
+    plain = patches([], 1)
+    deform = dict(
+        type='mm_rotssl.RandomDeformation',
+        patch_size=seeds.patch_size,
+        bgr=bgr,
+    )
+    each = COLUMNS - 1
+    deformed = patches([deform], each)
+    return [
+        save_figure(
+            plot_patches(
+                [plain[i : i + COLUMNS] for i in range(0, count, COLUMNS)],
+                f'{count} of {len(seeds)} seeds',
+                f'{seeds.patch_size} pixels at scales '
+                + ', '.join(f'{s:g}' for s in sorted(set(seeds.scales))),
+            ),
+            path.with_name(f'{path.stem}_sheet.png'),
+        ),
+        save_figure(
+            plot_patches(
+                [
+                    [plain[i], *deformed[each * i : each * (i + 1)]]
+                    for i in range(min(DEFORMED, count))
+                ],
+                'Deformations',
+                'First in each row: the seed. A row is a class.',
+            ),
+            path.with_name(f'{path.stem}_deformations.png'),
+        ),
+    ]
+
+
+def sample(args: argparse.Namespace) -> None:
+    bgr = True
+    if args.pictures.endswith('.py'):
+        cfg = read_config(args.pictures, args.cfg_options)
+        init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+        settings, wanted = config_settings(cfg)
+        if args.out is None and isinstance(wanted, str) and wanted:
+            args.out = Path(wanted)
+        preprocessor = cfg.model.get('data_preprocessor') or {}
+        bgr = bool(
+            preprocessor.get('bgr_to_rgb') or preprocessor.get('to_rgb')
+        )
+    else:
+        init_default_scope('mmpretrain')
+        settings = folder_settings(args.pictures)
+    path = args.out or Path('exemplar_seeds.npz')
+    dataset = DATASETS.build(settings)
+    seeds = sample_seeds(
+        dataset,
+        args.num_seeds,
+        args.patch_size,
+        args.scales,
+        args.energy,
+        args.max_per_picture,
+        args.seed,
+        progress=True,
+    )
+    seeds.save(path)
+    pictures = draw(dataset, seeds, bgr, path)
+    counts = ', '.join(
+        f'{scale:g}: {(seeds.scales == scale).sum()}'
+        for scale in np.unique(seeds.scales)[::-1]
+    )
+    print(
+        f'{len(seeds)} seeds from {len(seeds.keys)} of '
+        f'{seeds.made_by["pictures_looked_at"]} pictures, by scale {counts}'
+    )
+    print('\n'.join(map(str, [path, *pictures])))
+
+
+def main() -> None:
+    try:
+        sample(parse_args())
+    except (ValueError, RuntimeError, FileNotFoundError) as error:
+        raise SystemExit(f'Error: {error}') from error
+
+
+if __name__ == '__main__':
+    main()
