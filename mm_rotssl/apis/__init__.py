@@ -1,10 +1,22 @@
 from .checkpoint import read_checkpoint
 from .config import prepare_cpu_processes, read_config
+from .evaluation import (
+    NETWORKS,
+    build_networks,
+    build_ordered_dataloader,
+    read_labelled_config,
+    versions,
+)
 from .features import extract_features
 
 __all__ = [
+    'NETWORKS',
+    'build_networks',
+    'build_ordered_dataloader',
     'extract_features',
     'prepare_cpu_processes',
     'read_checkpoint',
     'read_config',
+    'read_labelled_config',
+    'versions',
 ]

@@ -1,4 +1,7 @@
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from mmpretrain.models.selfsup import BaseSelfSupervisor
 from torch.utils.data import DataLoader
 
@@ -7,7 +10,10 @@ from mm_rotssl.models.utils import pool_features
 
 @torch.no_grad()
 def extract_features(
-    model: BaseSelfSupervisor, dataloader: DataLoader
+    model: BaseSelfSupervisor,
+    dataloader: DataLoader,
+    pool: Callable[..., tuple[torch.Tensor, ...]] = pool_features,
+    input_size: int | None = None,
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Run a labelled data set through a network.
 
@@ -17,6 +23,11 @@ def extract_features(
         model (BaseSelfSupervisor): Any self-supervised algorithm that gives
             its backbone's outputs for ``mode='tensor'``.
         dataloader (DataLoader): Pictures with labels, in a fixed order.
+        pool (Callable): Makes a vector a picture of each of the backbone's
+            outputs. Defaults to :func:`pool_features`, their mean.
+        input_size (int, optional): Scale the pictures to this side in
+            pixels, bilinearly, before they enter the network. Defaults to
+            None.
 
     Returns:
         tuple[list[Tensor], Tensor]: For each of the backbone's outputs the
@@ -31,7 +42,12 @@ def extract_features(
     labels: list[int] = []
     for data_batch in dataloader:
         data = model.data_preprocessor(data_batch, False)
-        feats = pool_features(model(data['inputs'], mode='tensor'))
+        inputs = data['inputs']
+        if input_size is not None:
+            inputs = F.interpolate(
+                inputs, (input_size, input_size), mode='bilinear'
+            )
+        feats = pool(model(inputs, mode='tensor'))
         batches.append([feat.cpu() for feat in feats])
         for sample in data['data_samples']:
             if 'gt_label' not in sample:

@@ -18,7 +18,11 @@ from mmengine.runner import Runner
 from rich.console import Console
 from sklearn.neighbors import KNeighborsClassifier
 
-from mm_rotssl.apis import extract_features, read_checkpoint
+from mm_rotssl.apis import (
+    build_ordered_dataloader,
+    extract_features,
+    read_checkpoint,
+)
 from mm_rotssl.registry import DATASETS, MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -429,7 +433,7 @@ def test_limited_bank_is_a_random_part_in_the_order_of_the_data(config):
     whole = DATASETS.build(settings.dataset)
     parts = []
     for seed in (0, 0, 1):
-        loader = tool.build_dataloader(settings, 40, seed)
+        loader = build_ordered_dataloader(settings, 40, seed)
         rows = torch.cat([batch['inputs'] for batch in loader])
         assert len(rows) == 40
         for i, row in enumerate(rows):

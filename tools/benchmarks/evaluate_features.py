@@ -16,7 +16,6 @@ written as JSON and drawn.
 
 import argparse
 import json
-import platform
 import shlex
 import sys
 import time
@@ -24,17 +23,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-import mmcv
-import mmengine
-import mmpretrain
 import numpy as np
-import sklearn
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner, set_random_seed
 from rich import box
 from rich.console import Console
 from rich.status import Status
@@ -43,13 +36,14 @@ from sklearn.manifold import TSNE
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-import mm_rotssl
 from mm_rotssl.apis import (
+    NETWORKS,
+    build_networks,
+    build_ordered_dataloader,
     extract_features,
-    read_checkpoint,
-    read_config,
+    read_labelled_config,
+    versions,
 )
-from mm_rotssl.engine.hooks.checkpoint_guard_hook import check_state_dict
 from mm_rotssl.evaluation import (
     FINE_TUNING,
     RotationAccuracy,
@@ -61,7 +55,6 @@ from mm_rotssl.evaluation import (
     nearest_neighbors,
 )
 from mm_rotssl.models.utils import pool_features
-from mm_rotssl.registry import DATASETS, MODELS
 from mm_rotssl.utils import save_figure, write_file
 from mm_rotssl.visualization import (
     plot_block_accuracy,
@@ -72,7 +65,6 @@ from mm_rotssl.visualization import (
     shown_picture,
 )
 
-NETWORKS = ('untrained', 'trained')
 KNN = dict(k=20, temperature=0.07)
 NEIGHBORS = 8
 MAX_QUERIES = 10
@@ -155,60 +147,6 @@ def parse_args() -> argparse.Namespace:
         parser.error(f'--max-bank {args.max_bank} must be positive')
     args.shots = list(dict.fromkeys(args.shots))
     return args
-
-
-def load_config(args: argparse.Namespace) -> Config:
-    cfg = read_config(args.config, args.cfg_options)
-    if not (cfg.get('val_cfg') or {}).get('bank_dataloader'):
-        raise SystemExit(
-            f'{args.config} names no labelled pictures to learn from: add '
-            "val_cfg=dict(type='mm_rotssl.KNNValLoop', bank_dataloader="
-            'dict(...)) with the labelled training part of the data.'
-        )
-    if not cfg.get('val_dataloader'):
-        raise SystemExit(
-            f'{args.config} names no labelled pictures to test on: add '
-            'val_dataloader=dict(...) with the labelled test part of the '
-            'data.'
-        )
-    if cfg.get('data_preprocessor'):
-        # as the runner does
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    return cfg
-
-
-def build_networks(
-    cfg: Config, checkpoint: dict, args: argparse.Namespace
-) -> dict[str, nn.Module]:
-    set_random_seed(args.seed)
-    untrained = MODELS.build(cfg.model)
-    untrained.init_weights()
-    trained = MODELS.build(cfg.model)
-    weights = checkpoint.get('state_dict', checkpoint)
-    check_state_dict(trained, weights, f'"{args.checkpoint}"')
-    trained.load_state_dict(weights)
-    return {
-        name: model.to(args.device).eval()
-        for name, model in zip(NETWORKS, (untrained, trained), strict=True)
-    }
-
-
-def build_dataloader(
-    settings: dict, limit: int | None = None, seed: int = 0
-) -> DataLoader:
-    """Build a dataloader that keeps the order of the data set."""
-    dataset = DATASETS.build(settings['dataset'])
-    if limit is not None and limit < len(dataset):
-        chosen = np.random.default_rng(seed).permutation(len(dataset))
-        dataset = Subset(dataset, sorted(chosen[:limit].tolist()))
-    settings = {
-        **settings,
-        'dataset': dataset,
-        'sampler': dict(type='DefaultSampler', shuffle=False),
-        'drop_last': False,
-    }
-    settings.pop('batch_sampler', None)
-    return Runner.build_dataloader(settings, seed=seed)
 
 
 def class_names(dataset: Dataset, count: int) -> list[str]:
@@ -624,17 +562,6 @@ def draw_curves(blocks: list[str], args: argparse.Namespace) -> Path | None:
     )
 
 
-def versions() -> dict[str, str]:
-    modules = (
-        *(mm_rotssl, mmengine, mmcv, mmpretrain),
-        *(torch, np, sklearn, matplotlib),
-    )
-    return {
-        'python': platform.python_version(),
-        **{module.__name__: module.__version__ for module in modules},
-    }
-
-
 def evaluate(args: argparse.Namespace, console: Console) -> None:
     start = time.monotonic()
     status = Status('', console=console)
@@ -645,18 +572,16 @@ def evaluate(args: argparse.Namespace, console: Console) -> None:
         else:
             console.print(message, highlight=False)
 
-    cfg = load_config(args)
-    checkpoint = read_checkpoint(args.checkpoint)
-    args.out.mkdir(parents=True, exist_ok=True)
+    cfg = read_labelled_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     # of every weight, that it was initialised
     MMLogger.get_current_instance().setLevel('ERROR')
     with status:
-        networks = build_networks(cfg, checkpoint, args)
-        bank = build_dataloader(
+        networks = build_networks(cfg, args.checkpoint, args.seed, args.device)
+        bank = build_ordered_dataloader(
             cfg.val_cfg.bank_dataloader, args.max_bank, args.seed
         )
-        test = build_dataloader(cfg.val_dataloader)
+        test = build_ordered_dataloader(cfg.val_dataloader)
         report(
             f'features of {len(bank.dataset)} labelled and '
             f'{len(test.dataset)} test pictures'

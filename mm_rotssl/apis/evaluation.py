@@ -1,0 +1,136 @@
+"""What the tools that measure a checkpoint have in common."""
+
+import platform
+from pathlib import Path
+
+import matplotlib
+import mmcv
+import mmengine
+import mmpretrain
+import numpy as np
+import sklearn
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner, set_random_seed
+from torch import nn
+from torch.utils.data import DataLoader, Subset
+
+import mm_rotssl
+from mm_rotssl.engine.hooks.checkpoint_guard_hook import check_state_dict
+from mm_rotssl.registry import DATASETS, MODELS
+
+from .checkpoint import read_checkpoint
+from .config import read_config
+
+NETWORKS = ('untrained', 'trained')
+
+
+def read_labelled_config(
+    path: str | Path, options: dict | None = None
+) -> Config:
+    """Read a config that names labelled pictures to learn from and to test on.
+
+    Args:
+        path (str | Path): The file.
+        options (dict, optional): See :func:`read_config`. Defaults to None.
+
+    Returns:
+        Config: With ``val_cfg.bank_dataloader`` and ``val_dataloader``, and
+        the data preprocessor where the runner would put it.
+
+    Raises:
+        SystemExit: As :func:`read_config`, or if a data set is missing.
+    """
+    cfg = read_config(path, options)
+    if not (cfg.get('val_cfg') or {}).get('bank_dataloader'):
+        raise SystemExit(
+            f'{path} names no labelled pictures to learn from: add '
+            "val_cfg=dict(type='mm_rotssl.KNNValLoop', bank_dataloader="
+            'dict(...)) with the labelled training part of the data.'
+        )
+    if not cfg.get('val_dataloader'):
+        raise SystemExit(
+            f'{path} names no labelled pictures to test on: add '
+            'val_dataloader=dict(...) with the labelled test part of the '
+            'data.'
+        )
+    if cfg.get('data_preprocessor'):
+        # as the runner does
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    return cfg
+
+
+def build_networks(
+    cfg: Config, checkpoint: str | Path, seed: int, device: str
+) -> dict[str, nn.Module]:
+    """Build a network twice, with and without trained weights.
+
+    Args:
+        cfg (Config): Names the model.
+        checkpoint (str | Path): File of the weights; they must fit.
+        seed (int): Of the untrained network.
+        device (str): Where to put them.
+
+    Returns:
+        dict[str, nn.Module]: 'untrained' and 'trained', in eval mode.
+
+    Raises:
+        FileNotFoundError: If there is no checkpoint.
+        ValueError: If it is damaged, or for another network.
+    """
+    found = read_checkpoint(checkpoint)
+    weights = found.get('state_dict', found)
+    set_random_seed(seed)
+    untrained = MODELS.build(cfg.model)
+    untrained.init_weights()
+    trained = MODELS.build(cfg.model)
+    check_state_dict(trained, weights, f'"{checkpoint}"')
+    trained.load_state_dict(weights)
+    return {
+        name: model.to(device).eval()
+        for name, model in zip(NETWORKS, (untrained, trained), strict=True)
+    }
+
+
+def build_ordered_dataloader(
+    settings: dict, limit: int | None = None, seed: int = 0
+) -> DataLoader:
+    """Build a dataloader that keeps the order of the data set.
+
+    Args:
+        settings (dict): Of the dataloader.
+        limit (int, optional): Use only so many pictures, drawn at random.
+            Defaults to None, all.
+        seed (int): Of the draw. Defaults to 0.
+
+    Returns:
+        DataLoader: All pictures, once.
+    """
+    dataset = DATASETS.build(settings['dataset'])
+    if limit is not None and limit < len(dataset):
+        chosen = np.random.default_rng(seed).permutation(len(dataset))
+        dataset = Subset(dataset, sorted(chosen[:limit].tolist()))
+    settings = {
+        **settings,
+        'dataset': dataset,
+        'sampler': dict(type='DefaultSampler', shuffle=False),
+        'drop_last': False,
+    }
+    settings.pop('batch_sampler', None)
+    return Runner.build_dataloader(settings, seed=seed)
+
+
+def versions() -> dict[str, str]:
+    """What the figures were measured with.
+
+    Returns:
+        dict[str, str]: Package -> version.
+    """
+    modules = (
+        *(mm_rotssl, mmengine, mmcv, mmpretrain),
+        *(torch, np, sklearn, matplotlib),
+    )
+    return {
+        'python': platform.python_version(),
+        **{module.__name__: module.__version__ for module in modules},
+    }
