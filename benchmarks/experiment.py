@@ -1,8 +1,8 @@
 r"""Train a config with several seeds, measure each, and sum up.
 
-For each seed: tools/train.py, then tools/benchmarks/evaluate_features.py, then
-the probes, if any. What is already there is not done again, so an
-interrupted experiment goes on. Writes summary.json and prints a table in
+For each seed: tools/train.py, then tools/benchmarks/evaluate_features.py (or,
+with --svm, tools/benchmarks/evaluate_svm.py), then the probes, if any. What is
+already there is not done again, so an interrupted experiment goes on. Writes summary.json and prints a table in
 Markdown: per block, kNN and linear accuracy of the trained and the untrained
 network, mean and sample standard deviation over the seeds.
 
@@ -32,6 +32,8 @@ from typing import Any
 from measure import machine
 from mmengine.config import Config
 
+from mm_rotssl.apis import NETWORKS
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -51,6 +53,11 @@ def parse_args() -> argparse.Namespace:
         default=[],
         help='configs of classifiers on the frozen backbone; their accuracy '
         'after the last epoch is reported',
+    )
+    parser.add_argument(
+        '--svm',
+        help='arguments of tools/benchmarks/evaluate_svm.py, which then '
+        'takes the place of evaluate_features.py',
     )
     parser.add_argument(
         '--cfg-options',
@@ -83,6 +90,9 @@ def train(config: Path, folder: Path, *arguments: Any) -> Path:
         The checkpoint of the last epoch.
     """
     epochs = Config.fromfile(config).train_cfg.max_epochs
+    for argument in map(str, arguments):
+        if argument.startswith('train_cfg.max_epochs='):
+            epochs = int(argument.partition('=')[2])
     checkpoint = folder / f'epoch_{epochs}.pth'
     if not checkpoint.is_file():
         tool('train.py', config, '--work-dir', folder, '--resume', *arguments)
@@ -108,13 +118,18 @@ def seed_results(args: argparse.Namespace, seed: int) -> dict:
     checkpoint = train(
         args.config, folder, '--cfg-options', *options, *args.train_args
     )
-    results = folder / 'features/results.json'
+    results = folder / ('svm.json' if args.svm else 'features/results.json')
     if not results.is_file():
         overrides = args.cfg_options and ['--cfg-options', *args.cfg_options]
-        tool(
-            'benchmarks/evaluate_features.py',
-            *(args.config, checkpoint, '--seed', seed, *overrides),
-        )
+        common = (args.config, checkpoint, '--seed', seed)
+        if args.svm:
+            tool(
+                'benchmarks/evaluate_svm.py',
+                *(*common, '--out', results, *shlex.split(args.svm)),
+                *overrides,
+            )
+        else:
+            tool('benchmarks/evaluate_features.py', *common, *overrides)
     found = json.loads(results.read_text())
     found['probes'] = {}
     for probe in args.probes:
@@ -137,6 +152,17 @@ def spread(values: list[float]) -> str:
     return text
 
 
+def svm_markdown(runs: list[dict]) -> str:
+    """The table of --svm."""
+    lines = ['| network | linear SVM | C |', '| --- | --- | --- |']
+    for network in NETWORKS:
+        found = [run['results'][network] for run in runs]
+        accuracy = spread([statistics.mean(f['accuracy']) for f in found])
+        values = ', '.join(f'{f["c"]:.2g}' for f in found)
+        lines.append(f'| {network} | {accuracy} | {values} |')
+    return '\n'.join(lines)
+
+
 def markdown(runs: list[dict]) -> str:
     """The table."""
     shots = list(runs[0]['results']['trained']['blocks'][0]['linear'])
@@ -147,7 +173,7 @@ def markdown(runs: list[dict]) -> str:
         '| --- ' * (len(heads) + 2) + '|',
     ]
     for i, block in enumerate(runs[0]['blocks']):
-        for network in ('untrained', 'trained'):
+        for network in NETWORKS:
             blocks = [run['results'][network]['blocks'][i] for run in runs]
             cells = [spread([block['knn'] for block in blocks])]
             cells += [
@@ -159,7 +185,7 @@ def markdown(runs: list[dict]) -> str:
         ('rotation accuracy', 'rotation_accuracy'),
         ('fine-tuned, 10 labels a class', 'fine_tuned'),
     ):
-        for network in ('untrained', 'trained'):
+        for network in NETWORKS:
             values = [run['results'][network][key] for run in runs]
             if not values[0]:
                 continue
@@ -183,7 +209,7 @@ def main() -> None:
     commit = subprocess.run(
         ['git', 'rev-parse', 'HEAD'], cwd=ROOT, capture_output=True, text=True
     ).stdout.strip()
-    table = markdown(runs)
+    table = svm_markdown(runs) if args.svm else markdown(runs)
     summary = dict(
         command=shlex.join(['python', *sys.argv]),
         commit=commit,

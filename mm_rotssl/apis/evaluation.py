@@ -35,8 +35,7 @@ def read_labelled_config(
         options (dict, optional): See :func:`read_config`. Defaults to None.
 
     Returns:
-        Config: With ``val_cfg.bank_dataloader`` and ``val_dataloader``, and
-        the data preprocessor where the runner would put it.
+        Config: With ``val_cfg.bank_dataloader`` and ``val_dataloader``.
 
     Raises:
         SystemExit: As :func:`read_config`, or if a data set is missing.
@@ -54,9 +53,6 @@ def read_labelled_config(
             'val_dataloader=dict(...) with the labelled test part of the '
             'data.'
         )
-    if cfg.get('data_preprocessor'):
-        # as the runner does
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     return cfg
 
 
@@ -80,6 +76,9 @@ def build_networks(
     """
     found = read_checkpoint(checkpoint)
     weights = found.get('state_dict', found)
+    if cfg.get('data_preprocessor'):
+        # as the runner does
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     set_random_seed(seed)
     untrained = MODELS.build(cfg.model)
     untrained.init_weights()

@@ -46,6 +46,7 @@ from mm_rotssl.apis import (
     build_networks,
     build_ordered_dataloader,
     extract_features,
+    read_config,
     read_labelled_config,
     versions,
 )
@@ -294,8 +295,11 @@ def measure(
 def evaluate(args: argparse.Namespace, console: Console) -> None:
     start = time.monotonic()
     protocol = protocol_of(args)
-    cfg = read_labelled_config(args.config, args.cfg_options)
-    data = read_labelled_config(args.data) if args.data else cfg
+    if args.data:
+        cfg = read_config(args.config, args.cfg_options)
+        data = read_labelled_config(args.data)
+    else:
+        cfg = data = read_labelled_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     # of every weight, that it was initialised
     MMLogger.get_current_instance().setLevel('ERROR')
