@@ -1,10 +1,11 @@
 r"""Train a config with several seeds, measure each, and sum up.
 
 For each seed: tools/train.py, then tools/benchmarks/evaluate_features.py (or,
-with --svm, tools/benchmarks/evaluate_svm.py), then the probes, if any. What is
-already there is not done again, so an interrupted experiment goes on. Writes summary.json and prints a table in
-Markdown: per block, kNN and linear accuracy of the trained and the untrained
-network, mean and sample standard deviation over the seeds.
+with --svm, tools/benchmarks/evaluate_svm.py), then the probes, if any. What
+is already there is not done again, so an interrupted experiment goes on.
+Writes summary.json and prints a table in Markdown: per block, kNN and linear
+accuracy of the trained and the untrained network, mean and sample standard
+deviation over the seeds.
 
 Two cores, some 20 minutes a seed (CIFAR-10 as JPEG files in folders):
 
