@@ -7,7 +7,7 @@ import pytest
 
 # Arguments of those parts that can't be built without.
 PROGRAM = """
-import inspect, sys
+import inspect, sys, torch
 from mmengine.registry import init_default_scope, MODELS as ROOT
 from mmengine import registry as root
 import mm_rotssl.registry as ours
@@ -28,6 +28,15 @@ arguments = dict(
         backbone=backbone, head=dict(type='mm_rotssl.RotationHead'),
         instance_head=instance_head, rotation_channels=3),
     RotNet=dict(backbone=backbone, head=head),
+    ExemplarHead=dict(in_channels=4, num_seeds=3),
+    ExemplarCNN=dict(
+        backbone=dict(type='mm_rotssl.ExemplarNet', arch='6c3'),
+        head=dict(type='mm_rotssl.ExemplarHead', in_channels=6, num_seeds=3)),
+    ExemplarDataset=dict(
+        dataset=dict(type='mm_rotssl.Digits', size=48),
+        seeds=dict(num_seeds=2), pipeline=[]),
+    STL10=dict(lazy_init=True),
+    RowSGD=dict(params=[torch.nn.Parameter(torch.zeros(2))], lr=0.1),
     NINConvNeck=dict(in_channels=4),
     AlexNetBN=dict(input_size=67),
     Digits=dict(pipeline=[]),
@@ -82,8 +91,11 @@ def test_every_name_from_every_scope(scope, tmp_path):
     assert {
         'RotNet',
         'RotationFeatureDecoupling',
+        'ExemplarCNN',
+        'ExemplarDataset',
         'NIN',
         'Digits',
         'KNNAccuracy',
         'KNNValLoop',
+        'RowSGD',
     } <= set(names)

@@ -44,13 +44,10 @@ def shrink(model):
 def pictures(dataset, count):
     """Data set entries without files: noise in the place of pictures."""
     rng = np.random.RandomState(0)
-    kind = dataset['type'].split('.')[-1]
-    size = (
-        32
-        if kind in ('CIFAR10', 'Digits')
-        or 'cifar' in str(dataset.get('data_root'))
-        else 256
-    )
+    size = 32 if re.search('cifar|Digits', str(dataset), re.I) else 256
+    if dataset['type'] == 'mm_rotssl.ExemplarDataset':
+        # as large as the windows around the seeds
+        size = 84
     pipeline = [
         step for step in dataset['pipeline'] if 'LoadImage' not in step['type']
     ]
@@ -62,6 +59,7 @@ def pictures(dataset, count):
                 img_shape=(size, size),
                 ori_shape=(size, size),
                 gt_label=i,
+                exemplar_label=i,
                 sample_idx=i,
                 img_path=f'{i}.jpg',
             )
@@ -163,6 +161,18 @@ def learning_rates(name):
         (
             'rotnet/benchmarks/nin-block2-conv_1xb128-steplr-100e_cifar10.py',
             [(35, 0.1), (70, 0.02), (85, 0.004), (100, 0.0008)],
+        ),
+        (
+            'exemplar_cnn/exemplar-cnn_64c5-128c5-256c5-512f_1xb128-steplr-'
+            '156e_stl10.py',
+            # in steps 1.2 million, then 120,000, 120,000, 60,000, 60,000
+            [
+                (120, 0.01),
+                (132, 0.004),
+                (144, 0.001),
+                (150, 4e-4),
+                (156, 1e-4),
+            ],
         ),
         (
             'feature_decoupling/'

@@ -1,22 +1,24 @@
-# Exemplar-CNN on the embedded digits: a minute or two on two cores. Network,
-# schedule and number of pictures shown are those of RotNet's config
-# (../rotnet/rotnet_nin-w24_1xb128-15e_digits.py). The seeds are sampled at
-# the start.
-_base_ = ['../rotnet/rotnet_nin-w24_1xb128-15e_digits.py']
+# Exemplar-CNN on the embedded digits: a minute or two on two cores. The seeds
+# are sampled at the start.
+_base_ = ['../_base_/datasets/digits.py', '../_base_/default_runtime.py']
 
 num_seeds = 1000
 
 model = dict(
-    _delete_=True,
     type='mm_rotssl.ExemplarCNN',
     data_preprocessor=dict(
         _base_.data_preprocessor,
         type='mm_rotssl.DeformationDataPreprocessor',
     ),
-    backbone=_base_.model.backbone,
+    backbone=dict(
+        type='mm_rotssl.ExemplarNet',
+        arch='32c5-32c5-128f',
+        out_indices=(0, 1, 2),
+        init_cfg=dict(type='Kaiming', layer='Conv2d'),
+    ),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
-        type='mm_rotssl.ExemplarHead', in_channels=24, num_seeds=num_seeds
+        type='mm_rotssl.ExemplarHead', in_channels=128, num_seeds=num_seeds
     ),
 )
 
@@ -43,9 +45,23 @@ train_dataloader = dict(
     )
 )
 
-val_evaluator = dict(_delete_=True, type='mm_rotssl.KNNAccuracy')
+optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4))
+param_scheduler = dict(
+    type='CosineAnnealingLR',
+    T_max=15,
+    by_epoch=True,
+    convert_to_iter_based=True,
+)
+auto_scale_lr = dict(base_batch_size=128)
+
+train_cfg = dict(by_epoch=True, max_epochs=15, val_interval=1)
+val_cfg = dict(
+    type='mm_rotssl.KNNValLoop', bank_dataloader=_base_.bank_dataloader
+)
+val_evaluator = dict(type='mm_rotssl.KNNAccuracy')
 
 custom_hooks = [
     *_base_.custom_hooks,
     dict(type='mm_rotssl.NumSeedsCheckHook'),
 ]
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=5))

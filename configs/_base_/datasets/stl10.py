@@ -1,0 +1,57 @@
+# STL-10: seeds of Exemplar-CNN from the unlabelled pictures, features measured
+# on the labelled ones.
+data_preprocessor = dict(
+    type='mm_rotssl.DeformationDataPreprocessor',
+    # of the data set. The authors subtract a mean picture, which hardly
+    # differs from one colour, and divide by 256.
+    mean=[113.9, 112.1, 103.7],
+    std=[256.0, 256.0, 256.0],
+)
+
+train_dataloader = dict(
+    batch_size=128,
+    num_workers=4,
+    persistent_workers=False,
+    collate_fn=dict(type='default_collate'),
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(
+        type='mm_rotssl.ExemplarDataset',
+        dataset=dict(type='mm_rotssl.STL10', split='unlabeled'),
+        seeds='data/stl10/exemplar_seeds.npz',
+        # of 16,000 seeds 10,000 steps an epoch
+        num_deformations=80,
+        pipeline=[
+            dict(
+                type='mm_rotssl.RandomDeformation',
+                preset='released',
+                on_device=True,
+            ),
+            dict(
+                type='PackInputs',
+                algorithm_keys=('exemplar_label', 'deformation'),
+            ),
+        ],
+    ),
+)
+
+test_pipeline = [dict(type='PackInputs')]
+val_dataloader = dict(
+    batch_size=128,
+    num_workers=4,
+    persistent_workers=False,
+    collate_fn=dict(type='default_collate'),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='mm_rotssl.STL10', split='test', pipeline=test_pipeline),
+)
+bank_dataloader = dict(
+    batch_size=128,
+    num_workers=4,
+    persistent_workers=False,
+    collate_fn=dict(type='default_collate'),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='mm_rotssl.STL10', split='train', pipeline=test_pipeline
+    ),
+)
+val_cfg = dict(type='mm_rotssl.KNNValLoop', bank_dataloader=bank_dataloader)
+val_evaluator = dict(type='mm_rotssl.KNNAccuracy')
