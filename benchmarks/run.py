@@ -10,14 +10,23 @@ from pathlib import Path
 
 import torch
 from data_path import data_path, worker_bytes
+from exemplar import deformation, exemplar_head
 from measure import Result, machine
 from memory_bank import memory_bank
 from rich.console import Console
 from rich.table import Table
-from training_loop import training_loop
+from training_loop import exemplar_loop, training_loop
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ('training_loop', 'data_path', 'worker_bytes', 'memory_bank')
+NAMES = (
+    'training_loop',
+    'data_path',
+    'worker_bytes',
+    'memory_bank',
+    'exemplar_loop',
+    'deformation',
+    'exemplar_head',
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -82,6 +91,29 @@ def parse_args() -> argparse.Namespace:
         'and 5 GB more while they are made',
     )
     bank.add_argument('--bank-repetitions', type=int, default=7)
+    exemplar = parser.add_argument_group(
+        'exemplar_loop (which takes --iterations, --loop-repetitions and '
+        '--workers too), deformation and exemplar_head'
+    )
+    exemplar.add_argument(
+        '--arch', default='64c5-128c5-256c5-512f', help='of the network'
+    )
+    exemplar.add_argument(
+        '--patches', type=int, default=128, help='in the batch'
+    )
+    exemplar.add_argument('--seeds', type=int, default=8000)
+    exemplar.add_argument(
+        '--num-sampled', type=int, default=4096, help='classes of a step'
+    )
+    exemplar.add_argument('--channels', type=int, default=512)
+    exemplar.add_argument(
+        '--seed-series',
+        type=int,
+        nargs='+',
+        default=[5000, 10**4, 3 * 10**4, 10**5, 3 * 10**5],
+        help='300,000 seeds take 2 GB',
+    )
+    exemplar.add_argument('--exemplar-repetitions', type=int, default=7)
     return parser.parse_args()
 
 
@@ -107,6 +139,26 @@ def run(name: str, args: argparse.Namespace) -> Result:
             args.rows,
             args.row_series,
             args.bank_repetitions,
+        )
+    if name == 'exemplar_loop':
+        return exemplar_loop(
+            ROOT,
+            args.arch,
+            args.patches,
+            args.seeds,
+            args.iterations,
+            args.loop_repetitions,
+            args.workers,
+        )
+    if name == 'deformation':
+        return deformation(args.patches, args.exemplar_repetitions)
+    if name == 'exemplar_head':
+        return exemplar_head(
+            args.patches,
+            args.channels,
+            args.num_sampled,
+            args.seed_series,
+            args.exemplar_repetitions,
         )
     return worker_bytes(ROOT, args.pictures)
 

@@ -4,6 +4,7 @@ import copy
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator, Sized
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,28 @@ import torch
 from measure import Comparison, Result, divide
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 from pictures import write_pictures
+from torch.utils.data import Sampler
 
-from mm_rotssl.models.utils import rotate_batch
+from mm_rotssl.models import RotNet, rotate_batch
 
 CONFIG = 'configs/rotnet/rotnet_nin_1xb128-steplr-200e_cifar10.py'
 DATA_CONFIG = 'configs/_base_/datasets/cifar10_folder.py'
 SIZE = 32
+EXEMPLAR_CONFIG = (
+    'configs/exemplar_cnn/'
+    'exemplar-cnn_64c5-128c5-256c5-512f_1xb128-100e_custom.py'
+)
+SEEDS_A_PICTURE = 40
 
 
 class BareSteps:
     """Backbone, loss, gradient and optimiser on one ready batch.
 
-    The rotated copies and their labels are ready too, as normalised floats.
+    The rotated copies, or the deformed patches, and their labels are ready
+    too, as normalised floats.
 
     Args:
         runner: Its model and optimiser are copied, the first batch of its
@@ -35,12 +44,19 @@ class BareSteps:
 
     def __init__(self, runner: Runner, iterations: int) -> None:
         self.model = copy.deepcopy(runner.model).train()
-        self.optimizer = type(runner.optim_wrapper.optimizer)(
-            self.model.parameters(), **runner.optim_wrapper.optimizer.defaults
-        )
+        self.optimizer = build_optim_wrapper(
+            self.model, runner.cfg.optim_wrapper
+        ).optimizer
         batch = next(iter(runner.train_dataloader))
-        inputs = self.model.data_preprocessor(batch, True)['inputs']
-        self.inputs, self.labels = rotate_batch(inputs)
+        data = self.model.data_preprocessor(batch, True)
+        if isinstance(self.model, RotNet):
+            self.inputs, self.labels = rotate_batch(data['inputs'])
+        else:
+            self.inputs = data['inputs']
+            self.labels = torch.tensor(
+                [sample.exemplar_label for sample in data['data_samples']],
+                device=self.inputs.device,
+            )
         self.iterations = iterations
 
     def __call__(self) -> None:
@@ -149,18 +165,9 @@ def training_loop(
             root, folder, width, batch_size, max_epochs=repetitions + 1
         )
         config.train_dataloader.num_workers = workers
-        timer = EpochTimer(iterations)
-        # the log lines are part of the loop, but nobody's concern here
-        with (
-            (folder / 'stdout.txt').open('w') as file,
-            redirect_stdout(file),
-        ):
-            runner = Runner.from_cfg(config)
-            runner.register_hook(timer)
-            runner.train()
-        loop, bare = timer.loop[1:], timer.bare[1:]
-    return Result(
-        settings=dict(
+        loop, bare = _timed(config, iterations, folder)
+    return _result(
+        dict(
             config=CONFIG,
             data_config=DATA_CONFIG,
             width=width,
@@ -169,16 +176,153 @@ def training_loop(
             repetitions=repetitions,
             workers=workers,
         ),
+        'pictures',
+        pictures,
+        loop,
+        bare,
+        goal=0.95,
+    )
+
+
+def _timed(
+    config: Config, iterations: int, folder: Path
+) -> tuple[list[float], list[float]]:
+    """Seconds of the epochs and of the bare steps, without the first."""
+    timer = EpochTimer(iterations)
+    # the log lines are part of the loop, but nobody's concern here
+    with (
+        (folder / 'stdout.txt').open('w') as file,
+        redirect_stdout(file),
+    ):
+        runner = Runner.from_cfg(config)
+        runner.register_hook(timer)
+        runner.train()
+    return timer.loop[1:], timer.bare[1:]
+
+
+def _result(
+    settings: dict[str, Any],
+    what: str,
+    count: int,
+    loop: list[float],
+    bare: list[float],
+    goal: float,
+) -> Result:
+    return Result(
+        settings=settings,
         figures={
-            'loop, pictures per second': pictures / statistics.median(loop),
-            'bare, pictures per second': pictures / statistics.median(bare),
+            f'loop, {what} per second': count / statistics.median(loop),
+            f'bare, {what} per second': count / statistics.median(bare),
         },
         comparisons=[
             Comparison(
-                'pictures per second of the training loop / of bare steps',
+                f'{what} per second of the training loop / of bare steps',
                 divide(bare, loop),
-                goal=0.95,
+                goal=goal,
                 at_least=True,
             )
         ],
     )
+
+
+def exemplar_loop(
+    root: Path,
+    arch: str,
+    batch_size: int,
+    num_seeds: int,
+    iterations: int,
+    repetitions: int,
+    workers: int,
+) -> Result:
+    """Patches per second of a run of Exemplar-CNN over the bare steps.
+
+    Args:
+        root: The checkout.
+        arch: Layers of the network.
+        batch_size: Patches a step.
+        num_seeds: Number of seeds.
+        iterations: Steps a repetition.
+        repetitions: How often both are timed, after a warm-up.
+        workers: Processes that draw deformations, started anew in each
+            epoch.
+
+    Returns:
+        The whole loop over the bare steps.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        count = -(-num_seeds // SEEDS_A_PICTURE)
+        # twice as many as needed: none is used up
+        write_pictures(folder / 'pictures', 2 * count, 256, 256, 95)
+        config = Config.fromfile(root / EXEMPLAR_CONFIG)
+        channels = int(arch.rpartition('-')[2].rstrip('f'))
+        dataset = config.train_dataloader.dataset
+        dataset.dataset.data_root = str(folder / 'pictures')
+        dataset.seeds = dict(
+            num_seeds=num_seeds, max_per_picture=SEEDS_A_PICTURE
+        )
+        # the first entries of an epoch's order, as many as are timed
+        config.train_dataloader.sampler = dict(
+            type=FirstOfShuffled, count=batch_size * iterations
+        )
+        options: dict[str, Any] = {
+            'work_dir': str(folder / 'work_dir'),
+            'model.backbone.arch': arch,
+            'model.backbone.out_indices': -1,
+            'model.head.in_channels': channels,
+            'model.head.num_seeds': num_seeds,
+            'train_dataloader.batch_size': batch_size,
+            'train_dataloader.num_workers': workers,
+            'train_cfg.max_epochs': repetitions + 1,
+            'default_hooks.logger.interval': 4,
+        }
+        config.merge_from_dict(options)
+        loop, bare = _timed(config, iterations, folder)
+    return _result(
+        dict(
+            config=EXEMPLAR_CONFIG,
+            arch=arch,
+            batch_size=batch_size,
+            num_seeds=num_seeds,
+            iterations=iterations,
+            repetitions=repetitions,
+            workers=workers,
+        ),
+        'patches',
+        batch_size * iterations,
+        loop,
+        bare,
+        goal=0.9,
+    )
+
+
+class FirstOfShuffled(Sampler):
+    """Random entries of a data set, so many in each epoch.
+
+    Args:
+        dataset: The data set.
+        count: How many.
+        seed: Of their order.
+    """
+
+    def __init__(self, dataset: Sized, count: int, seed: int = 0) -> None:
+        self.dataset = dataset
+        self.count = count
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Change the order.
+
+        Args:
+            epoch: Number of the epoch.
+        """
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        order = torch.randperm(len(self.dataset), generator=generator)
+        return iter(order[: self.count].tolist())
+
+    def __len__(self) -> int:
+        return self.count

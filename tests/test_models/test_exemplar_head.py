@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from gloo import run_on_two
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import init_default_scope
@@ -29,7 +30,9 @@ def reference(feat, weight, bias, labels, drawn=None):
             c for c in (range(count) if drawn is None else drawn) if c != label
         ]
         factor = (count - 1) / max(len(others), 1)
-        terms = {c: factor * math.exp(feat[i] @ weight[c] + bias[c]) for c in others}
+        terms = {
+            c: factor * math.exp(feat[i] @ weight[c] + bias[c]) for c in others
+        }
         own = math.exp(feat[i] @ weight[label] + bias[label])
         total = own + sum(terms.values())
         loss -= math.log(own / total) / len(labels)
@@ -144,9 +147,7 @@ def test_gradients_of_two_losses_add_up():
         head.loss((feat,), labels)['loss'].backward()
         inputs = arrays(feat, head.fc.weight, head.fc.bias)
         want += reference(*inputs, labels.tolist(), drawn)[2]
-    np.testing.assert_allclose(
-        head.fc.weight.grad.to_dense(), want, atol=2e-6
-    )
+    np.testing.assert_allclose(head.fc.weight.grad.to_dense(), want, atol=2e-6)
 
 
 @pytest.mark.parametrize('num_sampled', [None, 6])
@@ -161,10 +162,11 @@ def test_autocast(num_sampled):
     assert loss.dtype == torch.float32
     if num_sampled is None:
         # the product alone is of half precision
-        logits = feat.bfloat16() @ head.fc.weight.bfloat16().T
-        logits += head.fc.bias.bfloat16()
-        entropy = torch.nn.functional.cross_entropy(logits.double(), labels)
-        assert loss.item() == pytest.approx(entropy.item(), rel=2e-4)
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            logits = head((feat,))
+        assert logits.dtype == torch.bfloat16
+        entropy = F.cross_entropy(logits.double(), labels)
+        assert loss.item() == pytest.approx(entropy.item(), rel=1e-6)
         assert loss.item() == pytest.approx(want.item(), rel=1e-2)
         assert loss != want
     else:
@@ -172,24 +174,30 @@ def test_autocast(num_sampled):
         assert torch.equal(loss, want)
 
 
-@pytest.mark.parametrize('num_sampled', [None, 3])
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_float32_inside(num_sampled, dtype):
-    """A head and features of half precision; logits up to 60,000."""
-    head = ExemplarHead(2, 4, num_sampled).to(dtype)
-    with torch.no_grad():
-        head.fc.weight.copy_(
-            torch.tensor([[150.0, 150], [-150, -150], [1, 0], [0, 1]])
-        )
-        head.fc.bias.copy_(torch.tensor([0, 1, 2, 3]))
-    feat = torch.full((3, 2), 200.0, dtype=dtype).requires_grad_()
-    labels = torch.tensor([0, 1, 2])
-    drawn = None
-    if num_sampled:
-        drawn = draw_again(head, 0).tolist()
-    loss = head.loss((feat,), labels)['loss']
+def test_float32_inside(dtype):
+    """Head and features of half precision; scores beyond float32's exp."""
+    whole, sampled = build(11).to(dtype), build(11, 6).to(dtype)
+    feat, labels = 60 * torch.randn(6, 5).to(dtype), torch.arange(6)
+    loss = whole.loss((feat,), labels)['loss']
+    want = F.cross_entropy(whole((feat,)).double(), labels)
     assert loss.dtype == torch.float32
-    logits = arrays(feat @ 0)
+    assert loss.item() == pytest.approx(want.item(), rel=1e-6)
+    assert whole((feat,)).max() > 88
+
+    drawn = draw_again(sampled, 0).tolist()
+    feat.requires_grad_()
+    loss = sampled.loss((feat,), labels)['loss']
+    inputs = arrays(feat, sampled.fc.weight, sampled.fc.bias)
+    want, *grads = reference(*inputs, labels.tolist(), drawn)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(want, rel=1e-6)
+    loss.backward()
+    parameters = sampled.fc.weight, sampled.fc.bias
+    found = feat.grad, *(p.grad.to_dense() for p in parameters)
+    for tensor, grad in zip(found, grads, strict=True):
+        assert tensor.dtype == dtype
+        np.testing.assert_allclose(tensor.double(), grad, rtol=1e-2, atol=1e-2)
 
 
 def subset_counts(num_seeds, num_sampled, draws):
@@ -204,3 +212,172 @@ def subset_counts(num_seeds, num_sampled, draws):
         # a KeyError if one is out of range or drawn twice
         counts[tuple(sorted(drawn.tolist()))] += 1
     return list(counts.values())
+
+
+# as a permutation, of which more than a quarter is used; and drawn again
+# where one comes twice
+@pytest.mark.parametrize(
+    ('num_seeds', 'num_sampled'), [(7, 3), (6, 5), (3, 1), (8, 2), (9, 1)]
+)
+def test_draws_are_uniform_without_replacement(num_seeds, num_sampled):
+    counts = subset_counts(num_seeds, num_sampled, 4000)
+    assert chisquare(counts).pvalue > 1e-3
+
+
+def test_everything_may_be_drawn():
+    assert subset_counts(5, 5, 3) == [3]
+    assert subset_counts(1, 1, 3) == [3]
+
+
+@pytest.mark.parametrize(('num_seeds', 'num_sampled'), [(30, 20), (1000, 20)])
+def test_draws_come_from_the_generator(num_seeds, num_sampled):
+    head = ExemplarHead(1, num_seeds, num_sampled)
+    one, again = draw_again(head, 3), draw_again(head, 3)
+    assert torch.equal(one, again)
+    # and go on from there
+    assert torch.equal(head._draw(torch.device('cpu')), one)
+    assert not torch.equal(head._draw(torch.device('cpu')), one)
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    [
+        (dict(in_channels=0), 'in_channels=0 and num_seeds=7 of Exem'),
+        (dict(num_seeds=0), 'in_channels=3 and num_seeds=0 of Exem'),
+        (dict(num_sampled=0), r'num_sampled=0 of Exem.*in 1\.\.7'),
+        (dict(num_sampled=8), r'num_sampled=8 of Exem.*in 1\.\.7'),
+    ],
+)
+def test_bad_settings(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        ExemplarHead(**{'in_channels': 3, 'num_seeds': 7, **kwargs})
+
+
+@pytest.mark.parametrize('num_sampled', [None, 2])
+@pytest.mark.parametrize('shape', [(2, 6), (2, 5, 3, 3), (5,)])
+def test_shape_error_names_the_key(num_sampled, shape):
+    head = ExemplarHead(5, 7, num_sampled)
+    with pytest.raises(
+        ValueError, match=r'model\.head\.in_channels.*GlobalAveragePooling'
+    ):
+        head.loss((torch.zeros(shape),), torch.zeros(2, dtype=torch.int64))
+
+
+# Two processes.
+
+NUM_SEEDS = 9
+# a seed is drawn with these, and the labels come twice and in both parts
+LABELS = ((0, 8, 4, 0), (3, 3, 3, 3), (7, 1, 1, 2))
+
+
+def train(num_sampled, rank=None):
+    """Some steps of a network, on all pictures or the half of a process."""
+    init_default_scope('mmpretrain')
+    # the second process starts from other weights
+    torch.manual_seed(rank or 0)
+    model = ExemplarCNN(
+        backbone=dict(
+            type='mm_rotssl.ExemplarNet',
+            arch='4c3-6f',
+            input_size=6,
+            dropout=0.0,
+        ),
+        neck=dict(type='mmpretrain.GlobalAveragePooling'),
+        head=dict(
+            type='mm_rotssl.ExemplarHead',
+            in_channels=6,
+            num_seeds=NUM_SEEDS,
+            num_sampled=num_sampled,
+        ),
+    )
+    model.init_weights()
+    first = model.head.fc.weight.detach().clone()
+    wrapped, part = model, slice(None)
+    if rank is not None:
+        wrapped = MMDistributedDataParallel(model)
+        part = slice(2 * rank, 2 * rank + 2)
+    optimizer = RowSGD(
+        model.parameters(), 0.5, momentum=0.9, weight_decay=0.01
+    )
+    generator = torch.Generator().manual_seed(1)
+    steps = []
+    for number, labels in enumerate(LABELS):
+        images = torch.randn(4, 3, 6, 6, generator=generator)
+        samples = [DataSample() for _ in labels]
+        for sample, label in zip(samples, labels, strict=True):
+            sample.set_field(label, 'exemplar_label')
+        # and has drawn other numbers
+        torch.manual_seed(100 * (rank or 0) + number)
+        losses = wrapped(images[part], samples[part], mode='loss')
+        optimizer.zero_grad()
+        losses['loss'].backward()
+        grads = {
+            name: parameter.grad
+            for name, parameter in model.named_parameters()
+        }
+        sparse = {name for name, grad in grads.items() if grad.is_sparse}
+        rows = [grads[name].coalesce().indices()[0] for name in sorted(sparse)]
+        grads = {
+            name: grad.to_dense() if grad.is_sparse else grad.clone()
+            for name, grad in grads.items()
+        }
+        optimizer.step()
+        steps.append(
+            dict(
+                loss=losses['loss'].detach(),
+                grads=grads,
+                rows=rows,
+                weights={k: v.clone() for k, v in model.state_dict().items()},
+            )
+        )
+    return dict(first=first, steps=steps)
+
+
+# all classes; drawn, but all; some, so that it matters which; few of many
+MODES = (None, NUM_SEEDS, 3, 2)
+
+
+def train_on_rank(rank):
+    return [train(mode, rank) for mode in MODES]
+
+
+@pytest.fixture(scope='module')
+def runs():
+    """Of both processes, by mode."""
+    one, other = run_on_two(train_on_rank)
+    return {mode: pair for mode, *pair in zip(MODES, one, other, strict=True)}
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_two_processes_equal_one(runs, mode):
+    one, other = runs[mode]
+    assert not torch.equal(one['first'], other['first'])
+    whole = train(mode)
+    assert torch.equal(one['first'], whole['first'])
+    assert len(whole['steps']) == len(LABELS)
+    for want, *parts in zip(
+        whole['steps'], one['steps'], other['steps'], strict=True
+    ):
+        losses = torch.stack([part['loss'] for part in parts])
+        assert losses[0] != losses[1]
+        torch.testing.assert_close(losses.mean(), want['loss'])
+        for part in parts:
+            for key in ('grads', 'weights'):
+                assert part[key].keys() == want[key].keys()
+                for name, value in want[key].items():
+                    torch.testing.assert_close(
+                        part[key][name],
+                        value,
+                        rtol=1e-5,
+                        atol=1e-6,
+                        msg=lambda text, key=key, name=name: (
+                            f'{key} {name}: {text}'
+                        ),
+                    )
+            # the same rows of weight and bias, or none sparse
+            assert len(part['rows']) == len(want['rows']) == (2 if mode else 0)
+            for found, rows in zip(part['rows'], want['rows'], strict=True):
+                assert torch.equal(found, rows)
+        # and nothing has come apart
+        for name, value in parts[0]['weights'].items():
+            assert torch.equal(value, parts[1]['weights'][name]), name

@@ -52,12 +52,18 @@ OFF = dict(
 )
 # once in ten thousand by chance; all draws are seeded
 LEVEL = 1e-4
+# of values up to 255: a place is known to some 1e-6 pixels
+ROUNDING = 0.002
 
 
 def picture(height=90, width=None, seed=0):
     width = height if width is None else width
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (height, width, 3), np.uint8)
+
+
+def left_where_it_is(patch_size, height, width):
+    return np.float32([patch_size, 0, width / 2, 0, patch_size, height / 2])
 
 
 def draw(transform, count, img=None, seed=0, **keys):
@@ -308,20 +314,19 @@ def test_drawn_anew(preset, height, width, valid):
         assert stats.ks_2samp(values, want).pvalue > LEVEL, name
     # To leave it at the first draw would be seen.
     assert stats.ks_2samp(found['scale'], proposed['scale']).pvalue < LEVEL
-    # enough of it is used up: nothing is refused that might be shown
-    far = [side.max() for side in reach(found, 32)]
-    room = [side[good].max() for side in reach(proposed, 32)]
-    np.testing.assert_allclose(far, room, atol=1.5)
+    # how far it reaches depends on all of them
+    for got, want in zip(reach(found, 32), reach(proposed, 32), strict=True):
+        assert stats.ks_2samp(got, want[good]).pvalue > LEVEL
 
 
 @pytest.mark.parametrize('attempts', [1, 2, 5])
 def test_number_of_attempts(attempts):
-    valid = (16, 12, 66, 66)
+    valid = (22, 18, 60, 66)
     transform = RandomDeformation(
         on_device=True, recolor=False, max_attempts=attempts
     )
     numbers = draw(transform, 3000, picture(82), valid=valid)
-    left = np.all(numbers == np.float32([32, 0, 41, 0, 32, 41]), axis=1)
+    left = np.all(numbers == left_where_it_is(32, 82, 82), axis=1)
     good = fits(propose(RANGES['released'], 200_000, 1), 32, 82, 82, valid)
     share = (1 - good.mean()) ** attempts
     assert 0.05 < share < 0.95
@@ -366,45 +371,47 @@ def test_painted_outside_is_not_seen(preset, valid):
     transform = RandomDeformation(preset, recolor=False, on_device=True)
     rng = np.random.default_rng(0)
     window = rng.integers(100, 256, (82, 82, 3), np.uint8)
-    numbers = draw(transform, 1500, window, valid=valid)
+    numbers = draw(transform, 500, window, valid=valid)
     board = 255 * (np.indices((82, 82)).sum(0) % 2)[..., None]
     black = paint(window, valid, np.uint8(0))
     extreme = paint(window, valid, board.astype(np.uint8))
-    first = cut(black, numbers, 32)
-    assert first.min() >= 100 - 1e-3
-    np.testing.assert_array_equal(first, cut(extreme, numbers, 32))
-    # Not even a weight of zero, which would spread what is no number; a
-    # patch that is left where it is lies on the pixels themselves.
-    moved = np.any(numbers != np.float32([32, 0, 41, 0, 32, 41]), axis=1)
-    tight = valid[2] - valid[0] <= 34
-    assert moved.mean() > (0.05 if tight else 0.99) or valid[0] == 25
+    first, second = cut(black, numbers, 32), cut(extreme, numbers, 32)
+    assert first.min() >= 100 - ROUNDING
+    moved = np.any(numbers != left_where_it_is(32, 82, 82), axis=1)
+    assert moved.mean() > 0.5
+    np.testing.assert_array_equal(first[moved], second[moved])
+    # The rest lie on the pixels themselves, but for the rounding of numbers.
+    np.testing.assert_allclose(first, second, atol=ROUNDING)
+    # Not even a weight of zero, which would spread what is no number; the
+    # preprocessor may scale the patches.
     nothing = paint(window.astype(np.float32), valid, np.nan)
-    for size in (32, 15, 71):
+    for size in (32, 15, 50):
         assert not np.isnan(cut(nothing, numbers[moved], size)).any()
 
 
 def test_painting_can_be_seen():
-    # The test above with the whole window as the valid part: it can fail.
+    # So the test above can fail: with all of the window as the valid part.
     transform = RandomDeformation(recolor=False, on_device=True)
     window = picture(82) // 2 + 127
-    numbers = draw(transform, 100, window)
-    for width in (1, 2):
-        valid = (width, width, 82 - width, 82 - width)
-        black = paint(window, valid, np.uint8(0))
-        seen = cut(black, numbers, 32).min((1, 2, 3)) < 99
-        far = ~fits(decode(numbers, 32, 82), 32, 82, 82, valid)
-        # the half pixel on the way makes them a few less
-        assert not np.any(seen & ~far)
-    valid = (8, 8, 74, 74)
+    numbers = draw(transform, 400, window)
+    valid = (20, 14, 66, 68)
     black = paint(window, valid, np.uint8(0))
-    assert (cut(black, numbers, 32).min((1, 2, 3)) < 99).mean() > 0.1
+    seen = cut(black, numbers, 32).min((1, 2, 3)) < 100
+    inside = fits(decode(numbers, 32, 82), 32, 82, 82, valid)
+    assert not np.any(seen & inside)
+    # the pixels' middles do not reach quite as far
+    assert np.mean(seen | inside) > 0.8
+    assert seen.mean() > 0.3
 
 
 @pytest.mark.parametrize('patch_size', [5, 8, 12, 32, 33])
 @pytest.mark.parametrize('on_device', [False, True])
 def test_patch_is_left_where_it_is_in_the_end(patch_size, on_device):
     transform = RandomDeformation(
-        patch_size=patch_size, recolor=False, on_device=on_device
+        patch_size=patch_size,
+        scale=(0.7, 1),
+        recolor=False,
+        on_device=on_device,
     )
     for margin, shift in ((0, 0), (3, 0), (10, 0), (10, 4)):
         size = patch_size + 2 * margin
@@ -421,9 +428,8 @@ def test_patch_is_left_where_it_is_in_the_end(patch_size, on_device):
                 np.testing.assert_array_equal(results['img'], want)
                 continue
             got = cut(painted, results['deformation'][None], patch_size)[0]
-            # a place is known to some 1e-6 pixels
             np.testing.assert_allclose(
-                got, want.transpose(2, 0, 1), atol=0.002
+                got, want.transpose(2, 0, 1), atol=ROUNDING
             )
 
 
@@ -433,7 +439,9 @@ def test_patch_is_left_where_it_is_in_the_end(patch_size, on_device):
 def test_patch_that_is_left_is_enlarged_without_a_border():
     # the preprocessor may enlarge it; a white picture stays white
     white = np.full((32, 32, 3), 255, np.uint8)
-    transform = RandomDeformation(recolor=False, on_device=True)
+    transform = RandomDeformation(
+        scale=(0.7, 1), recolor=False, on_device=True
+    )
     numbers = transform(dict(img=white))['deformation'][None]
     for size in (33, 64):
         np.testing.assert_allclose(cut(white, numbers, size), 255, atol=0.01)
@@ -451,7 +459,6 @@ WINDOWS = [
     dict(rotation=45),
     dict(translation=0),
     dict(translation=0.1, rotation=10, scale=(0.8, 1.2)),
-    dict(rotation=0, translation=0.6, scale=(0.55, 3)),
 ]
 # those that need the half pixel that bilinear sampling reads on either side
 NARROW = [
@@ -462,6 +469,7 @@ NARROW = [
     dict(scale=(0.5, 2), rotation=30),
     dict(rotation=0, translation=0.25, scale=(1, 1)),
     dict(rotation=0, translation=0, scale=(0.8, 0.8)),
+    dict(rotation=0, translation=0.6, scale=(0.55, 3)),
 ]
 TOO_NARROW = pytest.mark.xfail(
     strict=True, reason='window_size leaves out half a pixel on either side'
@@ -471,7 +479,7 @@ TOO_NARROW = pytest.mark.xfail(
 def extremes(monkeypatch, transform, size):
     """The geometry for all combinations of low, middle and high draws."""
     rows = []
-    # half a turn more and all the turns between, in any order of the draws
+    # of four draws, whichever is which
     shares = (0, 0.25, 0.5, 0.75, np.nextafter(1, 0))
     img = np.zeros((size, size, 3), np.uint8)
     for row in itertools.product(shares, repeat=4):

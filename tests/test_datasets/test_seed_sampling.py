@@ -1,0 +1,743 @@
+import itertools
+import os
+import re
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.dataset import BaseDataset
+from mmengine.logging import MMLogger
+from PIL import Image
+from scipy.stats import chisquare
+
+from mm_rotssl.datasets import (
+    Digits,
+    ExemplarSeeds,
+    ImageFolder,
+    sample_seeds,
+)
+from mm_rotssl.datasets.exemplar_seeds import cut_window
+from mm_rotssl.datasets.seed_sampling import (
+    SCALES,
+    band_pass_energy,
+    squared_gradient,
+)
+
+ENERGIES = dict(band_pass=band_pass_energy, gradient=squared_gradient)
+
+
+class Pictures(BaseDataset):
+    """Pictures in memory, by name or, as CIFAR10's, without."""
+
+    def __init__(self, images, named=True):
+        self.images = images
+        self.named = named
+        super().__init__()
+
+    def load_data_list(self):
+        return [
+            dict(img=img, img_path=f'{i:03d}') if self.named else dict(img=img)
+            for i, img in enumerate(self.images)
+        ]
+
+
+@pytest.fixture
+def log(tmp_path):
+    """The file of the current logger."""
+    path = tmp_path / 'log.txt'
+    # the newest logger is the current one
+    logger = MMLogger.get_instance('test-seed-sampling', log_file=str(path))
+    yield path
+    for handler in logger.handlers:
+        handler.close()
+    MMLogger._instance_dict.pop('test-seed-sampling')
+
+
+def noise(height, width, seed=0, contrast=1.0):
+    rng = np.random.default_rng((seed, height, width))
+    picture = rng.integers(0, 256, (height, width, 3)) - 128
+    return (contrast * picture + 128).astype(np.uint8)
+
+
+def flat(height, width, color=(10, 200, 77)):
+    return np.full((height, width, 3), color, np.uint8)
+
+
+def blurred(picture, sigma):
+    """A Gaussian mean, by its definition in float64.
+
+    OpenCV's kernel for float32 reaches 4 sigma to either side; beyond its
+    border a picture is mirrored around the middle of the last pixel.
+    """
+    reach = (round(8 * sigma + 1) | 1) // 2
+    offsets = np.arange(-reach, reach + 1)
+    kernel = np.exp(-(offsets**2) / (2 * sigma**2))
+    kernel /= kernel.sum()
+    for axis in (0, 1):
+        length = picture.shape[axis]
+        total = np.zeros_like(picture)
+        for offset, weight in zip(offsets, kernel, strict=True):
+            places = abs(np.arange(length) + offset)
+            while length > 1 and places.max() >= length:
+                places = np.where(
+                    places >= length, 2 * (length - 1) - places, places
+                )
+                places = abs(places)
+            if length == 1:
+                places = [0]
+            total += weight * picture.take(places, axis)
+        picture = total
+    return picture
+
+
+def reference_band_pass(picture, scale, patch_size):
+    step = max(1, patch_size // 8)
+    cells = picture[::step, ::step]
+    if scale != 1:
+        # compared with means over areas in test_exemplar_seeds
+        height, width = cells.shape[:2]
+        cells = cv2.resize(
+            np.ascontiguousarray(cells),
+            (max(1, round(width * scale)), max(1, round(height * scale))),
+            interpolation=cv2.INTER_AREA,
+        )
+    total = cells.astype(np.float64).sum(2)
+    cells_of_patch = patch_size / step
+    fine = blurred(total, cells_of_patch / 4)
+    sigma = min(cells_of_patch / 4, len(total) / 4)
+    energy = blurred((total - fine) ** 2, sigma)
+    border = int(np.ceil(cells_of_patch / 2)) + 1
+    height, width = energy.shape
+    for y, x in itertools.product(range(height), range(width)):
+        if not (
+            border <= y < height - border and border <= x < width - border
+        ):
+            energy[y, x] = 0
+    return energy
+
+
+def reference_gradient(picture, scale, patch_size):
+    if scale != 1:
+        height, width = picture.shape[:2]
+        picture = cv2.resize(
+            picture,
+            (max(1, round(width * scale)), max(1, round(height * scale))),
+            interpolation=cv2.INTER_AREA,
+        )
+    grey = picture.astype(np.float64).mean(2)
+    height, width = grey.shape
+    squared = np.zeros_like(grey)
+    for y, x in itertools.product(range(height), range(width)):
+        for step in ((0, 1), (1, 0)):
+            ahead = min(y + step[0], height - 1), min(x + step[1], width - 1)
+            behind = max(y - step[0], 0), max(x - step[1], 0)
+            distance = sum(ahead) - sum(behind)
+            if distance:
+                slope = (grey[ahead] - grey[behind]) / distance
+                squared[y, x] += slope**2
+    energy = np.zeros_like(grey)
+    for top in range(height - patch_size + 1):
+        for left in range(width - patch_size + 1):
+            patch = squared[top : top + patch_size, left : left + patch_size]
+            place = top + patch_size // 2, left + patch_size // 2
+            energy[place] = patch.mean()
+    return energy
+
+
+REFERENCES = dict(band_pass=reference_band_pass, gradient=reference_gradient)
+
+
+@pytest.mark.parametrize('name', list(ENERGIES))
+@pytest.mark.parametrize(
+    ('shape', 'scale', 'patch_size'),
+    [
+        ((96, 96), 1, 32),
+        ((96, 96), 0.8, 32),
+        ((97, 133), 0.512, 32),
+        ((61, 74), 1, 32),
+        ((48, 51), 1, 16),
+        ((45, 39), 0.8, 16),
+        ((64, 33), 0.64, 16),
+        ((47, 60), 1, 15),
+        ((47, 60), 0.8, 23),
+        ((70, 59), 1, 33),
+        ((9, 12), 1, 2),
+        ((14, 9), 0.7, 3),
+        ((40, 40), 1, 32),
+        ((5, 70), 1, 8),
+        ((50, 1), 1, 16),
+        ((1, 50), 0.8, 16),
+        ((1, 1), 0.5, 2),
+    ],
+)
+def test_energies_are_those_of_the_formulas(name, shape, scale, patch_size):
+    picture = noise(*shape)
+    # not the same everywhere
+    picture[: shape[0] // 2] //= 3
+    picture[:, : shape[1] // 3, 1] = 50
+    energy = ENERGIES[name](picture.copy(), scale, patch_size)
+    expected = REFERENCES[name](picture, scale, patch_size)
+    assert energy.dtype == np.float32
+    assert energy.shape == expected.shape
+    # where no patch fits it is exactly 0, elsewhere not
+    np.testing.assert_array_equal(energy > 0, expected > 0)
+    # The code's float32 has 24 bits. Sums up to 765, less a mean near them,
+    # leave an error near 1e-4 of differences of tens to hundreds.
+    np.testing.assert_allclose(
+        energy, expected, rtol=1e-5, atol=2e-6 * expected.max()
+    )
+
+
+@pytest.mark.parametrize('name', list(ENERGIES))
+def test_one_colour_has_no_energy(name):
+    rng = np.random.default_rng(0)
+    for patch_size in (2, 15, 16, 32):
+        for scale in SCALES:
+            color = rng.integers(0, 256, 3)
+            energy = ENERGIES[name](flat(80, 90, color), scale, patch_size)
+            assert not energy.any(), (color, patch_size, scale)
+
+
+@pytest.mark.parametrize('name', list(ENERGIES))
+def test_energy_beside_strong_contrast(name):
+    # as a photograph with a black bar below
+    rng = np.random.default_rng(0)
+    picture = np.zeros((200, 96, 3), np.uint8)
+    stripes = np.where(np.arange(96) // 2 % 2, 255, 0)[:, None]
+    picture[:100] = np.clip(
+        stripes + rng.integers(-9, 9, (100, 96, 3)), 0, 255
+    )
+    picture[66:100] = rng.integers(0, 2, (34, 96, 3))
+    for scale in (1, 0.8):
+        for patch_size in (16, 64):
+            energy = ENERGIES[name](picture, scale, patch_size)
+            assert energy.max() > 0
+            assert energy.min() == 0
+    for seed in range(5):
+        sample_seeds(
+            Pictures([picture]), 1, 64, (1.0,), name, random_seed=seed
+        )
+
+
+@pytest.mark.parametrize('name', list(ENERGIES))
+def test_every_place_with_energy_admits_the_patch(tmp_path, name):
+    rng = np.random.default_rng(0)
+    path = tmp_path / 'a.npz'
+    places = 0
+    for _ in range(250):
+        patch_size = int(rng.integers(2, 49))
+        scale = float(rng.choice([1, 0.8, 0.512, rng.uniform(0.15, 1)]))
+        smallest = patch_size / scale
+        height, width = (
+            smallest * rng.uniform(0.8, 2.5, 2) + rng.integers(0, 9)
+        ).astype(int)
+        picture = noise(max(height, 1), max(width, 1))
+        energy = ENERGIES[name](picture, scale, patch_size)
+        rows, columns = np.nonzero(energy)
+        if not len(rows):
+            continue
+        # all rows and columns that come, not every pair of them
+        found = [np.unique(columns), np.unique(rows)]
+        count = max(map(len, found))
+        indices = np.stack([np.resize(f, count) for f in found], 1)
+        # patches of the gradient are around corners of pixels if they have
+        # an even side
+        middle = 0.0 if name == 'gradient' and patch_size % 2 == 0 else 0.5
+        size = np.array([width, height])
+        centers = (indices + middle) * (size / energy.shape[::-1])
+        for side, scaled in zip(
+            centers.T, (width * scale, height * scale), strict=True
+        ):
+            starts = side * scale - patch_size / 2
+            # a pixel may be lost where the picture's size is rounded
+            assert starts.min() >= -1
+            assert starts.max() <= scaled - patch_size + 1
+        ExemplarSeeds(
+            ['a'],
+            size[None],
+            np.zeros(count, np.int64),
+            centers,
+            np.full(count, scale),
+            patch_size,
+        ).save(path)
+        seeds = ExemplarSeeds.load(path)
+        for center in seeds.centers:
+            _, valid = cut_window(
+                picture, center, seeds.scales[0], patch_size, patch_size + 8
+            )
+            assert max(valid[:2]) <= 4
+            assert min(valid[2:]) >= patch_size + 4
+            places += 1
+    assert places > 2000
+
+
+def sampled(pictures, num_seeds, **kwargs):
+    return sample_seeds(Pictures(pictures), num_seeds, **kwargs)
+
+
+def equal(one, other):
+    assert one.keys == other.keys
+    assert one.made_by == other.made_by
+    for name in ('sizes', 'pictures', 'centers', 'scales'):
+        np.testing.assert_array_equal(
+            getattr(one, name), getattr(other, name), name
+        )
+    return True
+
+
+def likely(observed, shares):
+    """Whether counts are as expected; the settings are fixed."""
+    expected = np.asarray(shares) / np.sum(shares) * np.sum(observed)
+    assert expected.min() >= 5, 'too few for the test'
+    return chisquare(observed, expected).pvalue > 1e-3
+
+
+@pytest.mark.parametrize('scales', [(1.0, 0.5), (0.5, 1.0)])
+def test_pictures_are_drawn_in_proportion_to_their_mean_energy(scales):
+    # what is fine in the second is gone at scale 0.5
+    coarse = np.kron(noise(12, 14, 1), np.ones((4, 4, 1), np.uint8))
+    pictures = [
+        noise(48, 48, 2, 0.5),
+        noise(44, 60, 3),
+        coarse,
+        flat(50, 50),
+        noise(52, 46, 4, 0.3),
+    ]
+    energies = {
+        scale: [reference_band_pass(p, scale, 16).mean() for p in pictures]
+        for scale in scales
+    }
+    shares = np.array(energies[1.0]) / np.sum(energies[1.0])
+    other = np.array(energies[0.5]) / np.sum(energies[0.5])
+    assert abs(shares - other).max() > 0.05
+    runs = 700
+    drawn = np.zeros((5, 5))
+    for seed in range(runs):
+        seeds = sampled(
+            pictures, 2, patch_size=16, scales=scales, random_seed=seed
+        )
+        first, second = (int(seeds.keys[i]) for i in seeds.pictures)
+        drawn[first, second] += 1
+    # each picture at most once: the second out of those that are left
+    expected = np.zeros((5, 5))
+    for first, second in itertools.permutations((0, 1, 2, 4), 2):
+        expected[first, second] = (
+            shares[first] * shares[second] / (1 - shares[first])
+        )
+    assert drawn[expected == 0].sum() == 0
+    assert likely(drawn.sum(1)[[0, 1, 2, 4]], shares[[0, 1, 2, 4]])
+    often = expected * runs >= 5
+    rest = expected[~often].sum() * runs
+    counts, shares = drawn[often], expected[often]
+    if rest >= 5:
+        counts = [*counts, drawn[~often].sum()]
+        shares = [*shares, rest / runs]
+    assert likely(counts, shares)
+
+
+def test_pictures_may_be_drawn_several_times():
+    """Each is then there as often as it may be drawn."""
+    pictures = [noise(96, 96, 1), noise(96, 96, 2, 0.6)]
+    shares = [reference_band_pass(p, 1, 16).mean() for p in pictures]
+    a, b = np.array(shares) / sum(shares)
+    # slots: two of each
+    both = {
+        (0, 0): a / 2 / (2 * a / 2 + b) * a,
+        (0, 1): b / (a / 2 + b) * a,
+        (1, 0): a / (a + b / 2) * b,
+        (1, 1): b / 2 / (a + b / 2) * b,
+    }
+    drawn = dict.fromkeys(both, 0)
+    for seed in range(400):
+        seeds = sampled(
+            pictures,
+            2,
+            patch_size=16,
+            scales=(1.0,),
+            max_per_picture=2,
+            random_seed=seed,
+        )
+        drawn[tuple(int(seeds.keys[i]) for i in seeds.pictures)] += 1
+    expected = [
+        # of the slots that are left
+        a * (a / 2) / (a / 2 + b),
+        a * b / (a / 2 + b),
+        b * a / (a + b / 2),
+        b * (b / 2) / (a + b / 2),
+    ]
+    assert likely(list(drawn.values()), expected)
+
+
+def test_scales_are_uniform_among_those_that_fit():
+    # at 0.64 and 0.512 the cells of 64 pixels are too few for a patch
+    pictures = [noise(64, 70, i) for i in range(300)]
+    pictures += [noise(96, 97, i) for i in range(300)]
+    for picture, fitting in ((pictures[0], 2), (pictures[-1], 4)):
+        energies = [reference_band_pass(picture, s, 32) for s in SCALES]
+        assert [e.any() for e in energies] == [i < fitting for i in range(4)]
+    seeds = sampled(pictures, 600)
+    assert sorted(seeds.pictures) == list(range(600))
+    large = np.array([int(key) >= 300 for key in seeds.keys])[seeds.pictures]
+    for chosen, fitting in ((~large, 2), (large, 4)):
+        scales = seeds.scales[chosen]
+        counts = [(scales == np.float32(s)).sum() for s in SCALES]
+        assert sum(counts) == 300
+        assert sum(counts[fitting:]) == 0
+        assert likely(counts[:fitting], np.ones(fitting))
+
+
+def place_shares(picture, name, scale, patch_size, grid):
+    """Share of the energy in each cell of a coarse grid of the picture."""
+    energy = REFERENCES[name](picture, scale, patch_size)
+    middle = 0.0 if name == 'gradient' and patch_size % 2 == 0 else 0.5
+    height, width = picture.shape[:2]
+    shares = np.zeros(grid)
+    for row, column in np.argwhere(energy > 0):
+        y = (row + middle) / energy.shape[0]
+        x = (column + middle) / energy.shape[1]
+        shares[int(y * grid[0]), int(x * grid[1])] += energy[row, column]
+    return shares / shares.sum()
+
+
+def place_counts(seeds, size, grid):
+    height, width = size
+    counts = np.zeros(grid)
+    for x, y in seeds.centers.tolist():
+        counts[int(y / height * grid[0]), int(x / width * grid[1])] += 1
+    return counts
+
+
+@pytest.mark.parametrize(
+    ('name', 'scale', 'patch_size'),
+    [
+        ('band_pass', 1.0, 16),
+        ('band_pass', 0.64, 16),
+        ('gradient', 1.0, 16),
+        ('gradient', 0.8, 15),
+    ],
+)
+def test_places_are_drawn_in_proportion_to_the_energy(name, scale, patch_size):
+    # wide, and with more to see in the upper right
+    height, width = 64, 104
+    picture = noise(height, width)
+    slope = np.linspace(0.2, 1, width) * np.linspace(1, 0.4, height)[:, None]
+    picture = (slope[..., None] * picture).astype(np.uint8)
+    # once in each of many pictures
+    seeds = sampled(
+        [picture] * 700,
+        700,
+        patch_size=patch_size,
+        scales=(scale,),
+        energy=name,
+    )
+    grid = (4, 6)
+    shares = place_shares(picture, name, scale, patch_size, grid)
+    counts = place_counts(seeds, (height, width), grid)
+    often = shares * 700 >= 5
+    assert often.sum() >= 6
+    assert counts[shares == 0].sum() == 0
+    assert likely(
+        [*counts[often], counts[~often].sum() + 10],
+        [*shares[often] * 700, shares[~often].sum() * 700 + 10],
+    )
+
+
+@pytest.mark.parametrize('patch_size', [8, 9])
+def test_patches_of_the_gradient_begin_anywhere(patch_size):
+    # as steep everywhere, in one row of patches
+    width = 30
+    ramp = np.tile(np.arange(width) * 5, (patch_size, 1)).astype(np.uint8)
+    picture = np.repeat(ramp[..., None], 3, 2)
+    seeds = sampled(
+        [picture] * 600,
+        600,
+        patch_size=patch_size,
+        scales=(1.0,),
+        energy='gradient',
+    )
+    starts = []
+    for center in seeds.centers:
+        patch, _ = cut_window(picture, center, 1, patch_size, patch_size)
+        starts.append(patch[0, 0, 0] // 5)
+    counts = np.bincount(starts, minlength=width - patch_size + 1)
+    assert len(counts) == width - patch_size + 1
+    assert likely(counts, np.ones_like(counts))
+
+
+def test_which_picture_and_where_are_independent():
+    picture = noise(96, 96, 5)
+    shares = place_shares(picture, 'band_pass', 1.0, 32, (6, 1)).ravel()
+    other = [noise(96, 96, 6)]
+    for pictures, key in (
+        ([picture, *other], '000'),
+        ([*other, picture], '001'),
+    ):
+        counts = np.zeros(6)
+        for seed in range(300):
+            seeds = sampled(pictures, 1, scales=(1.0,), random_seed=seed)
+            if seeds.keys == [key]:
+                counts += place_counts(seeds, (96, 96), (6, 1)).ravel()
+        often = shares > 0.05
+        assert counts[~often].sum() < 0.1 * counts.sum()
+        assert likely(counts[often], shares[often]), key
+
+
+def mixed():
+    """Pictures of different sizes, some with room for one seed only."""
+    pictures = [noise(48, 48, i) for i in range(5)]
+    pictures += [noise(140, 200, i, 0.4) for i in range(3)]
+    pictures += [noise(200, 90, 9, 0.4), flat(70, 70), noise(20, 90)]
+    return pictures
+
+
+def test_the_same_seed_gives_the_same_whatever_the_threads(monkeypatch):
+    settings = dict(num_seeds=40, patch_size=32, max_per_picture=12)
+    known = sampled(mixed(), random_seed=3, **settings)
+    for threads in (1, 2, 7):
+        monkeypatch.setattr(os, 'cpu_count', lambda n=threads: n)
+        assert equal(sampled(mixed(), random_seed=3, **settings), known)
+    other = sampled(mixed(), random_seed=4, **settings)
+    assert not np.array_equal(known.centers, other.centers)
+    assert not np.array_equal(known.pictures, other.pictures)
+    # what is drawn in a picture does not depend on the state of NumPy
+    np.random.seed(0)
+    assert equal(sampled(mixed(), random_seed=3, **settings), known)
+
+
+def check_seeds(seeds, pictures, max_per_picture):
+    """Places within, apart, and not too many a picture."""
+    used = [int(key) for key in seeds.keys]
+    assert sorted(set(seeds.pictures)) == list(range(len(used)))
+    assert len(set(used)) == len(used)
+    for i, index in enumerate(used):
+        assert seeds.sizes[i].tolist() == [*pictures[index].shape[1::-1]]
+        mine = np.flatnonzero(seeds.pictures == i)
+        assert len(mine) <= max_per_picture
+        for one, other in itertools.combinations(mine, 2):
+            apart = abs(seeds.centers[one] - seeds.centers[other]).max()
+            side = seeds.patch_size / max(seeds.scales[[one, other]])
+            # of float32 numbers
+            assert apart >= side / 2 - 1e-3
+    reach = (seeds.patch_size / 2 / seeds.scales)[:, None]
+    assert (seeds.centers >= reach - 1).all()
+    assert (seeds.centers + reach <= seeds.sizes[seeds.pictures] + 1).all()
+    assert seeds.centers.dtype == seeds.scales.dtype == np.float32
+    assert seeds.pictures.dtype == np.int64
+
+
+@pytest.mark.parametrize('name', list(ENERGIES))
+@pytest.mark.parametrize(
+    ('num_seeds', 'most'), [(9, 1), (14, 2), (40, 12), (60, 40)]
+)
+def test_seeds_are_apart_and_as_many_as_asked_for(name, num_seeds, most):
+    pictures = mixed()
+    if num_seeds == 9:
+        # the fifth part of all is left
+        num_seeds = 8
+    for seed in range(4):
+        seeds = sampled(
+            pictures,
+            num_seeds,
+            energy=name,
+            max_per_picture=most,
+            random_seed=seed,
+        )
+        assert len(seeds) == len(seeds.pictures) == num_seeds
+        check_seeds(seeds, pictures, most)
+
+
+@pytest.mark.parametrize('name', list(ENERGIES))
+def test_no_place_is_left_when_no_more_are_found(name):
+    picture = noise(60, 75)
+    settings = dict(
+        patch_size=16,
+        scales=(1.0, 0.64),
+        energy=name,
+        max_per_picture=500,
+        random_seed=2,
+    )
+    with pytest.raises(ValueError, match='there are only') as error:
+        sampled([picture], 400, **settings)
+    (found,) = re.findall(r'only (\d+)', str(error.value))
+    seeds = sampled([picture], int(found), **settings)
+    check_seeds(seeds, [picture], 500)
+    assert set(seeds.scales) == {np.float32(1), np.float32(0.64)}
+    for scale in settings['scales']:
+        energy = REFERENCES[name](picture, scale, 16)
+        middle = 0.0 if name == 'gradient' else 0.5
+        for row, column in np.argwhere(energy > 0):
+            place = np.array([column, row]) + middle
+            place *= np.array([75, 60]) / energy.shape[::-1]
+            apart = abs(seeds.centers - place).max(1)
+            half = 8 / np.maximum(seeds.scales, scale)
+            assert (apart < half + 1e-3).any()
+
+
+def test_too_few_pictures():
+    pictures = [*(noise(48, 48, i) for i in range(3)), flat(60, 60)]
+    with pytest.raises(ValueError, match='7 seeds were asked for') as error:
+        sampled(pictures, 7, max_per_picture=2)
+    message = str(error.value)
+    # slots count until they turn out to be without a place
+    assert 'only 6: 4 pictures, 3 of which' in message
+    assert 'at most 2 a picture' in message
+    for remedy in ('fewer', 'add pictures', 'max_per_picture', 'below 32'):
+        assert remedy in message
+    # each of the three has room for one
+    with pytest.raises(ValueError, match='5 seeds .* only 3: 4 pictures'):
+        sampled(pictures, 5, max_per_picture=2)
+    seeds = sampled(pictures, 3, max_per_picture=2)
+    assert sorted(seeds.keys) == ['000', '001', '002']
+
+
+@pytest.mark.parametrize('name', list(ENERGIES))
+def test_pictures_without_a_patch_are_named(log, name):
+    without = [
+        flat(96, 80),
+        flat(50, 50, 0),
+        flat(40, 60, 255),
+        noise(20, 90),
+        noise(90, 31),
+        noise(200, 1),
+        noise(1, 200),
+        noise(1, 1),
+    ]
+    pictures = [noise(64, 64, 1), *without, noise(64, 64, 2)]
+    seeds = sampled(pictures, 2, energy=name)
+    assert sorted(seeds.keys) == ['000', '009']
+    check_seeds(seeds, pictures, 1)
+    text = log.read_text()
+    assert 'WARNING' in text
+    assert '8 pictures give no patch of 32 pixels' in text
+    lines = [line.strip() for line in text.splitlines()]
+    assert lines[1:9] == [
+        f'{i + 1:03d} ({p.shape[1]}x{p.shape[0]})'
+        for i, p in enumerate(without)
+    ]
+    assert "can't be read" not in text
+    # not even if there are no others
+    with pytest.raises(ValueError, match='3 seeds .* only 2: 10 pictures, 2'):
+        sampled(pictures, 3, energy=name)
+
+
+def test_not_all_of_many_are_named(log):
+    sampled([noise(64, 64), *(flat(40, 30 + i) for i in range(27))], 1)
+    lines = [line.strip() for line in log.read_text().splitlines()]
+    assert '27 pictures give no patch' in lines[0]
+    assert lines[1:21] == [f'{i + 1:03d} ({30 + i}x40)' for i in range(20)]
+    assert lines[21] == 'and 7 more'
+
+
+def test_nothing_is_said_of_good_pictures(log):
+    sampled([noise(64, 64)], 1)
+    assert log.read_text() == ''
+
+
+def test_grey_pictures():
+    grey = [noise(70, 64, i)[..., 0] for i in range(6)]
+    for name in ENERGIES:
+        settings = dict(patch_size=16, energy=name, max_per_picture=3)
+        seeds = sampled(grey, 12, **settings)
+        color = [np.repeat(g[..., None], 3, 2) for g in grey]
+        assert equal(seeds, sampled(color, 12, **settings))
+
+
+def folder_of(path, count):
+    path.mkdir()
+    for i in range(count):
+        Image.fromarray(noise(64, 70 + i, i)).save(path / f'ö {i}.jpg')
+    return path
+
+
+def loaded(folder, **kwargs):
+    return ImageFolder(
+        str(folder),
+        pipeline=[dict(type='mm_rotssl.LoadImageFromFile')],
+        **kwargs,
+    )
+
+
+def test_files(tmp_path, log):
+    folder = folder_of(tmp_path / 'a', 6)
+    content = (folder / 'ö 1.jpg').read_bytes()
+    (folder / 'ö 1.jpg').write_bytes(content[: len(content) // 2])
+    (folder / 'empty.png').write_bytes(b'')
+    (folder / 'text.png').write_text('text')
+    seeds = sample_seeds(loaded(folder), 5)
+    assert seeds.keys == [f'ö {i}.jpg' for i in (0, 2, 3, 4, 5)]
+    assert seeds.sizes.tolist() == [[70 + i, 64] for i in (0, 2, 3, 4, 5)]
+    assert seeds.made_by == dict(
+        num_seeds=5,
+        scales=list(SCALES),
+        energy='band_pass',
+        max_per_picture=1,
+        random_seed=0,
+        pictures_looked_at=8,
+    )
+    text = log.read_text()
+    assert "3 pictures can't be read and are left out" in text
+    for name in ('ö 1.jpg: the file is truncated', 'empty.png', 'text.png'):
+        assert f'{folder}/{name}' in text
+    assert 'give no patch' not in text
+    with pytest.raises(ValueError, match='only 5: 8 pictures, 5 of which'):
+        sample_seeds(loaded(folder), 6)
+    # what was decoded is what was measured
+    pictures = [cv2.imread(str(folder / key)) for key in seeds.keys]
+    again = sample_seeds(Pictures(pictures), 5)
+    assert again.sizes.tolist() == seeds.sizes.tolist()
+    # a list that is not read yet, and one in another folder
+    assert equal(sample_seeds(loaded(folder, lazy_init=True), 5), seeds)
+    folder.rename(tmp_path / 'b')
+    assert equal(sample_seeds(loaded(tmp_path / 'b'), 5), seeds)
+
+
+def test_only_broken_files(tmp_path, log):
+    (tmp_path / 'a').mkdir()
+    (tmp_path / 'a/1.png').write_bytes(b'')
+    with pytest.raises(ValueError, match='1 seeds .* only 0: 1 pictures, 0'):
+        sample_seeds(loaded(tmp_path / 'a'), 1)
+    assert '1.png' in log.read_text()
+
+
+def test_equal_pictures_without_a_name(tmp_path):
+    """They have the same key; as two classes they would show the same."""
+    one, other = noise(64, 64, 1), noise(64, 64, 2)
+    data = Pictures([one, other, one, one], named=False)
+    seeds = sample_seeds(data, 2)
+    assert len(set(seeds.keys)) == 2
+    seeds.save(tmp_path / 'a.npz')
+    assert equal(ExemplarSeeds.load(tmp_path / 'a.npz'), seeds)
+    with pytest.raises(ValueError, match='only 2'):
+        sample_seeds(data, 3)
+
+
+def test_digits():
+    data = Digits(size=48, indices=range(60))
+    seeds = sample_seeds(data, 50, scales=(1.0,))
+    names = [data.get_data_info(i)['img_path'] for i in range(60)]
+    assert set(seeds.keys) <= set(names)
+    assert len(seeds.keys) == 50
+    assert seeds.sizes.tolist() == [[48, 48]] * 50
+    # the two by two cells in which the patch fits
+    assert set(seeds.centers.ravel().tolist()) == {22, 26}
+
+
+@pytest.mark.parametrize(
+    ('settings', 'say'),
+    [
+        (dict(num_seeds=0), 'num_seeds=0'),
+        (dict(num_seeds=-3), 'num_seeds=-3'),
+        (dict(max_per_picture=0), 'max_per_picture=0'),
+        (dict(patch_size=1), 'patch_size=1'),
+        (dict(patch_size=-32), 'patch_size=-32'),
+        (dict(scales=()), r'scales=\(\)'),
+        (dict(scales=(1.0, 0)), r'scales=\(1.0, 0\)'),
+        (dict(scales=[0.5, -1]), r'scales=\(0.5, -1\)'),
+        (dict(scales=(1.5,)), r'scales=\(1.5,\).*at most 1'),
+        (dict(scales=(float('nan'),)), 'scales='),
+        (dict(energy='gradients'), "'gradients'.*'band_pass', 'gradient'"),
+    ],
+)
+def test_settings_that_make_no_sense(settings, say):
+    with pytest.raises(ValueError, match=say):
+        sampled([noise(64, 64)], **dict(dict(num_seeds=1), **settings))

@@ -1,0 +1,157 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from mmpretrain.models import SelfSupDataPreprocessor
+from mmpretrain.structures import DataSample
+
+from mm_rotssl.models.utils import (
+    DeformationDataPreprocessor,
+    deform_patches,
+)
+from mm_rotssl.registry import MODELS
+
+MEAN, STD = [120.0, 110.0, 90.0], [50.0, 60.0, 70.0]
+ORDERS = [{}, *[{x: True} for x in ('to_rgb', 'bgr_to_rgb', 'rgb_to_bgr')]]
+
+
+def batch(count=35, size=40, columns=16, seed=0):
+    """Windows and numbers that reach out of them now and then."""
+    rng = np.random.default_rng(seed)
+    inputs = rng.integers(0, 256, (count, 3, size, size), np.uint8)
+    middle = size / 2
+    numbers = np.tile([24, 3, middle, -3, 24, middle], (count, 1))
+    numbers = numbers + rng.normal(size=(count, 6))
+    color = rng.uniform(0.5, 1.5, (count, 9)), rng.uniform(-1, 1, (count, 1))
+    numbers = np.hstack([numbers, *color])[:, :columns].astype(np.float32)
+    samples = []
+    for i in range(count):
+        sample = DataSample().set_gt_label(i)
+        sample.set_field(numbers[i], 'deformation')
+        samples.append(sample)
+    data = dict(inputs=torch.from_numpy(inputs), data_samples=samples)
+    return data, torch.from_numpy(numbers)
+
+
+@pytest.mark.parametrize('columns', [6, 16])
+@pytest.mark.parametrize('size', [24, 32, 50])
+@pytest.mark.parametrize('order', ORDERS, ids=str)
+@pytest.mark.parametrize('normalize', [False, True])
+def test_deforms_then_normalizes(normalize, order, size, columns):
+    data, numbers = batch(columns=columns)
+    kwargs = dict(mean=MEAN, std=STD) if normalize else {}
+    preprocessor = MODELS.build(
+        dict(
+            type='DeformationDataPreprocessor',
+            patch_size=size,
+            **kwargs,
+            **order,
+        )
+    )
+    windows = data['inputs']
+    want = deform_patches(windows.flip(1) if order else windows, numbers, size)
+    want = want.double()
+    if normalize:
+        for channel in range(3):
+            want[:, channel] -= MEAN[channel]
+            want[:, channel] /= STD[channel]
+    got = preprocessor(data, training=True)
+    assert got.keys() == {'inputs', 'data_samples'}
+    assert got['inputs'].dtype == torch.float32
+    assert got['inputs'].shape == (35, 3, size, size)
+    np.testing.assert_allclose(got['inputs'], want, atol=1e-4)
+    # training or not, it is drawn already
+    again = preprocessor(data)
+    assert torch.equal(again['inputs'], got['inputs'])
+    assert [x.gt_label.item() for x in got['data_samples']] == [*range(35)]
+
+
+def test_default_size():
+    data, _ = batch(2)
+    got = DeformationDataPreprocessor()(data)['inputs']
+    assert got.shape == (2, 3, 32, 32)
+
+
+def test_each_sample_has_its_own_numbers():
+    data, _ = batch(6)
+    order = [3, 5, 0, 2, 4, 1]
+    preprocessor = DeformationDataPreprocessor(20)
+    want = preprocessor(data)['inputs'][order]
+    samples = [data['data_samples'][i] for i in order]
+    got = preprocessor(
+        dict(inputs=data['inputs'][order], data_samples=samples)
+    )['inputs']
+    torch.testing.assert_close(got, want, rtol=0, atol=0.01)
+
+
+def test_batch_stays_as_it_is():
+    data, numbers = batch()
+    before = copy.deepcopy(data)
+    DeformationDataPreprocessor(24, mean=MEAN, std=STD, bgr_to_rgb=True)(data)
+    assert data.keys() == {'inputs', 'data_samples'}
+    assert torch.equal(data['inputs'], before['inputs'])
+    assert data['inputs'].dtype == torch.uint8
+    for sample, row in zip(data['data_samples'], numbers, strict=True):
+        np.testing.assert_array_equal(sample.deformation, row)
+
+
+def test_autocast_changes_nothing():
+    data, _ = batch()
+    preprocessor = DeformationDataPreprocessor(24, mean=MEAN, std=STD)
+    want = preprocessor(data)['inputs']
+    with torch.autocast('cpu', torch.bfloat16):
+        got = preprocessor(data)['inputs']
+    assert got.dtype == torch.float32
+    assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize('order', ORDERS, ids=str)
+@pytest.mark.parametrize('normalize', [False, True])
+@pytest.mark.parametrize('samples', ['plain', None, 'views'])
+def test_batches_without_deformations(normalize, order, samples):
+    data, _ = batch(5)
+    inputs = data['inputs']
+    if samples == 'plain':
+        data['data_samples'] = [DataSample().set_gt_label(i) for i in range(5)]
+    else:
+        data['data_samples'] = None
+    if samples == 'views':
+        data['inputs'] = [inputs, inputs[..., 7:]]
+    kwargs = dict(mean=MEAN, std=STD) if normalize else {}
+    want = SelfSupDataPreprocessor(**kwargs, **order)(data)
+    got = DeformationDataPreprocessor(24, **kwargs, **order)(data)
+    assert got.keys() == want.keys()
+    if samples == 'views':
+        for one, other in zip(got['inputs'], want['inputs'], strict=True):
+            assert torch.equal(one, other)
+    else:
+        # nothing was cut
+        assert got['inputs'].shape == (5, 3, 40, 40)
+        assert torch.equal(got['inputs'], want['inputs'])
+        assert got['inputs'].dtype == want['inputs'].dtype
+    if samples == 'plain':
+        labels = [x.gt_label.item() for x in got['data_samples']]
+        assert labels == [*range(5)]
+    else:
+        assert got['data_samples'] is None
+
+
+def test_moves_to_its_device():
+    # a device without memory tells where the work is done
+    data, _ = batch(3)
+    preprocessor = DeformationDataPreprocessor(24).to('meta')
+    got = preprocessor(data)
+    assert got['inputs'].device.type == 'meta'
+    assert got['inputs'].shape == (3, 3, 24, 24)
+    assert got['data_samples'][0].gt_label.device.type == 'meta'
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_gpu_gives_what_the_processor_gives():
+    data, _ = batch()
+    want = DeformationDataPreprocessor(24)(data)['inputs']
+    got = DeformationDataPreprocessor(24).cuda()(data)['inputs']
+    assert got.is_cuda
+    # of 255; what leaves a power near 0 is steep
+    torch.testing.assert_close(got.cpu(), want, rtol=0, atol=0.255)
