@@ -22,7 +22,8 @@ class ExemplarDataset:
     :class:`RandomDeformation` in the pipeline takes a patch. Windows are
     scaled and cut once, when the data set is first used, and stay in memory:
     with the default deformations 20 kB a seed, in each process of a
-    distributed run; dataloader workers share them.
+    distributed run; dataloader workers share them. With
+    ``in_memory=False`` the picture is read each time instead.
 
     **Keys of an entry:**
 
@@ -52,6 +53,9 @@ class ExemplarDataset:
             in every epoch, as the paper's, who stored them; else they are
             drawn anew, which is the limit of many. Defaults to False.
         random_seed (int): Of the fixed deformations. Defaults to 0.
+        in_memory (bool): Keep the windows. Defaults to True.
+        lazy_init (bool): Look at the pictures at first use instead of now.
+            Defaults to False.
 
     Raises:
         ValueError: If ``num_deformations`` is not positive, a picture of the
@@ -67,6 +71,7 @@ class ExemplarDataset:
         num_deformations: int = 150,
         fixed_deformations: bool = False,
         random_seed: int = 0,
+        in_memory: bool = True,
         lazy_init: bool = False,
     ) -> None:
         if num_deformations < 1:
@@ -81,6 +86,7 @@ class ExemplarDataset:
         self.num_deformations = num_deformations
         self.fixed_deformations = fixed_deformations
         self.random_seed = random_seed
+        self.in_memory = in_memory
         self._fully_initialized = False
         self.source = 'the seeds'
         if isinstance(seeds, dict):
@@ -110,7 +116,7 @@ class ExemplarDataset:
         return dict(num_seeds=len(self.seeds))
 
     def full_init(self) -> None:
-        """Cut the windows."""
+        """Find the pictures, and cut the windows."""
         if self._fully_initialized:
             return
         self.dataset.full_init()
@@ -125,8 +131,15 @@ class ExemplarDataset:
                 'data_root to the folder that the seeds were sampled from, '
                 'or sample them anew.'
             )
+        # of each picture of the seeds, its index in the data set
+        self.places = [places[key] for key in keys]
+        if self.in_memory:
+            self._cut_all()
+        self._fully_initialized = True
+
+    def _cut_all(self) -> None:
         size = self.window_size
-        count = len(self.seeds)
+        count, keys = len(self.seeds), self.seeds.keys
         self.windows = np.empty((count, size, size, 3), np.uint8)
         self.valid = np.empty((count, 4), np.int32)
         print_log(
@@ -140,11 +153,11 @@ class ExemplarDataset:
         )
         groups = np.split(order, ends[:-1])
         with ThreadPoolExecutor(os.cpu_count()) as threads:
-            done = threads.map(
-                self._cut, [places[key] for key in keys], keys, groups
-            )
-            list(done)
-        self._fully_initialized = True
+            for group, found in zip(
+                groups, threads.map(self._cut, groups), strict=True
+            ):
+                for i, (window, valid) in zip(group, found, strict=True):
+                    self.windows[i], self.valid[i] = window, valid
 
     @property
     def window_size(self) -> int:
@@ -156,28 +169,34 @@ class ExemplarDataset:
         ]
         return max(needed, default=self.seeds.patch_size)
 
-    def _cut(self, index: int, key: str, group: np.ndarray) -> None:
-        """Cut the windows of a picture's seeds."""
-        info = self.dataset.get_data_info(index)
+    def _cut(self, group: Sequence[int]) -> list[tuple]:
+        """Cut the windows of seeds of one picture."""
+        if not len(group):
+            return []
+        seeds = self.seeds
+        number = int(seeds.pictures[group[0]])
+        info = self.dataset.get_data_info(self.places[number])
         picture = self.dataset.pipeline(info)['img']
         if picture.ndim == 2:
             picture = np.repeat(picture[..., None], 3, 2)
-        seeds = self.seeds
-        for i in group.tolist():
-            want = tuple(seeds.sizes[seeds.pictures[i]].tolist())
-            if picture.shape[1::-1] != want:
-                raise ValueError(
-                    f'{key} is {picture.shape[1]}x{picture.shape[0]} pixels '
-                    f'now and was {want[0]}x{want[1]} when {self.source} '
-                    'were sampled. Restore it, or sample them anew.'
-                )
-            self.windows[i], self.valid[i] = cut_window(
+        want = tuple(seeds.sizes[number].tolist())
+        if picture.shape[1::-1] != want:
+            raise ValueError(
+                f'{seeds.keys[number]} is {picture.shape[1]}x'
+                f'{picture.shape[0]} pixels now and was {want[0]}x{want[1]} '
+                f'when {self.source} were sampled. Restore it, or sample '
+                'them anew.'
+            )
+        return [
+            cut_window(
                 picture,
                 seeds.centers[i],
                 seeds.scales[i],
                 seeds.patch_size,
                 self.window_size,
             )
+            for i in group
+        ]
 
     def __len__(self) -> int:
         return len(self.seeds) * self.num_deformations
@@ -198,10 +217,14 @@ class ExemplarDataset:
         if not 0 <= idx < len(self):
             raise IndexError(f'Entry {idx} of {len(self)} of ExemplarDataset.')
         label, number = divmod(int(idx), self.num_deformations)
+        if self.in_memory:
+            window, valid = self.windows[label].copy(), self.valid[label]
+        else:
+            ((window, valid),) = self._cut([label])
         info = dict(
-            img=self.windows[label].copy(),
-            img_shape=self.windows.shape[1:3],
-            valid=tuple(self.valid[label].tolist()),
+            img=window,
+            img_shape=window.shape[:2],
+            valid=tuple(map(int, valid)),
             exemplar_label=label,
             sample_idx=int(idx),
             img_path=self.seeds.keys[self.seeds.pictures[label]],

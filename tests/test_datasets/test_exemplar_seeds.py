@@ -212,7 +212,6 @@ FULL = make()
         (dict(pictures=FULL.pictures[None]), r'\(1, 5\)'),
         (dict(pictures=FULL.pictures[:4]), 'and 4 seeds'),
         (dict(keys=np.array([b'a', b'b'])), '2 pictures and 5 seeds'),
-        (dict(keys=np.array([b'a', b'\xff', b'c'])), 'utf-8'),
         (dict(keys=np.array([1, 2, 3])), None),
         (dict(pictures=FULL.pictures.astype(np.float64)), 'int64'),
         (dict(sizes=FULL.sizes + 0.5), 'int32'),

@@ -202,12 +202,12 @@ def test_one_colour_has_no_energy(name):
 def test_energy_beside_strong_contrast(name):
     # as a photograph with a black bar below
     rng = np.random.default_rng(0)
-    picture = np.zeros((200, 96, 3), np.uint8)
-    stripes = np.where(np.arange(96) // 2 % 2, 255, 0)[:, None]
+    picture = np.zeros((200, 130, 3), np.uint8)
+    stripes = np.where(np.arange(130) // 2 % 2, 255, 0)[:, None]
     picture[:100] = np.clip(
-        stripes + rng.integers(-9, 9, (100, 96, 3)), 0, 255
+        stripes + rng.integers(-9, 9, (100, 130, 3)), 0, 255
     )
-    picture[66:100] = rng.integers(0, 2, (34, 96, 3))
+    picture[66:100] = rng.integers(0, 2, (34, 130, 3))
     for scale in (1, 0.8):
         for patch_size in (16, 64):
             energy = ENERGIES[name](picture, scale, patch_size)
@@ -268,7 +268,7 @@ def test_every_place_with_energy_admits_the_patch(tmp_path, name):
             assert max(valid[:2]) <= 4
             assert min(valid[2:]) >= patch_size + 4
             places += 1
-    assert places > 2000
+    assert places > 1000
 
 
 def sampled(pictures, num_seeds, **kwargs):
@@ -386,15 +386,18 @@ def test_scales_are_uniform_among_those_that_fit():
         assert likely(counts[:fitting], np.ones(fitting))
 
 
+# places on a line of the grid belong to one side, whatever rounding did
+TINY = 1e-5
+
+
 def place_shares(picture, name, scale, patch_size, grid):
     """Share of the energy in each cell of a coarse grid of the picture."""
     energy = REFERENCES[name](picture, scale, patch_size)
     middle = 0.0 if name == 'gradient' and patch_size % 2 == 0 else 0.5
-    height, width = picture.shape[:2]
     shares = np.zeros(grid)
     for row, column in np.argwhere(energy > 0):
-        y = (row + middle) / energy.shape[0]
-        x = (column + middle) / energy.shape[1]
+        y = (row + middle) / energy.shape[0] + TINY
+        x = (column + middle) / energy.shape[1] + TINY
         shares[int(y * grid[0]), int(x * grid[1])] += energy[row, column]
     return shares / shares.sum()
 
@@ -403,7 +406,8 @@ def place_counts(seeds, size, grid):
     height, width = size
     counts = np.zeros(grid)
     for x, y in seeds.centers.tolist():
-        counts[int(y / height * grid[0]), int(x / width * grid[1])] += 1
+        y, x = y / height + TINY, x / width + TINY
+        counts[int(y * grid[0]), int(x * grid[1])] += 1
     return counts
 
 
@@ -584,7 +588,7 @@ def test_too_few_pictures():
     for remedy in ('fewer', 'add pictures', 'max_per_picture', 'below 32'):
         assert remedy in message
     # each of the three has room for one
-    with pytest.raises(ValueError, match='5 seeds .* only 3: 4 pictures'):
+    with pytest.raises(ValueError, match=r'5 seeds .* only 3: 4 pictures'):
         sampled(pictures, 5, max_per_picture=2)
     seeds = sampled(pictures, 3, max_per_picture=2)
     assert sorted(seeds.keys) == ['000', '001', '002']
@@ -616,7 +620,7 @@ def test_pictures_without_a_patch_are_named(log, name):
     ]
     assert "can't be read" not in text
     # not even if there are no others
-    with pytest.raises(ValueError, match='3 seeds .* only 2: 10 pictures, 2'):
+    with pytest.raises(ValueError, match=r'3 seeds .* only 2: 10 pictures, 2'):
         sampled(pictures, 3, energy=name)
 
 
@@ -694,7 +698,7 @@ def test_files(tmp_path, log):
 def test_only_broken_files(tmp_path, log):
     (tmp_path / 'a').mkdir()
     (tmp_path / 'a/1.png').write_bytes(b'')
-    with pytest.raises(ValueError, match='1 seeds .* only 0: 1 pictures, 0'):
+    with pytest.raises(ValueError, match=r'1 seeds .* only 0: 1 pictures, 0'):
         sample_seeds(loaded(tmp_path / 'a'), 1)
     assert '1.png' in log.read_text()
 

@@ -156,6 +156,29 @@ def test_other_sets_have_the_same_stages():
         percentile_scale([torch.ones(2, 1)] * 2, [torch.ones(2, 1)])
 
 
+DEFAULT_TOLERANCE = svm.TOLERANCE
+
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch):
+    """Let the solver go on until it agrees with a reference."""
+    monkeypatch.setattr(svm, 'TOLERANCE', 1e-4)
+
+
+def test_the_solver_ends_at_its_own_tolerance(monkeypatch):
+    monkeypatch.setattr(svm, 'TOLERANCE', DEFAULT_TOLERANCE)
+    feats, labels = problem(3, 300, offset=0.0)
+    queries, _ = problem(3, 20_000, spread=3.0, offset=0.0)
+    found = {}
+    for tol in (0.1, 1e-4):
+        oracle = LinearSVC(dual=True, C=1.0, tol=tol, random_state=0)
+        oracle.fit(feats.numpy(), labels.numpy())
+        found[tol] = oracle.predict(queries.numpy())
+    got = svm_classify(feats, labels, queries, 1.0).numpy()
+    assert (got == found[0.1]).all()
+    assert (got != found[1e-4]).any()
+
+
 def problem(classes, size, seed=0, spread=1.5, offset=3.0):
     """Overlapping classes far from the origin; labels 7, 5, 3, ..."""
     rng = np.random.default_rng(seed)

@@ -16,8 +16,9 @@ COLOR_COMPONENTS = (
 )
 NUM_GEOMETRY = 6
 NUM_COLOR = 10
-# A batch is worked through in parts that stay in a processor's cache.
-_PART = 32
+# A batch is worked through in parts: few enough that memory stays low, many
+# enough that the calls cost little.
+_PART = 64
 
 
 def _sample(
