@@ -13,7 +13,7 @@ from mm_rotssl.models.utils import (
 )
 from mm_rotssl.registry import MODELS
 
-MEAN, STD = [120.0, 110.0, 90.0], [50.0, 60.0, 70.0]
+MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 ORDERS = [{}, *[{x: True} for x in ('to_rgb', 'bgr_to_rgb', 'rgb_to_bgr')]]
 
 
