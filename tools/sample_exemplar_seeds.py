@@ -1,7 +1,8 @@
 """Sample the seed patches of Exemplar-CNN from pictures.
 
 The pictures are those of a folder with all its sub-folders, or of a config
-whose training set is a mm_rotssl.ExemplarDataset. The file tells picture,
+whose training set is a mm_rotssl.ExemplarDataset; number of seeds and size of
+patches are then by default those that it trains on. The file tells picture,
 place and scale of each seed; beside it two pictures are drawn: a sheet of
 seeds, and what the deformations make of some.
 """
@@ -21,7 +22,7 @@ from mm_rotssl.datasets import (
     ExemplarSeeds,
     sample_seeds,
 )
-from mm_rotssl.datasets.seed_sampling import ENERGIES, SCALES
+from mm_rotssl.datasets.seed_sampling import ENERGIES
 from mm_rotssl.registry import DATASETS
 from mm_rotssl.utils import save_figure
 from mm_rotssl.visualization import plot_patches
@@ -47,27 +48,25 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--num-seeds',
         type=int,
-        default=8000,
-        help='number of seeds (default: 8000)',
+        help="number of seeds (default: the config's model.head.num_seeds, or "
+        '8000)',
     )
     parser.add_argument(
         '--patch-size',
         type=int,
-        default=32,
-        help='side of the patches in pixels (default: 32)',
+        help="side of the patches in pixels (default: that of the config's "
+        'RandomDeformation, or 32)',
     )
     parser.add_argument(
         '--scales',
         type=float,
         nargs='+',
-        default=SCALES,
         help='by how much pictures are scaled before patches are cut: these '
         'cover patch size / scale pixels (default: 1 0.8 0.64 0.512)',
     )
     parser.add_argument(
         '--energy',
         choices=list(ENERGIES),
-        default='band_pass',
         help="what patches are drawn in proportion to: the authors' code's "
         'band-pass energy, or the squared gradient of the paper (default: '
         'band_pass)',
@@ -75,13 +74,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--max-per-picture',
         type=int,
-        default=1,
         help='most seeds a picture (default: 1)',
     )
     parser.add_argument(
         '--seed',
+        dest='random_seed',
         type=int,
-        default=0,
         help='the same gives the same patches (default: 0)',
     )
     parser.add_argument(
@@ -107,8 +105,8 @@ def folder_settings(folder: str) -> dict:
     )
 
 
-def config_settings(cfg: Config) -> tuple[dict, str | dict]:
-    """The pictures of a config, and what it says of the seeds."""
+def config_settings(cfg: Config) -> Config:
+    """The training set of a config."""
     settings = cfg.train_dataloader.dataset
     if settings.get('type') != 'mm_rotssl.ExemplarDataset':
         raise ValueError(
@@ -116,13 +114,53 @@ def config_settings(cfg: Config) -> tuple[dict, str | dict]:
             'config of configs/exemplar_cnn, or give the folder of the '
             'pictures.'
         )
-    return settings.dataset, settings.seeds
+    return settings
+
+
+def config_deformation(training_set: dict) -> dict:
+    """The deformation of a training set; the usual one if it has none."""
+    name = 'mm_rotssl.RandomDeformation'
+    for transform in training_set['pipeline']:
+        if transform['type'] == name:
+            return dict(transform)
+    return dict(type=name)
+
+
+def settings_of(args: argparse.Namespace, cfg: Config | None) -> dict:
+    """What seeds to sample: the command line's, the config's, or the usual."""
+    settings: dict = dict(num_seeds=8000)
+    if cfg is not None:
+        head = cfg.model.get('head') or {}
+        settings['num_seeds'] = head.get('num_seeds', 8000)
+        training_set = config_settings(cfg)
+        deformation = config_deformation(training_set)
+        if 'patch_size' in deformation:
+            settings['patch_size'] = deformation['patch_size']
+        if isinstance(training_set.seeds, dict):
+            settings.update(training_set.seeds)
+    given = {
+        name: getattr(args, name)
+        for name in (
+            'num_seeds',
+            'patch_size',
+            'scales',
+            'energy',
+            'max_per_picture',
+            'random_seed',
+        )
+        if getattr(args, name) is not None
+    }
+    return {**settings, **given}
 
 
 def draw(
-    dataset: BaseDataset, seeds: ExemplarSeeds, bgr: bool, path: Path
+    dataset: BaseDataset,
+    seeds: ExemplarSeeds,
+    deformation: dict,
+    path: Path,
 ) -> list[Path]:
     """The first seeds, which are in random order, and deformations."""
+    bgr = deformation['bgr']
     count = min(SHOWN, len(seeds))
     used, places = np.unique(seeds.pictures[:count], return_inverse=True)
     shown = dataclasses.replace(
@@ -146,13 +184,8 @@ def draw(
         return [img[..., ::-1] for img in found] if bgr else found
 
     plain = patches([], 1)
-    deform = dict(
-        type='mm_rotssl.RandomDeformation',
-        patch_size=seeds.patch_size,
-        bgr=bgr,
-    )
     each = COLUMNS - 1
-    deformed = patches([deform], each)
+    deformed = patches([deformation], each)
     return [
         save_figure(
             plot_patches(
@@ -178,34 +211,28 @@ def draw(
 
 
 def sample(args: argparse.Namespace) -> None:
-    bgr = True
+    cfg = None
+    deformation = dict(type='mm_rotssl.RandomDeformation', bgr=True)
+    pictures = folder_settings(args.pictures)
     if args.pictures.endswith('.py'):
         cfg = read_config(args.pictures, args.cfg_options)
-        init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-        settings, wanted = config_settings(cfg)
-        if args.out is None and isinstance(wanted, str) and wanted:
+        training_set = config_settings(cfg)
+        pictures = training_set.dataset
+        wanted = training_set.seeds
+        if args.out is None and wanted and isinstance(wanted, str):
             args.out = Path(wanted)
         preprocessor = cfg.model.get('data_preprocessor') or {}
-        bgr = bool(
+        deformation = config_deformation(training_set)
+        deformation['bgr'] = bool(
             preprocessor.get('bgr_to_rgb') or preprocessor.get('to_rgb')
         )
-    else:
-        init_default_scope('mmpretrain')
-        settings = folder_settings(args.pictures)
+    init_default_scope((cfg or {}).get('default_scope', 'mmpretrain'))
     path = args.out or Path('exemplar_seeds.npz')
-    dataset = DATASETS.build(settings)
-    seeds = sample_seeds(
-        dataset,
-        args.num_seeds,
-        args.patch_size,
-        args.scales,
-        args.energy,
-        args.max_per_picture,
-        args.seed,
-        progress=True,
-    )
+    dataset = DATASETS.build(pictures)
+    seeds = sample_seeds(dataset, **settings_of(args, cfg), progress=True)
     seeds.save(path)
-    pictures = draw(dataset, seeds, bgr, path)
+    deformation.update(patch_size=seeds.patch_size, on_device=False)
+    drawn = draw(dataset, seeds, deformation, path)
     counts = ', '.join(
         f'{scale:g}: {(seeds.scales == scale).sum()}'
         for scale in np.unique(seeds.scales)[::-1]
@@ -214,7 +241,7 @@ def sample(args: argparse.Namespace) -> None:
         f'{len(seeds)} seeds from {len(seeds.keys)} of '
         f'{seeds.made_by["pictures_looked_at"]} pictures, by scale {counts}'
     )
-    print('\n'.join(map(str, [path, *pictures])))
+    print('\n'.join(map(str, [path, *drawn])))
 
 
 def main() -> None:

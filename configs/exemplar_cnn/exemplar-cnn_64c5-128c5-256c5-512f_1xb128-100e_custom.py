@@ -17,8 +17,8 @@ _base_ = ['../_base_/default_runtime.py']
 data_root = ''
 seeds = ''
 # Seeds in the file, each of which is a class; model.head.num_seeds. The
-# authors have 8,000 to 32,000; above some ten thousand a sampled softmax
-# (`num_sampled` of the head, with the optimiser mm_rotssl.RowSGD) is faster.
+# authors have 8,000 to 32,000; for far more there is a sampled softmax
+# (`num_sampled` of the head, with the optimiser mm_rotssl.RowSGD).
 num_seeds = 8000
 # Side of the patches in pixels, --patch-size of the tool.
 patch_size = 32

@@ -2,8 +2,7 @@
 # seeds, 1.56 million steps of 128 patches. The seeds come first:
 #
 #   python tools/sample_exemplar_seeds.py \
-#       configs/exemplar_cnn/exemplar-cnn_64c5-128c5-256c5-512f_1xb128-steplr-156e_stl10.py \
-#       --num-seeds 16000
+#       configs/exemplar_cnn/exemplar-cnn_64c5-128c5-256c5-512f_1xb128-steplr-156e_stl10.py
 #
 # and after training
 #

@@ -2,8 +2,7 @@
 # seeds, else the recipe of the middle network. The seeds:
 #
 #   python tools/sample_exemplar_seeds.py \
-#       configs/exemplar_cnn/exemplar-cnn_64c5-64c5-128f_1xb128-steplr-156e_stl10.py \
-#       --num-seeds 8000
+#       configs/exemplar_cnn/exemplar-cnn_64c5-64c5-128f_1xb128-steplr-156e_stl10.py
 _base_ = ['./exemplar-cnn_64c5-128c5-256c5-512f_1xb128-steplr-156e_stl10.py']
 
 model = dict(

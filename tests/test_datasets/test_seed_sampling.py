@@ -32,7 +32,8 @@ class Pictures(BaseDataset):
     def __init__(self, images, named=True):
         self.images = images
         self.named = named
-        super().__init__()
+        # which collects garbage first, and so takes long
+        super().__init__(serialize_data=False)
 
     def load_data_list(self):
         return [
@@ -310,7 +311,7 @@ def test_pictures_are_drawn_in_proportion_to_their_mean_energy(scales):
     shares = np.array(energies[1.0]) / np.sum(energies[1.0])
     other = np.array(energies[0.5]) / np.sum(energies[0.5])
     assert abs(shares - other).max() > 0.05
-    runs = 700
+    runs = 400
     drawn = np.zeros((5, 5))
     for seed in range(runs):
         seeds = sampled(
@@ -348,7 +349,7 @@ def test_pictures_may_be_drawn_several_times():
         (1, 1): b / 2 / (a + b / 2) * b,
     }
     drawn = dict.fromkeys(both, 0)
-    for seed in range(400):
+    for seed in range(300):
         seeds = sampled(
             pictures,
             2,
@@ -531,13 +532,12 @@ def check_seeds(seeds, pictures, max_per_picture):
 
 @pytest.mark.parametrize('name', list(ENERGIES))
 @pytest.mark.parametrize(
-    ('num_seeds', 'most'), [(9, 1), (14, 2), (40, 12), (60, 40)]
+    # all that there are of one and of two a picture
+    ('num_seeds', 'most'),
+    [(9, 1), (13, 2), (40, 12), (60, 40)],
 )
 def test_seeds_are_apart_and_as_many_as_asked_for(name, num_seeds, most):
     pictures = mixed()
-    if num_seeds == 9:
-        # the fifth part of all is left
-        num_seeds = 8
     for seed in range(4):
         seeds = sampled(
             pictures,
@@ -582,15 +582,23 @@ def test_too_few_pictures():
     with pytest.raises(ValueError, match='7 seeds were asked for') as error:
         sampled(pictures, 7, max_per_picture=2)
     message = str(error.value)
-    # slots count until they turn out to be without a place
     assert 'only 6: 4 pictures, 3 of which' in message
     assert 'at most 2 a picture' in message
     for remedy in ('fewer', 'add pictures', 'max_per_picture', 'below 32'):
         assert remedy in message
-    # each of the three has room for one
-    with pytest.raises(ValueError, match=r'5 seeds .* only 3: 4 pictures'):
-        sampled(pictures, 5, max_per_picture=2)
-    seeds = sampled(pictures, 3, max_per_picture=2)
+    # who asks for what the message says gets there: each of the three has
+    # room for one
+    wanted = 7
+    while True:
+        try:
+            seeds = sampled(pictures, wanted, max_per_picture=2)
+        except ValueError as error:
+            (found,) = re.findall(r'only (\d+): 4 pictures', str(error))
+            assert 3 <= int(found) < wanted
+            wanted = int(found)
+        else:
+            break
+    assert wanted == 3
     assert sorted(seeds.keys) == ['000', '001', '002']
 
 
@@ -599,7 +607,7 @@ def test_pictures_without_a_patch_are_named(log, name):
     without = [
         flat(96, 80),
         flat(50, 50, 0),
-        flat(40, 60, 255),
+        flat(70, 60, 255),
         noise(20, 90),
         noise(90, 31),
         noise(200, 1),

@@ -192,9 +192,11 @@ def test_gradient_approaches_that_of_all_classes():
     np.testing.assert_allclose(errors[2:4], theory[2:4], rtol=0.1)
 
 
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    'dtype', [torch.float16, torch.bfloat16, torch.float64]
+)
 @pytest.mark.parametrize('autocast', [False, True])
-def test_half_precision(dtype, autocast):
+def test_other_precisions(dtype, autocast):
     rng = np.random.RandomState(0)
     drawn, labels = [3, 8, 1], [0, 8, 11, 5]
     inputs = tensors(3 * rng.randn(4), 3 * rng.randn(4, 3), dtype=dtype)

@@ -1,11 +1,18 @@
+import io
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from mm_rotssl.utils import save_figure, write_file
+from mm_rotssl.utils import (
+    open_arrays,
+    save_figure,
+    write_arrays,
+    write_file,
+)
 
 
 @pytest.mark.parametrize('there', [False, True])
@@ -46,3 +53,118 @@ def test_figure_in_a_new_folder(tmp_path):
     pixels = imread(path)
     assert pixels.shape == (100, 50, 4)
     assert pixels[5, 5].tolist() == [1, 0, 0, 1]
+
+
+def opened(path):
+    with open_arrays(path, 'things', 'tools/make.py', 'buy it') as arrays:
+        return dict(arrays)
+
+
+def test_arrays_round_trip(tmp_path):
+    given = dict(
+        numbers=np.arange(6, dtype=np.float32).reshape(2, 3),
+        # of Fortran's order, and no array yet
+        turned=np.arange(6, dtype=np.int16).reshape(2, 3).T,
+        words=np.array(['ü', '日本']),
+        number=3,
+        nothing=np.zeros((0, 4), np.uint8),
+    )
+    path = tmp_path / 'new' / 'a.npz'
+    write_arrays(path, **given)
+    assert [p.name for p in tmp_path.rglob('*.*')] == ['a.npz']
+    for where in (path, str(path)):
+        arrays = opened(where)
+        assert sorted(arrays) == sorted(given)
+        for name, array in given.items():
+            assert arrays[name].dtype == np.asarray(array).dtype
+            np.testing.assert_array_equal(arrays[name], array)
+    # zeros take no room
+    write_arrays(path, zeros=np.zeros(10**6))
+    assert path.stat().st_size < 10**5
+
+
+def test_interrupted_arrays(tmp_path, monkeypatch):
+    path = tmp_path / 'a.npz'
+    write_arrays(path, a=np.arange(3))
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'replace', stopped)
+        with pytest.raises(KeyboardInterrupt):
+            write_arrays(path, a=np.arange(4))
+    assert list(tmp_path.iterdir()) == [path]
+    np.testing.assert_array_equal(opened(path)['a'], np.arange(3))
+
+
+class Code:
+    """Pickled, it runs a command when it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_code_in_arrays_is_not_run(tmp_path):
+    path, trace = tmp_path / 'a.npz', tmp_path / 'trace'
+    np.savez(path, a=np.array([Code(trace)], object))
+    with pytest.raises(ValueError, match='things') as error:
+        opened(path)
+    assert f'"{path}" is no file of things' in str(error.value)
+    assert not trace.exists()
+
+
+def test_no_arrays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in ('a.npz', tmp_path):
+        with pytest.raises(FileNotFoundError) as error:
+            opened(path)
+        assert str(error.value) == (
+            f'There is no file "{path}" of things (looked from '
+            f'"{tmp_path}"). Make it with tools/make.py, or buy it.'
+        )
+
+
+def test_other_content_than_arrays(tmp_path):
+    path = tmp_path / 'a.npz'
+    write_arrays(path, a=np.arange(99))
+    content = path.read_bytes()
+    one_array = io.BytesIO()
+    np.save(one_array, np.arange(9))
+    for other in (
+        *(content[:n] for n in range(0, len(content), 9)),
+        b'text',
+        one_array.getvalue(),
+    ):
+        path.write_bytes(other)
+        with pytest.raises(ValueError, match='is no file of') as error:
+            opened(path)
+        assert f'"{path}" is no file of things as tools/make.py' in str(
+            error.value
+        )
+
+
+def test_what_the_reader_finds_wrong_is_said_of_the_file(tmp_path):
+    path = tmp_path / 'a.npz'
+    write_arrays(path, a=np.arange(3))
+    with (
+        pytest.raises(ValueError, match='it holds 3 numbers') as error,
+        open_arrays(path, 'things', 'tools/make.py', 'buy it') as arrays,
+    ):
+        raise ValueError(f'it holds {len(arrays["a"])} numbers')
+    assert f'"{path}" is no file of things' in str(error.value)
+    with (
+        pytest.raises(ValueError, match='other'),
+        open_arrays(path, 'things', 'tools/make.py', 'buy it') as arrays,
+    ):
+        _ = arrays['other']
+
+    # stopping the program is no fault of the file
+    with (
+        pytest.raises(KeyboardInterrupt),
+        open_arrays(path, 'things', 'tools/make.py', 'buy it'),
+    ):
+        raise KeyboardInterrupt

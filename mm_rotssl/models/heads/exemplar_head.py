@@ -30,7 +30,8 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
         (rows,) = ctx.saved_tensors
-        grad = grad.contiguous()
+        # autograd's own may not be written to
+        grad = grad.clone(memory_format=torch.contiguous_format)
         all_reduce(grad, 'mean')
         sparse = torch.sparse_coo_tensor(
             rows[None], grad, ctx.shape, is_coalesced=True
@@ -45,8 +46,9 @@ class ExemplarHead(BaseModule):
     With ``num_sampled`` only so many classes, drawn anew for each step, are
     compared with the right ones, see :func:`sampled_softmax_loss`, and only
     their rows get a gradient, which is sparse: memory for it and time no
-    longer grow with the number of seeds. Train with :class:`RowSGD`. It pays
-    above some ten thousand seeds, see ``docs/benchmarks.md``.
+    longer grow with the number of seeds. Train with :class:`RowSGD`, without
+    ``clip_grad``; ``benchmarks/run.py --only exemplar_head`` tells above how
+    many seeds it pays.
 
     Source: Dosovitskiy et al., *Discriminative Unsupervised Feature Learning
     with Exemplar Convolutional Neural Networks*, NIPS 2014

@@ -20,9 +20,9 @@ def sampled_softmax_loss(
         L = \frac{1}{B} \sum_i \ln \Big( e^{s_{i y_i}} + \frac{N - 1}{|D_i|}
             \sum_{j \in D_i} e^{s_{ij}} \Big) - s_{i y_i}
 
-    With classes drawn uniformly without replacement the sum is right on
-    average; with all of them it is the cross entropy. Its logarithm, and so
-    the loss, is too low on average, by less the more are drawn.
+    With two or more classes, drawn uniformly without replacement, the sum is
+    right on average; with all of them it is the cross entropy. Its logarithm,
+    and so the loss, is too low on average, by less the more are drawn.
 
     Source: Jean, Cho, Memisevic and Bengio, *On Using Very Large Target
     Vocabulary for Neural Machine Translation*, ACL 2015, section 3.2, with a
