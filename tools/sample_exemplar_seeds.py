@@ -247,7 +247,7 @@ def sample(args: argparse.Namespace) -> None:
 def main() -> None:
     try:
         sample(parse_args())
-    except (ValueError, RuntimeError, FileNotFoundError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         raise SystemExit(f'Error: {error}') from error
 
 

@@ -54,7 +54,9 @@ class ExemplarSeeds:
         write_arrays(
             path,
             # UTF-8: NumPy's own text takes four bytes a letter
-            keys=np.array([key.encode() for key in self.keys]),
+            keys=np.array(
+                [key.encode(errors='surrogateescape') for key in self.keys]
+            ),
             sizes=self.sizes.astype(np.int32),
             pictures=self.pictures.astype(np.int64),
             centers=self.centers.astype(np.float32),
@@ -85,7 +87,10 @@ class ExemplarSeeds:
             'have them sampled at the start with seeds=dict(num_seeds=...)',
         ) as arrays:
             seeds = cls(
-                keys=[key.decode() for key in arrays['keys'].tolist()],
+                keys=[
+                    key.decode(errors='surrogateescape')
+                    for key in arrays['keys'].tolist()
+                ],
                 made_by=json.loads(str(arrays['made_by'])),
                 patch_size=int(arrays['patch_size']),
                 **{
@@ -120,9 +125,10 @@ class ExemplarSeeds:
         if len(set(self.keys)) != total:
             raise ValueError('a picture is in it more than once')
         if self.pictures.min() < 0 or self.pictures.max() >= total:
-            raise ValueError(
-                f'a seed is in picture {self.pictures.max()} of {total}'
-            )
+            wrong = self.pictures[
+                (self.pictures < 0) | (self.pictures >= total)
+            ]
+            raise ValueError(f'a seed is in picture {wrong[0]} of {total}')
         if self.patch_size < 1:
             raise ValueError(f'patch_size={self.patch_size}')
 
@@ -135,6 +141,7 @@ class ExemplarSeeds:
             # NaN is not within either
             good = (
                 (self.scales[:, None] > 0)
+                & np.isfinite(self.scales[:, None])
                 & (self.centers - reach >= -slack)
                 & (self.centers + reach <= sizes + slack)
             ).all(1)

@@ -22,6 +22,12 @@ SCALES = (1.0, 0.8, 0.64, 0.512)
 MAX_NAMED = 20
 
 
+def _without_noise(energy: np.ndarray) -> np.ndarray:
+    """Set to 0 what rounding alone makes, on either side of it."""
+    energy[energy < 1e-3] = 0
+    return energy
+
+
 def band_pass_energy(
     picture: np.ndarray, scale: float, patch_size: int
 ) -> np.ndarray:
@@ -58,7 +64,7 @@ def band_pass_energy(
     inside = np.zeros_like(energy)
     inner = slice(border, -border)
     inside[inner, inner] = energy[inner, inner]
-    return inside
+    return _without_noise(inside)
 
 
 def squared_gradient(
@@ -95,7 +101,7 @@ def squared_gradient(
         slice(half, width - patch_size + half + 1),
     )
     inside[inner] = mean[inner]
-    return inside
+    return _without_noise(inside)
 
 
 # name -> function, and where in a cell its middle is: patches of the gradient
@@ -123,6 +129,9 @@ class _Sampler:
         self.patch_size = patch_size
         self.scales = tuple(scales)
         self.measure, self.offset = ENERGIES[energy]
+        if energy == 'gradient':
+            # patches of an odd size have their middle within a pixel
+            self.offset += patch_size % 2 / 2
         self.random_seed = random_seed
         self.progress = progress
         self.sizes = np.zeros((len(self.keys), 2), np.int32)
@@ -137,6 +146,11 @@ class _Sampler:
             )
         ).reshape(-1, len(self.scales))
         self._report()
+        # the same picture, without a name, has the same key: no second class
+        _, first = np.unique(self.keys, return_index=True)
+        again = np.ones(len(self.keys), bool)
+        again[first] = False
+        self.energies[again] = 0
 
     def _map(
         self, function: Callable[[Any], Any], items: list, title: str
@@ -250,7 +264,8 @@ class _Sampler:
         index, count = what
         taken = list(self.taken.get(index, ()))
         before = len(taken)
-        rng = np.random.default_rng((self.random_seed, index, before))
+        # not (seed, index, ...), which for picture 0 would be (seed)
+        rng = np.random.default_rng((self.random_seed, 1, index, before))
         picture = self._load(index)
         height, width = picture.shape[:2]
         scales = [

@@ -178,7 +178,9 @@ class RandomDeformation(BaseTransform):
         angle = math.radians(min(settings['rotation'], 45))
         reach = (math.cos(angle) + math.sin(angle)) / 2
         reach += settings['translation']
-        side = 2 * reach * self.patch_size / settings['scale'][0]
+        # bilinear sampling reads half a pixel to either side
+        side = 2 * reach * self.patch_size / settings['scale'][0] + 1
+        side = max(side, self.patch_size)
         # as odd or even as the patch, so that both have the same middle
         return self.patch_size + 2 * math.ceil((side - self.patch_size) / 2)
 

@@ -471,9 +471,6 @@ NARROW = [
     dict(rotation=0, translation=0, scale=(0.8, 0.8)),
     dict(rotation=0, translation=0.6, scale=(0.55, 3)),
 ]
-TOO_NARROW = pytest.mark.xfail(
-    strict=True, reason='window_size leaves out half a pixel on either side'
-)
 
 
 def extremes(monkeypatch, transform, size):
@@ -491,7 +488,7 @@ def extremes(monkeypatch, transform, size):
 
 @pytest.mark.parametrize(
     'kwargs',
-    [*WINDOWS, *[pytest.param(x, marks=TOO_NARROW) for x in NARROW]],
+    [*WINDOWS, *NARROW],
     ids=str,
 )
 def test_window_holds_all_that_may_be_seen(monkeypatch, kwargs):
@@ -524,9 +521,6 @@ def test_windows_of_the_presets():
     assert RandomDeformation('paper').window_size == 78
 
 
-@pytest.mark.xfail(
-    strict=True, reason='window_size is below patch_size', raises=ValueError
-)
 @pytest.mark.parametrize(
     'kwargs',
     [
