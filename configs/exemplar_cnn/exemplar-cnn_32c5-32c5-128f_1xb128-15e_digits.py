@@ -62,6 +62,6 @@ val_evaluator = dict(type='mm_rotssl.KNNAccuracy')
 
 custom_hooks = [
     *_base_.custom_hooks,
-    dict(type='mm_rotssl.NumSeedsCheckHook'),
+    dict(type='mm_rotssl.SeedsCheckHook'),
 ]
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=5))

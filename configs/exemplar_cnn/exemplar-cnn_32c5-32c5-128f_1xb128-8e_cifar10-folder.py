@@ -80,5 +80,5 @@ val_evaluator = dict(type='mm_rotssl.KNNAccuracy')
 
 custom_hooks = [
     *_base_.custom_hooks,
-    dict(type='mm_rotssl.NumSeedsCheckHook'),
+    dict(type='mm_rotssl.SeedsCheckHook'),
 ]

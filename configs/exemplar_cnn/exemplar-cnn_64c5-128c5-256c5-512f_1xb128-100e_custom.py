@@ -107,5 +107,5 @@ train_cfg = dict(by_epoch=True, max_epochs=max_epochs)
 
 custom_hooks = [
     *_base_.custom_hooks,
-    dict(type='mm_rotssl.NumSeedsCheckHook'),
+    dict(type='mm_rotssl.SeedsCheckHook'),
 ]

@@ -111,9 +111,12 @@ class ExemplarDataset:
         """What the data set says of itself.
 
         Returns:
-            dict: ``num_seeds``, the number of classes.
+            dict: ``num_seeds``, the number of classes, and their
+            ``fingerprint``, see :class:`ExemplarSeeds`.
         """
-        return dict(num_seeds=len(self.seeds))
+        return dict(
+            num_seeds=len(self.seeds), fingerprint=self.seeds.fingerprint
+        )
 
     def full_init(self) -> None:
         """Find the pictures, and cut the windows."""

@@ -1,7 +1,9 @@
 """Seed patches of Exemplar-CNN: where they are, and the pixels around them."""
 
+import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,20 @@ class ExemplarSeeds:
 
     def __len__(self) -> int:
         return len(self.pictures)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 letters that are others for other seeds, or another order."""
+        digest = hashlib.sha256()
+        for part in (
+            json.dumps([self.keys, self.patch_size]).encode(),
+            self.sizes.astype(np.int32).tobytes(),
+            self.pictures.astype(np.int64).tobytes(),
+            self.centers.astype(np.float32).tobytes(),
+            self.scales.astype(np.float32).tobytes(),
+        ):
+            digest.update(part)
+        return digest.hexdigest()[:16]
 
     def save(self, path: str | Path) -> None:
         """Write a ``.npz`` file without pickled objects.

@@ -133,7 +133,7 @@ def test_entries(order, in_memory):
         pictures, seeds, [deformation], 3, in_memory=in_memory
     )
     assert len(data) == 18
-    assert data.metainfo == dict(num_seeds=6)
+    assert data.metainfo['num_seeds'] == 6
     for idx in range(18):
         entry = data.get_data_info(idx)
         # not the number of the picture
@@ -181,7 +181,7 @@ def test_each_picture_is_read_once_and_when_first_used():
     pictures = Pictures(lazy_init=True)
     data = ExemplarDataset(pictures, make_seeds(), [], 2, lazy_init=True)
     assert len(data) == 12
-    assert data.metainfo == dict(num_seeds=6)
+    assert data.metainfo['num_seeds'] == 6
     assert not pictures.read
     first = data[4]
     assert pictures.read == {NAMES[i]: 1 for i in (0, 2, 3)}
@@ -413,7 +413,7 @@ def test_seeds_as_settings_file_or_object(folder, tmp_path):
             [],
             1,
         )
-        assert data.metainfo == dict(num_seeds=5)
+        assert data.metainfo['num_seeds'] == 5
         windows.append(data.windows)
         np.testing.assert_array_equal(windows[0], windows[-1])
     for label, scale in enumerate(seeds.scales):
@@ -543,7 +543,7 @@ def test_with_the_engine(pack):
         ),
         seed=1,
     )
-    assert loader.dataset.metainfo == dict(num_seeds=12)
+    assert loader.dataset.metainfo['num_seeds'] == 12
     seeds = sample_seeds(Digits(size=48, indices=30), **SETTINGS['seeds'])
     side = RandomDeformation(recolor=False).window_size
     # patches of 32 of 48 pixels, with what is around them

@@ -68,6 +68,28 @@ def test_round_trip(tmp_path):
     assert same(ExemplarSeeds.load(tmp_path / 'b.npz'), seeds)
 
 
+def test_fingerprint(tmp_path):
+    seeds = make()
+    seeds.save(tmp_path / 'a.npz')
+    again = ExemplarSeeds.load(tmp_path / 'a.npz')
+    assert again.fingerprint == seeds.fingerprint
+    assert len(seeds.fingerprint) == 16
+    # notes make no other seeds; whatever moves or renames one does
+    assert make(made_by={}).fingerprint == seeds.fingerprint
+    swapped = np.array([0, 1, 0, 2, 0])
+    others = [
+        make(keys=[NAMES[0], NAMES[2], NAMES[1]]),
+        make(sizes=seeds.sizes + 1),
+        make(pictures=swapped),
+        make(centers=seeds.centers + np.float32(0.25)),
+        make(centers=seeds.centers[::-1]),
+        make(scales=seeds.scales / 2),
+        make(patch_size=31),
+    ]
+    found = {seeds.fingerprint, *(other.fingerprint for other in others)}
+    assert len(found) == 1 + len(others)
+
+
 def test_what_the_file_holds(tmp_path):
     make().save(tmp_path / 'a.npz')
     with np.load(tmp_path / 'a.npz', allow_pickle=False) as file:

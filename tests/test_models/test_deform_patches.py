@@ -29,7 +29,7 @@ KEEP = dict(
 
 
 def sample(window, matrix, size):
-    """Bilinear sampling of (3, H, W), pixel by pixel; zeros around it."""
+    """Bilinear sampling of (3, H, W), pixel by pixel; its edge goes on."""
     _, height, width = window.shape
     a, b, c, d, e, f = matrix
     out = np.zeros((3, size, size))
@@ -42,9 +42,10 @@ def sample(window, matrix, size):
             y = d * u + e * v + f - 0.5
             for j in (math.floor(y), math.floor(y) + 1):
                 for i in (math.floor(x), math.floor(x) + 1):
-                    if 0 <= i < width and 0 <= j < height:
-                        weight = (1 - abs(x - i)) * (1 - abs(y - j))
-                        out[:, row, col] += weight * window[:, j, i]
+                    weight = (1 - abs(x - i)) * (1 - abs(y - j))
+                    inner_j = min(max(j, 0), height - 1)
+                    inner_i = min(max(i, 0), width - 1)
+                    out[:, row, col] += weight * window[:, inner_j, inner_i]
     return out
 
 

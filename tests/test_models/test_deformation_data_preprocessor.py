@@ -46,7 +46,7 @@ def test_deforms_then_normalizes(normalize, order, size, columns):
     kwargs = dict(mean=MEAN, std=STD) if normalize else {}
     preprocessor = MODELS.build(
         dict(
-            type='DeformationDataPreprocessor',
+            type='mm_rotssl.DeformationDataPreprocessor',
             patch_size=size,
             **kwargs,
             **order,

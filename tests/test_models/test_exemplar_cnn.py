@@ -130,8 +130,9 @@ def test_labels_that_do_not_fit(num_sampled):
     images, samples = batch()
     del samples[2].exemplar_label
     samples[2].set_gt_label(1)
-    with pytest.raises(KeyError, match=r'algorithm_keys=.*exemplar_label'):
-        model.loss(images, samples)
+    for none in (samples, None, []):
+        with pytest.raises(KeyError, match=r'algorithm_keys=.*exemplar_label'):
+            model(images, none, mode='loss')
     for label in (9, 1000):
         images, samples = batch((0, label, 3, 2))
         with pytest.raises(

@@ -44,10 +44,11 @@ def pool(x):
 def reference(net, arch, image):
     """The outputs of all stages, without dropout."""
     state = {name: value.numpy() for name, value in net.state_dict().items()}
-    x, outs = image, []
+    x, outs, before = image, [], ''
     for number, layer in enumerate(arch.split('-'), 1):
-        if number in (2, 3):
+        if number in (2, 3) and not before.endswith('f'):
             x = pool(x)
+        before = layer
         size = state[f'stage{number}.conv.weight'].shape[-1]
         x = convolution(
             x,
@@ -134,6 +135,9 @@ def test_number_of_parameters(arch, in_channels, counts):
     ('arch', 'input_size', 'picture'),
     [
         (MIXED, 12, (12, 12)),
+        # the second fully connected layer is the third
+        ('2c3-4f-3f', 9, (9, 9)),
+        ('2c3-4f-3f', 9, (14, 11)),
         # larger than in training, and not square
         (MIXED, 12, (20, 13)),
         # without a fully connected layer any size will do
@@ -321,3 +325,12 @@ def test_a_fully_connected_layer_reads_all_that_is_left(size):
     assert out.shape == (1, 3, 1, 1)
     # maxima at 0, 2, 4, ...; the last may be cut off
     assert net.stage2.conv.kernel_size == (size // 2, size // 2)
+
+
+def test_pictures_that_are_too_small():
+    net = build(SMALL)
+    with pytest.raises(ValueError, match=r'input_size=32.*of 40x31 pixels'):
+        net(torch.zeros(1, 3, 31, 40).double())
+    # what comes before the fully connected layer takes any
+    first = build(SMALL, out_indices=(0, 1))
+    assert first(torch.zeros(1, 3, 31, 5).double())[1].shape == (1, 64, 15, 2)

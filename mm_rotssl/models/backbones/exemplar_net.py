@@ -2,6 +2,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from mm_rotssl.registry import MODELS
@@ -17,11 +18,11 @@ class ExemplarNet(StagedBackbone):
 
     Every layer is a stage: convolutions of stride 1 that keep the size, and
     fully connected layers, each with ReLU, and no normalisation. Between the
-    first and the second, and the second and the third, a max pooling of 3x3
-    and stride 2 whose size is rounded up, 32 to 16 to 8; stages give what
-    comes before it, as the paper's features are taken there. A fully
-    connected layer is a convolution as wide as what it reads in training,
-    and so is defined on larger pictures too.
+    first and the second, and the second and the third, unless that reads a
+    vector, a max pooling of 3x3 and stride 2 whose size is rounded up, 32 to
+    16 to 8; stages give what comes before it, as the paper's features are
+    taken there. A fully connected layer is a convolution as wide as what it
+    reads in training, and so is defined on larger pictures too.
 
     Source: Dosovitskiy et al., *Discriminative Unsupervised Feature Learning
     with Exemplar Convolutional Neural Networks*, NIPS 2014
@@ -73,7 +74,8 @@ class ExemplarNet(StagedBackbone):
         for number, layer in enumerate(filter(None, layers)):
             channels = int(layer[1])
             modules: OrderedDict[str, nn.Module] = OrderedDict()
-            if number in (1, 2):
+            # what a fully connected layer gives has no size left
+            if number in (1, 2) and kinds[number - 1] == 'c':
                 modules['pool'] = nn.MaxPool2d(3, 2, ceil_mode=True)
                 side = -(-(side - 3) // 2) + 1
             kernel = int(layer[2] or max(side, 1))
@@ -98,3 +100,29 @@ class ExemplarNet(StagedBackbone):
             stages.append(nn.Sequential(modules))
             in_channels = channels
         super().__init__(stages, out_indices, frozen_stages, init_cfg)
+        # a fully connected layer is as wide as the training pictures
+        used = kinds[: max(self.out_indices) + 1]
+        self.min_size = input_size if 'f' in used else 1
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Run the stages that are asked for.
+
+        Args:
+            x (Tensor): Pictures (N, in_channels, H, W); for the fully
+                connected layers each side is at least ``input_size`` pixels.
+
+        Returns:
+            tuple[Tensor, ...]: The outputs of ``out_indices``, in the order
+            of the stages.
+
+        Raises:
+            ValueError: If the pictures are smaller.
+        """
+        if min(x.shape[2:]) < self.min_size:
+            raise ValueError(
+                f'ExemplarNet(input_size={self.min_size}) was handed '
+                f'pictures of {x.shape[3]}x{x.shape[2]} pixels. Enlarge them, '
+                'or set model.backbone.input_size to the size of the '
+                'training pictures.'
+            )
+        return super().forward(x)

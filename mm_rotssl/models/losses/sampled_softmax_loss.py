@@ -51,7 +51,7 @@ def sampled_softmax_loss(
         True
     """
     hit = drawn == labels[:, None]
-    others = (len(drawn) - hit.sum(1)).clamp(min=1)
+    others = len(drawn) - hit.sum(1)
     weight = math.log(max(num_classes - 1, 1)) - others.log()
     scores = (sampled.float() + weight[:, None]).masked_fill(hit, -math.inf)
     scores = torch.cat([positive.float()[:, None], scores], 1)

@@ -93,10 +93,13 @@ class ExemplarCNN(BaseSelfSupervisor):
             dict[str, Tensor]: See :meth:`ExemplarHead.loss`.
 
         Raises:
-            KeyError: If a sample has no ``exemplar_label``.
+            KeyError: If there are no samples, or one has no
+                ``exemplar_label``.
             IndexError: If one is beyond the classes of the head.
         """
-        if not all('exemplar_label' in sample for sample in data_samples):
+        if not data_samples or not all(
+            'exemplar_label' in sample for sample in data_samples
+        ):
             raise KeyError(
                 'A sample has no exemplar_label. Train on '
                 "dict(type='mm_rotssl.ExemplarDataset', ...) and put "

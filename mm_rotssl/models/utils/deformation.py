@@ -38,7 +38,10 @@ def _sample(
             (down * place + shift - 1)[:, :, None],
             out=grid[..., axis],
         )
-    return F.grid_sample(windows, grid, align_corners=False)
+    # between the middle and the edge of an outer pixel is that pixel
+    return F.grid_sample(
+        windows, grid, padding_mode='border', align_corners=False
+    )
 
 
 def _power(
@@ -139,8 +142,8 @@ def deform_patches(
 
     Returns:
         Tensor: Patches, 0..255, float32 (N, 3, S, S). Where a geometry
-        reaches out of its window there are zeros; those that
-        ``RandomDeformation`` draws do not.
+        reaches out of its window its outer pixels are repeated; those
+        that ``RandomDeformation`` draws do not.
 
     Raises:
         ValueError: If a shape is another one.

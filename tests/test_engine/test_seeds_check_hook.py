@@ -8,7 +8,7 @@ from mmpretrain.structures import DataSample
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from mm_rotssl.engine import NumSeedsCheckHook
+from mm_rotssl.engine import SeedsCheckHook
 from mm_rotssl.models import ExemplarCNN, RotNet
 
 COUNTER = itertools.count()
@@ -66,7 +66,7 @@ def build_runner(tmp_path, model, train_dataloader, **settings):
         train_dataloader=train_dataloader,
         train_cfg=dict(by_epoch=True, max_epochs=1),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-        custom_hooks=[dict(type='mm_rotssl.NumSeedsCheckHook')],
+        custom_hooks=[dict(type='mm_rotssl.SeedsCheckHook')],
         default_scope='mmpretrain',
         experiment_name=f'test_num_seeds_{next(COUNTER)}',
         log_level='ERROR',
@@ -103,10 +103,10 @@ def test_wrapped_model_that_fits(tmp_path):
     runner = build_runner(tmp_path, exemplar_cnn(4), load(Seeds(num_seeds=4)))
     runner.train()
     runner.model = nn.DataParallel(runner.model)
-    NumSeedsCheckHook().before_run(runner)
+    SeedsCheckHook().before_run(runner)
     runner.model.module.head.num_seeds = 3
     with pytest.raises(ValueError, match=r'model\.head\.num_seeds=3'):
-        NumSeedsCheckHook().before_run(runner)
+        SeedsCheckHook().before_run(runner)
 
 
 @pytest.mark.parametrize('dataset', [Plain(), Seeds(classes=['a'])])
@@ -116,6 +116,35 @@ def test_data_set_without_seeds(tmp_path, dataset):
         ValueError, match=r'has no seeds\. Use .*mm_rotssl\.ExemplarDataset'
     ):
         runner.train()
+
+
+def test_resumed_with_other_seeds(tmp_path):
+    """The same number of others stops; weights alone may be taken."""
+    first = load(Seeds(num_seeds=4, fingerprint='first'))
+    build_runner(tmp_path, exemplar_cnn(4), first).train()
+    file = str(tmp_path / 'epoch_1.pth')
+    saved = torch.load(file, weights_only=False)
+    assert saved['exemplar_seeds'] == 'first'
+
+    def go_on(dataloader, **settings):
+        runner = build_runner(
+            tmp_path, exemplar_cnn(4), dataloader, load_from=file, **settings
+        )
+        runner.train_loop._max_epochs = 2
+        runner.train()
+        return runner
+
+    other = load(Seeds(num_seeds=4, fingerprint='second'))
+    with pytest.raises(ValueError, match=r'first then, second now.*load_from'):
+        go_on(other, resume=True)
+    assert go_on(first, resume=True).epoch == 2
+    go_on(other)
+    # without a fingerprint there is nothing to compare
+    assert go_on(load(Seeds(num_seeds=4)), resume=True).epoch == 2
+    saved = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)
+    assert 'exemplar_seeds' not in saved
+    torch.save(saved, file)
+    assert go_on(other, resume=True).epoch == 2
 
 
 def test_other_algorithms_need_no_seeds(tmp_path):
