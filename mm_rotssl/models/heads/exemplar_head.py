@@ -47,8 +47,8 @@ class ExemplarHead(BaseModule):
     compared with the right ones, see :func:`sampled_softmax_loss`, and only
     their rows get a gradient, which is sparse: memory for it and time no
     longer grow with the number of seeds. Train with :class:`RowSGD`, without
-    ``clip_grad``; ``benchmarks/run.py --only exemplar_head`` tells above how
-    many seeds it pays.
+    ``clip_grad``. On a CPU it pays with more than twice as many seeds as are
+    sampled, see docs/benchmarks.md.
 
     Source: Dosovitskiy et al., *Discriminative Unsupervised Feature Learning
     with Exemplar Convolutional Neural Networks*, NIPS 2014
