@@ -14,7 +14,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
+from mmengine.runner import Runner, set_random_seed
 from rich.console import Console
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -217,7 +217,7 @@ def test_equal_networks_get_equal_numbers(monkeypatch, config, tmp_path):
     """Draws and fine-tuning are paired."""
     monkeypatch.setattr(tool, 'draw_pictures', lambda *_: [])
     init_default_scope('mmpretrain')
-    tool.set_random_seed(0)
+    set_random_seed(0)
     path = tmp_path / 'same.pth'
     cfg = Config.fromfile(config)
     torch.save(MODELS.build(cfg.model).state_dict(), path)
