@@ -1,3 +1,9 @@
+from .clustering import (
+    clustering_scores,
+    match_clusters,
+    superclass_scores,
+)
+from .hierarchy import read_hierarchy
 from .knn import knn_classify
 from .probing import (
     FINE_TUNING,
@@ -12,13 +18,17 @@ from .svm import choose_c, percentile_scale, pool_cells, svm_classify
 __all__ = [
     'FINE_TUNING',
     'choose_c',
+    'clustering_scores',
     'draw_labels',
     'fine_tune',
     'knn_classify',
     'linear_probe',
+    'match_clusters',
     'mean_and_std',
     'nearest_neighbors',
     'percentile_scale',
     'pool_cells',
+    'read_hierarchy',
+    'superclass_scores',
     'svm_classify',
 ]

@@ -1,5 +1,11 @@
+from .clustering_metric import ClusteringMetric
 from .decoupling_probe import DecouplingProbe
 from .knn_accuracy import KNNAccuracy
 from .rotation_accuracy import RotationAccuracy
 
-__all__ = ['DecouplingProbe', 'KNNAccuracy', 'RotationAccuracy']
+__all__ = [
+    'ClusteringMetric',
+    'DecouplingProbe',
+    'KNNAccuracy',
+    'RotationAccuracy',
+]
