@@ -56,6 +56,16 @@ def parse_args() -> argparse.Namespace:
         'after the last epoch is reported',
     )
     parser.add_argument(
+        '--features',
+        default='',
+        help='arguments of tools/benchmarks/evaluate_features.py',
+    )
+    parser.add_argument(
+        '--clusters',
+        action='store_true',
+        help='run tools/benchmarks/evaluate_clusters.py too',
+    )
+    parser.add_argument(
         '--svm',
         help='arguments of tools/benchmarks/evaluate_svm.py, which then '
         'takes the place of evaluate_features.py',
@@ -120,9 +130,9 @@ def seed_results(args: argparse.Namespace, seed: int) -> dict:
         args.config, folder, '--cfg-options', *options, *args.train_args
     )
     results = folder / ('svm.json' if args.svm else 'features/results.json')
+    overrides = args.cfg_options and ['--cfg-options', *args.cfg_options]
+    common = (args.config, checkpoint, '--seed', seed)
     if not results.is_file():
-        overrides = args.cfg_options and ['--cfg-options', *args.cfg_options]
-        common = (args.config, checkpoint, '--seed', seed)
         if args.svm:
             tool(
                 'benchmarks/evaluate_svm.py',
@@ -130,8 +140,21 @@ def seed_results(args: argparse.Namespace, seed: int) -> dict:
                 *overrides,
             )
         else:
-            tool('benchmarks/evaluate_features.py', *common, *overrides)
+            tool(
+                'benchmarks/evaluate_features.py',
+                *(*common, *shlex.split(args.features)),
+                *overrides,
+            )
     found = json.loads(results.read_text())
+    if args.clusters:
+        clusters = folder / 'clusters.json'
+        if not clusters.is_file():
+            tool(
+                'benchmarks/evaluate_clusters.py',
+                *(*common, '--out', clusters),
+                *overrides,
+            )
+        found['clusters'] = json.loads(clusters.read_text())['results']
     found['probes'] = {}
     for probe in args.probes:
         work_dir = folder / probe.stem
@@ -161,6 +184,31 @@ def svm_markdown(runs: list[dict]) -> str:
         accuracy = spread([statistics.mean(f['accuracy']) for f in found])
         values = ', '.join(f'{f["c"]:.2g}' for f in found)
         lines.append(f'| {network} | {accuracy} | {values} |')
+    return '\n'.join(lines)
+
+
+def clusters_markdown(runs: list[dict]) -> str:
+    """The table of --clusters."""
+    scores = {'nmi': 'NMI', 'ami': 'AMI', 'ari': 'ARI', 'accuracy': 'ACC'}
+    lines = [
+        '\n\n| network | clusters by | ' + ' | '.join(scores.values()) + ' |',
+        '| --- ' * (len(scores) + 2) + '|',
+    ]
+    for network in NETWORKS:
+        for way in runs[0]['clusters'][network]:
+            cells = [
+                spread(
+                    [
+                        statistics.mean(
+                            draw[score]
+                            for draw in run['clusters'][network][way]
+                        )
+                        for run in runs
+                    ]
+                )
+                for score in scores
+            ]
+            lines.append(f'| {network} | {way} | {" | ".join(cells)} |')
     return '\n'.join(lines)
 
 
@@ -211,6 +259,8 @@ def main() -> None:
         ['git', 'rev-parse', 'HEAD'], cwd=ROOT, capture_output=True, text=True
     ).stdout.strip()
     table = svm_markdown(runs) if args.svm else markdown(runs)
+    if args.clusters:
+        table += clusters_markdown(runs)
     summary = dict(
         command=shlex.join(['python', *sys.argv]),
         commit=commit,

@@ -4,6 +4,7 @@ from .evaluation import (
     NETWORKS,
     build_networks,
     build_ordered_dataloader,
+    load_network,
     read_labelled_config,
     versions,
 )
@@ -14,6 +15,7 @@ __all__ = [
     'build_networks',
     'build_ordered_dataloader',
     'extract_features',
+    'load_network',
     'prepare_cpu_processes',
     'read_checkpoint',
     'read_config',

@@ -56,6 +56,31 @@ def read_labelled_config(
     return cfg
 
 
+def load_network(cfg: Config, checkpoint: str | Path) -> nn.Module:
+    """Build the network of a config with the weights of a checkpoint.
+
+    Args:
+        cfg (Config): Names the model.
+        checkpoint (str | Path): File of the weights; they must fit.
+
+    Returns:
+        nn.Module: The network, on the CPU.
+
+    Raises:
+        FileNotFoundError: If there is no checkpoint.
+        ValueError: If it is damaged, or for another network.
+    """
+    found = read_checkpoint(checkpoint)
+    weights = found.get('state_dict', found)
+    if cfg.get('data_preprocessor'):
+        # as the runner does
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    model = MODELS.build(cfg.model)
+    check_state_dict(model, weights, f'"{checkpoint}"')
+    model.load_state_dict(weights)
+    return model
+
+
 def build_networks(
     cfg: Config, checkpoint: str | Path, seed: int, device: str
 ) -> dict[str, nn.Module]:
@@ -74,17 +99,10 @@ def build_networks(
         FileNotFoundError: If there is no checkpoint.
         ValueError: If it is damaged, or for another network.
     """
-    found = read_checkpoint(checkpoint)
-    weights = found.get('state_dict', found)
-    if cfg.get('data_preprocessor'):
-        # as the runner does
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    trained = load_network(cfg, checkpoint)
     set_random_seed(seed)
     untrained = MODELS.build(cfg.model)
     untrained.init_weights()
-    trained = MODELS.build(cfg.model)
-    check_state_dict(trained, weights, f'"{checkpoint}"')
-    trained.load_state_dict(weights)
     return {
         name: model.to(device).eval()
         for name, model in zip(NETWORKS, (untrained, trained), strict=True)

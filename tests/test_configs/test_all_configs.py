@@ -28,6 +28,9 @@ CONFIGS = sorted(
 )
 
 
+POOLING = 'GlobalAveragePooling'
+
+
 def shrink(model):
     """Make a network small, its kind and wiring unchanged."""
     backbone = model['backbone']
@@ -38,7 +41,8 @@ def shrink(model):
     if kind == 'ResNet' and backbone['depth'] == 50:
         backbone.update(base_channels=8)
         backbone.update(stem_channels=8)
-        model['head']['in_channels'] = 8 * 32
+        part = 'head' if model['neck']['type'] == POOLING else 'neck'
+        model[part]['in_channels'] = 8 * 32
 
 
 def pictures(dataset, count):
@@ -81,10 +85,15 @@ def test_config(path):
     for module in model.modules():
         if hasattr(module, 'bind_pictures'):
             module.bind_pictures(['0.jpg', '1.jpg'])
+    if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper':
+        # half precision needs a GPU
+        cfg.optim_wrapper.type = 'OptimWrapper'
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
 
     batch = default_collate(pictures(cfg.train_dataloader.dataset, 2))
-    assert batch['inputs'].dtype == torch.uint8
+    inputs = batch['inputs']
+    views = inputs if isinstance(inputs, list) else [inputs]
+    assert all(view.dtype == torch.uint8 for view in views)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     logs = model.train().train_step(batch, wrapper)
     assert logs['loss'].isfinite()
@@ -196,3 +205,76 @@ def test_tables_of_the_official_code(name, table):
         expected = next(lr for end, lr in table if end > epoch)
         assert rate == pytest.approx(expected), epoch
     assert len(rates) == table[-1][0]
+
+
+@pytest.mark.parametrize(
+    ('name', 'epochs', 'top', 'warmup'),
+    [
+        ('66xb62-larc-coslr-100e', 100, 4.8, 10),
+        ('66xb62-larc-coslr-200e', 200, 4.8, 10),
+        ('66xb62-larc-coslr-400e', 400, 4.8, 10),
+        ('66xb62-larc-coslr-800e', 800, 3.2, 10),
+        ('8xb32-larc-coslr-100e', 100, 0.3, 0),
+        ('8xb64-larc-coslr-100e', 100, 0.6, 0),
+        ('8xb128-larc-coslr-100e', 100, 1.2, 0),
+        ('8xb256-larc-coslr-100e', 100, 2.4, 0),
+    ],
+)
+def test_rates_of_self_classifier(name, epochs, top, warmup):
+    name = f'self_classifier/self-classifier_resnet50_{name}_in1k.py'
+    rates = learning_rates(name)
+    expected = np.concatenate(
+        [
+            # 0.3 of 4.8
+            np.linspace(top / 16, top, warmup + 1)[:-1],
+            top / 1000
+            + (top - top / 1000)
+            * (
+                1
+                + np.cos(
+                    np.pi * np.arange(epochs - warmup) / (epochs - warmup)
+                )
+            )
+            / 2,
+        ]
+    )
+    # mmengine's warm-up arrives one step early
+    np.testing.assert_allclose(rates[warmup:], expected[warmup:], rtol=1e-6)
+    assert rates[0] == pytest.approx(expected[0])
+    assert np.all(np.diff(rates[: warmup + 1]) > 0)
+
+
+def test_views_of_self_classifier():
+    """The probabilities of the authors' code, of each of eight views."""
+    cfg = Config.fromfile(
+        ROOT / 'configs/self_classifier/'
+        'self-classifier_resnet50_66xb62-larc-coslr-100e_in1k.py'
+    )
+    (views,) = [
+        step
+        for step in cfg.train_dataloader.dataset.pipeline
+        if step.type == 'MultiView'
+    ]
+    found = []
+    for number, steps in zip(views.num_views, views.transforms, strict=True):
+        kinds = {step.type: step for step in steps}
+        crop, blur = kinds['RandomResizedCrop'], kinds['GaussianBlur']
+        solarize = kinds.get('Solarize', dict(prob=0))
+        found.append(
+            (
+                number,
+                crop.scale,
+                *crop.crop_ratio_range,
+                crop.interpolation,
+                kinds['RandomFlip'].prob,
+                kinds['RandomApply'].prob,
+                kinds['RandomGrayscale'].prob,
+                blur.prob,
+                solarize['prob'],
+            )
+        )
+    assert found == [
+        (1, 224, 0.4, 1.0, 'bicubic', 0.5, 0.8, 0.2, 0.1, 0),
+        (1, 224, 0.4, 1.0, 'bicubic', 0.5, 0.8, 0.2, 1.0, 0.2),
+        (6, 96, 0.05, 0.4, 'bicubic', 0.5, 0.8, 0.2, 0.5, 0),
+    ]

@@ -1,3 +1,4 @@
+from .batch_loss_hook import BatchLossHook
 from .bind_pictures_hook import BindPicturesHook
 from .checkpoint_guard_hook import CheckpointGuardHook
 from .epoch_seed_hook import EpochSeedHook
@@ -5,6 +6,7 @@ from .progress_bar_hook import ProgressBarHook
 from .seeds_check_hook import SeedsCheckHook
 
 __all__ = [
+    'BatchLossHook',
     'BindPicturesHook',
     'CheckpointGuardHook',
     'EpochSeedHook',

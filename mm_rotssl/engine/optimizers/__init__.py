@@ -1,3 +1,4 @@
+from .larc import LARC
 from .row_sgd import RowSGD
 
-__all__ = ['RowSGD']
+__all__ = ['LARC', 'RowSGD']

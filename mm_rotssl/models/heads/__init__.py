@@ -1,5 +1,11 @@
 from .exemplar_head import ExemplarHead
 from .instance_discrimination_head import InstanceDiscriminationHead
 from .rotation_head import RotationHead
+from .self_classifier_head import SelfClassifierHead
 
-__all__ = ['ExemplarHead', 'InstanceDiscriminationHead', 'RotationHead']
+__all__ = [
+    'ExemplarHead',
+    'InstanceDiscriminationHead',
+    'RotationHead',
+    'SelfClassifierHead',
+]

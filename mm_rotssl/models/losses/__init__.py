@@ -1,4 +1,14 @@
 from .nce_loss import NCELoss, nce_loss
 from .sampled_softmax_loss import sampled_softmax_loss
+from .uniform_prior_cross_entropy import (
+    UniformPriorCrossEntropy,
+    uniform_prior_cross_entropy,
+)
 
-__all__ = ['NCELoss', 'nce_loss', 'sampled_softmax_loss']
+__all__ = [
+    'NCELoss',
+    'UniformPriorCrossEntropy',
+    'nce_loss',
+    'sampled_softmax_loss',
+    'uniform_prior_cross_entropy',
+]

@@ -1,3 +1,4 @@
 from .memory_bank import MemoryBank
+from .nearest_neighbour_queue import NearestNeighbourQueue
 
-__all__ = ['MemoryBank']
+__all__ = ['MemoryBank', 'NearestNeighbourQueue']

@@ -1,5 +1,11 @@
 from .exemplar_cnn import ExemplarCNN
 from .rotation_feature_decoupling import RotationFeatureDecoupling
 from .rotnet import RotNet
+from .self_classifier import SelfClassifier
 
-__all__ = ['ExemplarCNN', 'RotNet', 'RotationFeatureDecoupling']
+__all__ = [
+    'ExemplarCNN',
+    'RotNet',
+    'RotationFeatureDecoupling',
+    'SelfClassifier',
+]

@@ -1,0 +1,108 @@
+# Self-Classifier on CIFAR-10 pictures in folders, at a size for a machine
+# without a GPU: a small network, every fifth picture, 8 epochs.
+_base_ = [
+    '../_base_/datasets/cifar10_folder.py',
+    '../_base_/default_runtime.py',
+]
+
+every_fifth = list(range(0, 50000, 5))
+
+color = [
+    dict(type='RandomFlip', prob=0.5),
+    dict(
+        type='RandomApply',
+        transforms=[
+            dict(
+                type='ColorJitter',
+                brightness=0.4,
+                contrast=0.4,
+                saturation=0.2,
+                hue=0.1,
+            )
+        ],
+        prob=0.8,
+    ),
+    dict(type='RandomGrayscale', prob=0.2, keep_channels=True),
+]
+# the official crops, but all of 32 pixels, and no blur, which leaves little
+# of so small pictures
+train_pipeline = [
+    dict(type='mm_rotssl.LoadImageFromFile'),
+    dict(
+        type='MultiView',
+        num_views=[2, 2],
+        transforms=[
+            [
+                dict(
+                    type='mm_rotssl.RandomResizedCrop',
+                    scale=32,
+                    crop_ratio_range=(0.4, 1.0),
+                ),
+                *color,
+            ],
+            [
+                dict(
+                    type='mm_rotssl.RandomResizedCrop',
+                    scale=32,
+                    crop_ratio_range=(0.1, 0.4),
+                ),
+                *color,
+            ],
+        ],
+    ),
+    dict(type='PackInputs'),
+]
+
+model = dict(
+    type='mm_rotssl.SelfClassifier',
+    data_preprocessor=_base_.data_preprocessor,
+    backbone=dict(
+        type='mm_rotssl.ExemplarNet',
+        arch='32c5-32c5-128f',
+        dropout=0.0,
+        out_indices=(0, 1, 2),
+        init_cfg=dict(type='Kaiming', layer='Conv2d'),
+    ),
+    neck=dict(
+        type='mm_rotssl.SelfClassifierNeck',
+        in_channels=128,
+        hid_channels=512,
+        out_channels=128,
+    ),
+    head=dict(
+        type='mm_rotssl.SelfClassifierHead',
+        in_channels=128,
+        num_classes=(10, 20, 40, 80),
+    ),
+)
+
+train_dataloader = dict(
+    batch_size=128,
+    num_workers=0,
+    drop_last=True,
+    dataset=dict(indices=every_fifth, pipeline=train_pipeline),
+)
+val_dataloader = dict(num_workers=0)
+# the labelled pictures are those that the network was trained on
+bank_dataloader = _base_.bank_dataloader
+bank_dataloader.num_workers = 0
+bank_dataloader.dataset.indices = every_fifth
+
+optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4))
+param_scheduler = dict(
+    type='CosineAnnealingLR',
+    T_max=8,
+    by_epoch=True,
+    convert_to_iter_based=True,
+)
+auto_scale_lr = dict(base_batch_size=128)
+
+train_cfg = dict(by_epoch=True, max_epochs=8, val_interval=4)
+val_cfg = dict(type='mm_rotssl.KNNValLoop', bank_dataloader=bank_dataloader)
+val_evaluator = [
+    dict(type='mm_rotssl.KNNAccuracy'),
+    dict(type='mm_rotssl.ClusteringMetric'),
+]
+
+custom_hooks = [*_base_.custom_hooks, dict(type='mm_rotssl.BatchLossHook')]
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=4))

@@ -1,0 +1,105 @@
+# Self-Classifier on a folder of one's own pictures. One setting has no
+# default, the folder:
+#
+#   python tools/train.py THIS_FILE \
+#       --cfg-options train_dataloader.dataset.data_root=FOLDER
+#
+# Then have the pictures sorted:
+#
+#   python tools/cluster_pictures.py THIS_FILE CHECKPOINT --pictures FOLDER
+_base_ = [
+    '../_base_/datasets/imagenet_multicrop.py',
+    '../_base_/default_runtime.py',
+]
+
+# ----------------------- What people change most -----------------------
+# (The names below are for this file; on the command line set the keys that
+# they are used in, further down.)
+
+# The folder, searched with all its sub-folders.
+data_root = ''
+# Classes of each classifier. The first are those that pictures are sorted
+# into: about as many as are wanted. The others help to learn.
+num_classes = [20, 40, 80, 160]
+# Pictures a step; each goes through the network in eight views. Classes are
+# made equally large within it: at least some pictures for each of the first.
+batch_size = 128
+# Processes that read and crop pictures; the number of cores at most.
+num_workers = 4
+# Passes over the folder. What counts are the steps: with fewer than some
+# 10,000 pictures train longer.
+max_epochs = 100
+# The authors' is 0.3 for 256 pictures, proportional to their number.
+base_lr = 0.15
+# How many unreadable files are named and skipped before the run stops.
+max_broken = 10
+# Epochs between checkpoints; the last three are kept.
+checkpoint_interval = 10
+
+# ------------------------------- Data ----------------------------------
+train_dataloader = dict(
+    batch_size=batch_size,
+    num_workers=num_workers,
+    dataset=dict(
+        _delete_=True,
+        type='mm_rotssl.ImageFolder',
+        data_root=data_root,
+        max_broken=max_broken,
+        pipeline=_base_.train_pipeline,
+    ),
+)
+# What `cluster_pictures.py` sorts; without labels there is nothing to
+# validate.
+val_dataloader = dict(
+    batch_size=batch_size,
+    num_workers=num_workers,
+    dataset=dict(
+        _delete_=True,
+        type='mm_rotssl.ImageFolder',
+        data_root=data_root,
+        test_mode=True,
+        pipeline=_base_.test_pipeline,
+    ),
+)
+
+# ------------------------------- Model ---------------------------------
+# Any backbone of mmpretrain, or TIMMBackbone, works in its place; then
+# fit `in_channels` of the neck.
+model = dict(
+    type='mm_rotssl.SelfClassifier',
+    data_preprocessor=_base_.data_preprocessor,
+    # all stages are returned, so that each can be measured; the neck reads
+    # the last
+    backbone=dict(type='ResNet', depth=18, out_indices=(0, 1, 2, 3)),
+    neck=dict(
+        type='mm_rotssl.SelfClassifierNeck',
+        in_channels=512,
+        hid_channels=2048,
+    ),
+    head=dict(
+        type='mm_rotssl.SelfClassifierHead',
+        in_channels=128,
+        num_classes=num_classes,
+    ),
+)
+
+# ----------------------------- Schedule --------------------------------
+optim_wrapper = dict(
+    optimizer=dict(
+        type='mm_rotssl.LARC', lr=base_lr, momentum=0.9, weight_decay=1e-6
+    )
+)
+param_scheduler = dict(
+    type='CosineAnnealingLR',
+    T_max=max_epochs,
+    by_epoch=True,
+    convert_to_iter_based=True,
+)
+auto_scale_lr = dict(base_batch_size=128)
+
+train_cfg = dict(by_epoch=True, max_epochs=max_epochs)
+
+custom_hooks = [*_base_.custom_hooks, dict(type='mm_rotssl.BatchLossHook')]
+default_hooks = dict(
+    logger=dict(interval=10), checkpoint=dict(interval=checkpoint_interval)
+)

@@ -1,0 +1,6 @@
+# Self-Classifier on ImageNet with 2,048 pictures a step, the authors' rate.
+_base_ = ['./self-classifier_resnet50_8xb32-larc-coslr-100e_in1k.py']
+
+train_dataloader = dict(batch_size=256)
+optim_wrapper = dict(optimizer=dict(lr=2.4))
+auto_scale_lr = dict(base_batch_size=2048)

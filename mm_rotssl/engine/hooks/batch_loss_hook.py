@@ -1,0 +1,55 @@
+import logging
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import BaseLoop, Runner
+
+from mm_rotssl.registry import HOOKS
+
+
+@HOOKS.register_module()
+class BatchLossHook(Hook):
+    """For losses over the batch, such as :class:`UniformPriorCrossEntropy`.
+
+    A picture's part in such a loss depends on the others of the batch, so
+    all batches have to be of the same size, and batches that are added up
+    are no larger batch.
+    """
+
+    def before_run(self, runner: Runner) -> None:
+        """Look at batches and optimiser.
+
+        Args:
+            runner (Runner): The runner.
+
+        Raises:
+            ValueError: If the last batch of an epoch is smaller.
+        """
+        # validation and tests alone need no training set
+        if not isinstance(runner._train_loop, BaseLoop):
+            return
+        loader: Any = runner.train_dataloader
+        try:
+            pictures = len(loader.sampler)
+        except TypeError:
+            # an endless sampler has no last batch
+            pictures = 0
+        size = loader.batch_size
+        if size and not loader.drop_last and pictures % size:
+            raise ValueError(
+                f'{pictures} pictures a process and train_dataloader.'
+                f'batch_size={size} leave a last batch of {pictures % size}, '
+                'and the loss needs all batches alike: targets are shares of '
+                'the batch. Set train_dataloader.drop_last=True.'
+            )
+        count = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        if count > 1:
+            print_log(
+                f'optim_wrapper.accumulative_counts={count} adds up the '
+                f'gradients of {count} batches. It does not enlarge the '
+                'batch of this loss, in which classes are made equally '
+                f'large: that stays at {size} pictures a process.',
+                'current',
+                logging.WARNING,
+            )

@@ -1,0 +1,152 @@
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce
+from mmengine.model import BaseModule
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from mm_rotssl.registry import MODELS
+
+
+@MODELS.register_module()
+class SelfClassifierHead(BaseModule):
+    r"""Linear classifiers whose classes are found in training.
+
+    Each has weights of a direction and a length: :math:`s_y = g_y
+    \frac{v_y}{\|v_y\|} x`, no biases. The lengths start at 1.
+
+    Source: Amrani, Karlinsky and Bronstein, *Self-Supervised Classification
+    Network*, ECCV 2022 (https://arxiv.org/abs/2103.10994), and the authors'
+    code, in which the lengths are learned, although other methods with such
+    heads keep them at 1.
+
+    Args:
+        in_channels (int): Length of the embeddings.
+        num_classes (Sequence[int]): Classes of each classifier. The first
+            predicts and is watched. Defaults to (1000, 2000, 4000, 8000).
+        learnable_scale (bool): Learn the lengths; else they stay 1. Defaults
+            to True.
+        fixed (bool): Leave the classifiers as they are drawn, and train
+            what comes before them. Defaults to False.
+        loss (dict | nn.Module, optional): Takes logits (V, B, C) of V views.
+            Defaults to None, :class:`UniformPriorCrossEntropy`.
+        init_cfg (dict, optional): Initialisation. Defaults to None:
+            PyTorch's own of a linear layer.
+
+    Raises:
+        ValueError: If there is no classifier or one has less than two
+            classes.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: Sequence[int] = (1000, 2000, 4000, 8000),
+        learnable_scale: bool = True,
+        fixed: bool = False,
+        loss: dict | nn.Module | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        if in_channels < 1 or not num_classes or min(num_classes) < 2:
+            raise ValueError(
+                f'in_channels={in_channels} of SelfClassifierHead must be '
+                f'positive, and num_classes={num_classes} one or more '
+                'numbers of at least 2.'
+            )
+        self.in_channels = in_channels
+        self.num_classes = tuple(num_classes)
+        self.classifiers = nn.ModuleList()
+        for count in num_classes:
+            classifier = weight_norm(nn.Linear(in_channels, count, bias=False))
+            lengths = classifier.parametrizations.weight.original0
+            nn.init.ones_(lengths)
+            lengths.requires_grad_(learnable_scale)
+            if fixed:
+                classifier.requires_grad_(False)
+            self.classifiers.append(classifier)
+        if not isinstance(loss, nn.Module):
+            loss = MODELS.build(
+                {'type': 'mm_rotssl.UniformPriorCrossEntropy', **(loss or {})}
+            )
+        self.loss_module: Any = loss
+
+    def classify(self, feats: torch.Tensor, number: int = 0) -> torch.Tensor:
+        """Scores of one classifier.
+
+        Args:
+            feats (Tensor): Embeddings (..., in_channels).
+            number (int): Of the classifier. Defaults to 0.
+
+        Returns:
+            Tensor: (..., C), float32.
+        """
+        # half precision has steps of 0.02 where scores over 0.05 are near 20
+        with torch.autocast(feats.device.type, enabled=False):
+            return self.classifiers[number](feats.float())
+
+    def forward(self, feats: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Scores of all classifiers.
+
+        Args:
+            feats (Tensor): Embeddings (..., in_channels).
+
+        Returns:
+            tuple[Tensor, ...]: (..., C) of each, float32.
+        """
+        return tuple(
+            self.classify(feats, i) for i in range(len(self.classifiers))
+        )
+
+    def loss(self, feats: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Loss, and whether it collapses.
+
+        Args:
+            feats (Tensor): Embeddings of the views (V, B, in_channels),
+                global ones first.
+
+        Returns:
+            dict[str, Tensor]: ``loss``, the mean over the classifiers,
+            float32. To watch: ``chance_ratio``, that over the mean ln C, 1
+            in a collapse; of the first classifier and the last global view
+            of the batch of all processes ``classes_in_use`` and
+            ``marginal_entropy``, that of the mean prediction over ln C, 1
+            if all classes are as large.
+        """
+        logits = self(feats)
+        loss = torch.stack([self.loss_module(x) for x in logits]).mean()
+        chance = sum(map(math.log, self.num_classes)) / len(self.num_classes)
+        watched = logits[0][self.loss_module.num_global - 1].detach()
+        return dict(
+            loss=loss,
+            chance_ratio=loss.detach() / chance,
+            **self._usage(watched),
+        )
+
+    def _usage(self, scores: torch.Tensor) -> dict[str, torch.Tensor]:
+        counts = scores.argmax(1).bincount(minlength=scores.size(1))
+        total = self._probabilities(scores).sum(0)
+        all_reduce(counts)
+        all_reduce(total)
+        entropy = torch.special.entr(total / counts.sum()).sum()
+        return dict(
+            classes_in_use=(counts > 0).sum().float(),
+            marginal_entropy=entropy / math.log(len(counts)),
+        )
+
+    def _probabilities(self, scores: torch.Tensor) -> torch.Tensor:
+        return (scores / self.loss_module.row_temperature).softmax(1)
+
+    def predict(self, feats: torch.Tensor) -> torch.Tensor:
+        """Probabilities of the first classifier's classes.
+
+        Args:
+            feats (Tensor): Embeddings (M, in_channels).
+
+        Returns:
+            Tensor: (M, C), float32, at the temperature of the predictions.
+        """
+        return self._probabilities(self.classify(feats))

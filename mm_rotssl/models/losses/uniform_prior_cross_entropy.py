@@ -1,0 +1,331 @@
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.autograd.function import once_differentiable
+
+from mm_rotssl.registry import MODELS
+
+# Numbers, of all views together, in the parts that rows are worked through
+# in: on a CPU they stay in its caches, a GPU has enough to do in each call.
+_PART_CPU = 2**17
+_PART_GPU = 2**24
+
+
+class _Settings(NamedTuple):
+    num_global: int
+    row_temperature: float
+    column_temperature: float
+    eps: float
+    num_processes: int
+
+
+class _Sums(NamedTuple):
+    """What the rows of a batch share; float32, or float64 of such logits."""
+
+    # logarithm of the sum of exp(logits / column temperature), (V, 1, C)
+    column: torch.Tensor
+    # sum of the predictions, of all rows, (V, 1, C)
+    prediction: torch.Tensor
+    # logarithm of the sum of exp(logits / row temperature), (V, B, 1)
+    row: torch.Tensor
+
+
+class _Terms(NamedTuple):
+    """Of some rows, (V, R, C) each but for ``mass``, (V, R, 1)."""
+
+    target: torch.Tensor
+    # sum of the row before it was made 1
+    mass: torch.Tensor
+    # N / C times the share of the row in the class's predictions
+    prediction: torch.Tensor
+    # that, and eps
+    padded: torch.Tensor
+    log: torch.Tensor
+
+
+def _parts(logits: torch.Tensor) -> Iterator[slice]:
+    views, rows, classes = logits.shape
+    limit = _PART_CPU if logits.device.type == 'cpu' else _PART_GPU
+    step = max(1, limit // (views * classes))
+    for start in range(0, rows, step):
+        yield slice(start, start + step)
+
+
+def _sum_up(logits: torch.Tensor, settings: _Settings) -> _Sums:
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    top = logits.amax(1, keepdim=True).to(dtype) / settings.column_temperature
+    column, prediction = torch.zeros_like(top), torch.zeros_like(top)
+    row = top.new_empty(*logits.shape[:2], 1)
+    for part in _parts(logits):
+        scores = logits[:, part].to(dtype)
+        share = torch.add(-top, scores, alpha=1 / settings.column_temperature)
+        column += share.exp_().sum(1, keepdim=True)
+        scores = scores / settings.row_temperature
+        row[:, part] = scores.logsumexp(2, keepdim=True)
+        prediction += scores.sub_(row[:, part]).exp_().sum(1, keepdim=True)
+    column = column.log_().add_(top)
+    if settings.num_processes > 1:
+        parts = [
+            torch.empty_like(column) for _ in range(dist.get_world_size())
+        ]
+        dist.all_gather(parts, column)
+        column = torch.stack(parts).logsumexp(0)
+        dist.all_reduce(prediction)
+    return _Sums(column, prediction, row)
+
+
+def _terms(
+    logits: torch.Tensor,
+    part: slice,
+    sums: _Sums,
+    share: float,
+    settings: _Settings,
+) -> _Terms:
+    scores = logits[:, part].to(sums.row.dtype)
+    target = torch.add(
+        -sums.column, scores, alpha=1 / settings.column_temperature
+    ).exp_()
+    mass = target.sum(2, keepdim=True)
+    target.div_(mass.clamp(min=settings.eps))
+    # in one exponent with what the class's sum divides by
+    offset = (sums.prediction.clamp(min=settings.eps) / share).log_()
+    prediction = torch.add(-offset, scores, alpha=1 / settings.row_temperature)
+    prediction = prediction.sub_(sums.row[:, part]).exp_()
+    padded = prediction + settings.eps
+    return _Terms(target, mass, prediction, padded, padded.log())
+
+
+def _partners(x: torch.Tensor, num_global: int) -> torch.Tensor:
+    """For each view the sum of x over those that it is compared with."""
+    result = torch.empty_like(x)
+    of_global = x[:num_global].sum(0)
+    total = of_global
+    if len(x) > num_global:
+        total = of_global + x[num_global:].sum(0)
+        result[num_global:] = of_global
+    torch.sub(total, x[:num_global], out=result[:num_global])
+    return result
+
+
+def _exponent_gradients(
+    terms: _Terms, inner: torch.Tensor, settings: _Settings
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of the sum of ``inner`` by what the exponentials were taken of.
+
+    ``inner``, target by the sum of its partners' logarithms, is overwritten.
+    """
+    total = inner.sum(2, keepdim=True)
+    # below eps it was not the sum that divided
+    total.masked_fill_(terms.mass < settings.eps, 0)
+    by_target = inner.addcmul_(terms.target, total, value=-1)
+    by_prediction = _partners(terms.target, settings.num_global)
+    by_prediction.mul_(terms.prediction).div_(terms.padded)
+    return by_target, by_prediction
+
+
+class _UniformPriorCrossEntropy(torch.autograd.Function):
+    """Keeps the logits and sums; computes the rest again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: torch.Tensor, settings: _Settings
+    ) -> torch.Tensor:
+        views, rows, classes = logits.shape
+        share = rows * settings.num_processes / classes
+        sums = _sum_up(logits, settings)
+        loss = sums.row.new_zeros(())
+        # by the sums of columns, in which all rows have a part
+        by_column = torch.zeros_like(sums.column)
+        by_prediction = torch.zeros_like(sums.column)
+        for part in _parts(logits):
+            terms = _terms(logits, part, sums, share, settings)
+            inner = terms.target * _partners(terms.log, settings.num_global)
+            loss += inner.sum()
+            if ctx.needs_input_grad[0]:
+                found = _exponent_gradients(terms, inner, settings)
+                by_column -= found[0].sum(1, keepdim=True)
+                by_prediction -= found[1].sum(1, keepdim=True)
+        # here too
+        by_prediction.masked_fill_(sums.prediction < settings.eps, 0)
+        if settings.num_processes > 1 and ctx.needs_input_grad[0]:
+            # what the other processes' losses owe to the rows of this one
+            dist.all_reduce(by_column)
+            dist.all_reduce(by_prediction)
+        num_local = views - settings.num_global
+        pairs = views * (views - 1) - num_local * (num_local - 1)
+        ctx.save_for_backward(logits, *sums, by_column, by_prediction)
+        ctx.constants = share, -1 / (rows * pairs), settings
+        return loss * ctx.constants[1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, grad_output: torch.Tensor
+    ) -> tuple[torch.Tensor, None]:
+        logits, *saved, by_column_sum, by_prediction_sum = ctx.saved_tensors
+        sums = _Sums(*saved)
+        share, factor, settings = ctx.constants
+        scale = grad_output * factor
+        by_prediction_sum = by_prediction_sum / sums.prediction.clamp(
+            min=settings.eps
+        )
+        result = torch.empty_like(logits)
+        for part in _parts(logits):
+            terms = _terms(logits, part, sums, share, settings)
+            inner = terms.target * _partners(terms.log, settings.num_global)
+            by_target, by_prediction = _exponent_gradients(
+                terms, inner, settings
+            )
+            # softmax over the batch
+            mass = terms.mass.clamp(min=settings.eps)
+            by_target.addcmul_(terms.target.mul_(mass), by_column_sum)
+            by_target.mul_(scale / settings.column_temperature)
+            # softmax over the classes
+            divisor = sums.prediction.clamp(min=settings.eps) / share
+            probability = terms.prediction.mul_(divisor)
+            by_prediction.addcmul_(probability, by_prediction_sum)
+            by_prediction.addcmul_(
+                probability, by_prediction.sum(2, keepdim=True), value=-1
+            )
+            by_target.add_(
+                by_prediction.mul_(scale / settings.row_temperature)
+            )
+            result[:, part] = by_target
+        return result, None
+
+
+def uniform_prior_cross_entropy(
+    logits: torch.Tensor,
+    num_global: int = 2,
+    row_temperature: float = 0.1,
+    column_temperature: float = 0.05,
+    eps: float = 1e-12,
+) -> torch.Tensor:
+    r"""Cross entropy of views with one another under a uniform prior.
+
+    With the scores :math:`s_v` of view :math:`v`, N pictures by C classes,
+    the batch of all processes,
+
+    .. math::
+        t_v(y|x) &= \frac{\sigma_x(s_v / \tau_c)}
+            {\sum_{y'} \sigma_x(s_v / \tau_c)_{y'}} \\
+        q_v(y|x) &= \frac{N}{C} \frac{\sigma_y(s_v / \tau_r)}
+            {\sum_{x'} \sigma_y(s_v / \tau_r)_{x'}} \\
+        L &= -\frac{1}{|P| N} \sum_{(i, j) \in P} \sum_{x, y}
+            t_i(y|x) \ln (q_j(y|x) + \epsilon)
+
+    where :math:`\sigma_x` is the softmax over the pictures, :math:`\sigma_y`
+    that over the classes, and P all ordered pairs of different views but
+    those of two local ones. The gradient flows through targets and
+    predictions. All in one class, or all classes alike, gives ln C; a sure
+    equipartition about 0.
+
+    Pairs are not visited one by one: each view is compared with the sum of
+    its partners, and so time and memory grow with the number of views, not
+    with its square. The backward pass keeps nothing but the logits and
+    computes the rest again. Between processes only sums of columns are sent,
+    not the logits, and the gradient is that of the sum of their losses,
+    whose mean DistributedDataParallel takes.
+
+    Source: Amrani, Karlinsky and Bronstein, *Self-Supervised Classification
+    Network*, ECCV 2022 (https://arxiv.org/abs/2103.10994), equations 4 and
+    5, and the authors' code, whose mean over pairs and eps these are. It
+    computes the targets with exponentials that may all be 0 for a picture,
+    which then counts nothing; here, in the logarithms, they are not.
+
+    Args:
+        logits (Tensor): Scores (V, B, C) of the views, global ones first, of
+            this process's B pictures, any float type. With several processes
+            B must be the same in all.
+        num_global (int): Number of global views. Defaults to 2.
+        row_temperature (float): Of the predictions. Defaults to 0.1.
+        column_temperature (float): Of the targets. Defaults to 0.05.
+        eps (float): In the logarithm. Defaults to 1e-12.
+
+    Returns:
+        Tensor: Scalar, float32 (float64 of float64 logits): the mean over
+        pairs and this process's pictures.
+
+    Raises:
+        ValueError: If the logits are not (V, B, C) with two views at least,
+            or a setting is out of range.
+
+    Examples:
+        >>> import torch
+        >>> # every picture in a class of its own, and all in one
+        >>> apart = 10 * torch.eye(3).expand(2, 3, 3)
+        >>> round(uniform_prior_cross_entropy(apart).item(), 3)
+        0.0
+        >>> together = torch.tensor([10.0, 0, 0]).expand(2, 3, 3)
+        >>> round(uniform_prior_cross_entropy(together).exp().item(), 3)
+        3.0
+    """
+    if logits.dim() != 3 or len(logits) < 2 or not logits.numel():
+        raise ValueError(
+            'uniform_prior_cross_entropy needs the scores of two or more '
+            f'views, (V, B, C), got {tuple(logits.shape)}.'
+        )
+    if not 1 <= num_global <= len(logits):
+        raise ValueError(
+            f'num_global={num_global} must be in 1..{len(logits)}, the '
+            'number of views.'
+        )
+    if min(row_temperature, column_temperature) <= 0 or eps < 0:
+        raise ValueError(
+            f'row_temperature={row_temperature} and column_temperature='
+            f'{column_temperature} must be positive, eps={eps} not negative.'
+        )
+    processes = 1
+    if dist.is_available() and dist.is_initialized():
+        processes = dist.get_world_size()
+    settings = _Settings(
+        num_global, row_temperature, column_temperature, eps, processes
+    )
+    loss: torch.Tensor = _UniformPriorCrossEntropy.apply(logits, settings)
+    return loss
+
+
+@MODELS.register_module()
+class UniformPriorCrossEntropy(nn.Module):
+    """:func:`uniform_prior_cross_entropy` with its settings.
+
+    Args:
+        num_global (int): Number of global views. Defaults to 2.
+        row_temperature (float): Of the predictions. Defaults to 0.1.
+        column_temperature (float): Of the targets. Defaults to 0.05.
+        eps (float): In the logarithm. Defaults to 1e-12.
+    """
+
+    def __init__(
+        self,
+        num_global: int = 2,
+        row_temperature: float = 0.1,
+        column_temperature: float = 0.05,
+        eps: float = 1e-12,
+    ) -> None:
+        super().__init__()
+        self.num_global = num_global
+        self.row_temperature = row_temperature
+        self.column_temperature = column_temperature
+        self.eps = eps
+
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        """Compute the loss.
+
+        Args:
+            logits (Tensor): Scores (V, B, C) of the views, global ones
+                first.
+
+        Returns:
+            Tensor: Scalar, float32.
+        """
+        return uniform_prior_cross_entropy(
+            logits,
+            self.num_global,
+            self.row_temperature,
+            self.column_temperature,
+            self.eps,
+        )

@@ -1,0 +1,190 @@
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from mmpretrain.models.selfsup import BaseSelfSupervisor
+from mmpretrain.structures import DataSample
+from torch import nn
+
+from mm_rotssl.registry import MODELS
+
+from ..utils import pool_features
+
+
+@MODELS.register_module()
+class SelfClassifier(BaseSelfSupervisor):
+    """Labels and representation, learned together in one stage.
+
+    Views of a picture, such as those of ``MultiView``, are to be put into
+    the same classes, and the classes to be as large as each other.
+
+    Source: Amrani, Karlinsky and Bronstein, *Self-Supervised Classification
+    Network*, ECCV 2022 (https://arxiv.org/abs/2103.10994), and the authors'
+    code: https://github.com/elad-amrani/self-classifier.
+
+    Args:
+        backbone (dict | nn.Module): Any backbone; of its last output, a map
+            is averaged.
+        neck (dict | nn.Module): A :class:`SelfClassifierNeck`.
+        head (dict | nn.Module): A :class:`SelfClassifierHead`.
+        queue (dict | nn.Module, optional): A
+            :class:`NearestNeighbourQueue`. Once it is full, the first view's
+            embeddings are replaced by their nearest neighbours in it, through
+            which no gradient flows to the backbone. Defaults to None.
+        data_preprocessor (dict | nn.Module, optional): Defaults to
+            mmpretrain's ``SelfSupDataPreprocessor``.
+        init_cfg (dict, optional): Initialisation. Defaults to None.
+    """
+
+    def __init__(
+        self,
+        backbone: dict | nn.Module,
+        neck: dict | nn.Module,
+        head: dict | nn.Module,
+        queue: dict | nn.Module | None = None,
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(
+            backbone=backbone,
+            neck=neck,
+            head=head,
+            data_preprocessor=data_preprocessor,
+            init_cfg=init_cfg,
+        )
+        if isinstance(queue, dict):
+            queue = MODELS.build(queue)
+        self.queue: Any = queue
+
+    def forward(
+        self,
+        inputs: Any,
+        data_samples: list[DataSample] | None = None,
+        mode: str = 'tensor',
+    ) -> Any:
+        """Entry for training, validation and feature extraction.
+
+        Args:
+            inputs (Tensor | list[Tensor]): Pictures (N, C, H, W), float; in
+                mode 'loss' one such tensor a view.
+            data_samples (list[DataSample], optional): One a picture.
+                Defaults to None.
+            mode (str): 'tensor', 'loss' or 'predict'. Defaults to 'tensor'.
+
+        Returns:
+            tuple[Tensor] | dict[str, Tensor] | list[DataSample]: The
+            backbone's outputs, the losses, or see :meth:`predict`.
+        """
+        if mode == 'predict':
+            return self.predict(inputs, data_samples)
+        return super().forward(inputs, data_samples, mode)
+
+    def embed(self, views: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Embed views, those of a size in a row together.
+
+        So batch normalisation in the backbone sees one size at a time, and
+        in the neck all, as in the authors' code.
+
+        Args:
+            views (Sequence[Tensor]): V times (B, C, H, W).
+
+        Returns:
+            Tensor: (V, B, D), float32, of length 1.
+        """
+        feats = [
+            pool_features(self.backbone(torch.cat(list(group))))[-1]
+            for _, group in groupby(views, lambda view: view.shape[2:])
+        ]
+        return self.neck(torch.cat(feats)).unflatten(0, (len(views), -1))
+
+    def loss(
+        self,
+        inputs: list[torch.Tensor],
+        data_samples: list[DataSample] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Loss, and what tells a collapse.
+
+        Args:
+            inputs (list[Tensor]): V views (B, C, H, W), global ones first.
+            data_samples (list[DataSample], optional): One a picture, read
+                for their ``sample_idx`` if there is a queue.
+
+        Returns:
+            dict[str, Tensor]: See :meth:`SelfClassifierHead.loss`; once the
+            queue is full also ``neighbour_agreement``, how many neighbours
+            are of the same class as their picture, in per cent.
+
+        Raises:
+            ValueError: If there is only one view, or a picture has no
+                ``sample_idx``.
+        """
+        if isinstance(inputs, torch.Tensor) or len(inputs) < 2:
+            raise ValueError(
+                'SelfClassifier needs two or more views of a picture. Put '
+                "dict(type='MultiView', num_views=[...], transforms=[...]) "
+                'into the pipeline of train_dataloader.dataset.'
+            )
+        embeds = self.embed(inputs)
+        logs = {}
+        if self.queue is not None:
+            indices = self._indices(data_samples, len(inputs[0])).to(
+                embeds.device
+            )
+            first = embeds[0].detach()
+            if self.queue.is_full:
+                nearest = self.queue.nearest(first, indices)
+                embeds = torch.cat([nearest[None], embeds[1:]])
+                logs['neighbour_agreement'] = self._agreement(first, nearest)
+            self.queue.push(first, indices)
+        return {**self.head.loss(embeds), **logs}
+
+    @staticmethod
+    def _indices(
+        data_samples: list[DataSample] | None, count: int
+    ) -> torch.Tensor:
+        samples = data_samples or []
+        if len(samples) != count or not all(
+            'sample_idx' in sample for sample in samples
+        ):
+            raise ValueError(
+                'A picture has no sample_idx, by which the queue tells it '
+                "from others. It is set by mmengine's BaseDataset and has to "
+                'be among the meta_keys of PackInputs.'
+            )
+        return torch.tensor([int(sample.sample_idx) for sample in samples])
+
+    @torch.no_grad()
+    def _agreement(
+        self, one: torch.Tensor, other: torch.Tensor
+    ) -> torch.Tensor:
+        # of the first classifier alone
+        classes = [self.head.classify(x).argmax(1) for x in (one, other)]
+        return 100 * (classes[0] == classes[1]).float().mean()
+
+    def predict(
+        self,
+        inputs: torch.Tensor,
+        data_samples: list[DataSample] | None = None,
+    ) -> list[DataSample]:
+        """Put pictures into the classes of the first classifier.
+
+        Args:
+            inputs (Tensor): Pictures (N, C, H, W), float.
+            data_samples (list[DataSample], optional): One a picture; new
+                ones are made if None.
+
+        Returns:
+            list[DataSample]: The samples with ``pred_score`` (classes,), at
+            the temperature of the predictions, ``pred_label`` (1,), and
+            ``feats``, a tuple with a vector (C,) for each of the backbone's
+            outputs.
+        """
+        feats = pool_features(self.backbone(inputs))
+        scores = self.head.predict(self.neck(feats[-1]))
+        samples = data_samples or [DataSample() for _ in inputs]
+        for i, sample in enumerate(samples):
+            sample.set_field(tuple(feat[i] for feat in feats), 'feats')
+            sample.set_pred_score(scores[i])
+            sample.set_pred_label(scores[i].argmax())
+        return samples

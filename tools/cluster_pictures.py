@@ -1,0 +1,226 @@
+"""Sort pictures into the classes that a network found without labels.
+
+For each picture of val_dataloader of the config, or of a folder, the class and
+its probability are written to classes.csv; index.html shows the classes, the
+largest first, and of each the pictures that the network is surest of.
+"""
+
+import argparse
+import csv
+import html
+import io
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
+from rich.console import Console
+from rich.progress import track
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mm_rotssl.apis import (
+    build_ordered_dataloader,
+    load_network,
+    read_config,
+)
+from mm_rotssl.datasets import picture_keys
+from mm_rotssl.utils import write_file
+from mm_rotssl.visualization import shown_picture
+
+THUMBNAIL = 96
+COLUMNS = 12
+STYLE = """
+body { font-family: sans-serif; margin: 2em auto; max-width: 1200px; }
+img { max-width: 100%; image-rendering: auto; }
+h2 { font-size: 1.1em; margin: 1.5em 0 0.3em; }
+small { color: #555; font-weight: normal; }
+"""
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('config', help='config the checkpoint was made with')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        '--pictures',
+        help='folder of the pictures, searched with all its sub-folders; '
+        'they are prepared as those of val_dataloader, whose data set they '
+        'replace',
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        help='folder of the results; by default "classes" beside the '
+        'checkpoint',
+    )
+    parser.add_argument(
+        '--max-shown',
+        type=int,
+        default=3 * COLUMNS,
+        help='pictures a class on the page (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--device',
+        default='cuda' if torch.cuda.is_available() else 'cpu',
+        help='where the network runs (default: cuda if there is one)',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='replace settings of the config: key=value, with dots for '
+        'nested keys',
+    )
+    args = parser.parse_args()
+    if args.max_shown < 1:
+        parser.error(f'--max-shown {args.max_shown} must be positive')
+    return args
+
+
+def build_loader(cfg: Config, folder: str | None) -> DataLoader:
+    settings = cfg.get('val_dataloader')
+    if not settings:
+        raise ValueError(
+            'The config has no val_dataloader, which tells how pictures are '
+            'prepared. Add one.'
+        )
+    if folder is not None:
+        settings.dataset = dict(
+            type='mm_rotssl.ImageFolder',
+            data_root=folder,
+            pipeline=settings.dataset.pipeline,
+        )
+    return build_ordered_dataloader(settings)
+
+
+@torch.no_grad()
+def classify(
+    model: nn.Module, loader: DataLoader, console: Console
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Picture's number, class and probability, of all that can be read."""
+    found: list[tuple[int, int, float]] = []
+    for batch in track(loader, 'classifying', console=console):
+        for sample in model.val_step(batch):
+            if 'pred_score' not in sample:
+                raise ValueError(
+                    f'{type(model).__name__} gives no classes. Take a config '
+                    'of mm_rotssl.SelfClassifier, or another model whose '
+                    'predictions have a pred_score.'
+                )
+            label = int(sample.pred_score.argmax())
+            found.append(
+                (
+                    int(sample.sample_idx),
+                    label,
+                    float(sample.pred_score[label]),
+                )
+            )
+    numbers, labels, confidences = zip(*found, strict=True)
+    return np.array(numbers), np.array(labels), np.array(confidences)
+
+
+def sheet(pictures: list[np.ndarray]) -> bytes:
+    """Rows of thumbnails, JPEG."""
+    rows = -(-len(pictures) // COLUMNS)
+    across = min(len(pictures), COLUMNS)
+    side = THUMBNAIL + 4
+    canvas = np.full((rows * side, across * side, 3), 255, np.uint8)
+    for i, picture in enumerate(pictures):
+        height, width = picture.shape[:2]
+        scale = THUMBNAIL / max(height, width)
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        # small pictures keep their pixels
+        way = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
+        small = cv2.resize(picture, size, interpolation=way)
+        top, left = i // COLUMNS * side, i % COLUMNS * side
+        canvas[top : top + size[1], left : left + size[0]] = small
+    _, data = cv2.imencode('.jpg', canvas[..., ::-1])
+    return bytes(data)
+
+
+def write_page(
+    out: Path,
+    dataset: Any,
+    cfg: Config,
+    found: tuple[np.ndarray, np.ndarray, np.ndarray],
+    max_shown: int,
+) -> int:
+    """Write index.html and a sheet a class; return the number of classes."""
+    numbers, labels, confidences = found
+    classes, counts = np.unique(labels, return_counts=True)
+    preprocessor = cfg.model.get('data_preprocessor')
+    sections = []
+    for place in np.lexsort((classes, -counts)):
+        label, count = classes[place], counts[place]
+        members = np.flatnonzero(labels == label)
+        members = members[np.argsort(-confidences[members], kind='stable')]
+        mean = confidences[members].mean()
+        name = f'class_{label:05d}.jpg'
+        write_file(
+            out / name,
+            sheet(
+                [
+                    shown_picture(dataset, int(numbers[i]), preprocessor)
+                    for i in members[:max_shown]
+                ]
+            ),
+        )
+        sections.append(
+            f'<h2>Class {label} <small>{count} pictures, '
+            f'{100 * count / len(labels):.1f} % of all, mean confidence '
+            f'{mean:.2f}</small></h2>\n'
+            f'<img src="{name}" loading="lazy" '
+            f'alt="surest pictures of class {label}">'
+        )
+    title = html.escape(f'{len(classes)} classes of {len(labels)} pictures')
+    page = (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<title>{title}</title><style>{STYLE}</style></head><body>\n'
+        f'<h1>{title}</h1>\n<p>The largest class first; in each the pictures '
+        'that the network is surest of.</p>\n'
+        + '\n'.join(sections)
+        + '\n</body></html>\n'
+    )
+    write_file(out / 'index.html', page.encode())
+    return len(classes)
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = read_config(args.config, args.cfg_options)
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    out = args.out or Path(args.checkpoint).parent / 'classes'
+    console = Console()
+    try:
+        loader = build_loader(cfg, args.pictures)
+        model = load_network(cfg, args.checkpoint).to(args.device).eval()
+        found = classify(model, loader, console)
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(f'cluster_pictures.py: {error}') from error
+
+    keys = picture_keys(loader.dataset)
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator='\n')
+    writer.writerow(('picture', 'class', 'confidence'))
+    for number, label, confidence in zip(*found, strict=True):
+        writer.writerow((keys[number], label, f'{confidence:.4f}'))
+    write_file(
+        out / 'classes.csv', table.getvalue().encode(errors='surrogateescape')
+    )
+    count = write_page(out, loader.dataset, cfg, found, args.max_shown)
+    console.print(
+        f'{len(found[0])} pictures in {count} classes\n'
+        f'table   {out / "classes.csv"}\npage    {out / "index.html"}',
+        soft_wrap=True,
+    )
+
+
+if __name__ == '__main__':
+    main()
