@@ -7,8 +7,8 @@ largest first, and of each the pictures that the network is surest of.
 
 import argparse
 import csv
-import html
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
 from rich.console import Console
 from rich.progress import track
@@ -28,14 +29,18 @@ from mm_rotssl.apis import (
     read_config,
 )
 from mm_rotssl.datasets import picture_keys
+from mm_rotssl.datasets.transforms.loading import BrokenImageError
 from mm_rotssl.utils import write_file
 from mm_rotssl.visualization import shown_picture
 
 THUMBNAIL = 96
+GAP = 4
 COLUMNS = 12
+# a JPEG has at most 65,500 rows
+MAX_SHOWN = COLUMNS * (65_500 // (THUMBNAIL + GAP))
 STYLE = """
 body { font-family: sans-serif; margin: 2em auto; max-width: 1200px; }
-img { max-width: 100%; image-rendering: auto; }
+img { max-width: 100%; }
 h2 { font-size: 1.1em; margin: 1.5em 0 0.3em; }
 small { color: #555; font-weight: normal; }
 """
@@ -79,8 +84,10 @@ def parse_args() -> argparse.Namespace:
         'nested keys',
     )
     args = parser.parse_args()
-    if args.max_shown < 1:
-        parser.error(f'--max-shown {args.max_shown} must be positive')
+    if not 1 <= args.max_shown <= MAX_SHOWN:
+        parser.error(
+            f'--max-shown {args.max_shown} must be from 1 to {MAX_SHOWN}'
+        )
     return args
 
 
@@ -92,10 +99,20 @@ def build_loader(cfg: Config, folder: str | None) -> DataLoader:
             'prepared. Add one.'
         )
     if folder is not None:
+        pipeline = settings.dataset.get('pipeline') or []
+        if not any('Load' in str(step['type']) for step in pipeline):
+            raise ValueError(
+                'val_dataloader.dataset.pipeline loads no files, as the '
+                'pictures of its data set are in memory: --pictures needs '
+                "dict(type='mm_rotssl.LoadImageFromFile') in it, and what "
+                'makes pictures equally large.'
+            )
         settings.dataset = dict(
             type='mm_rotssl.ImageFolder',
             data_root=folder,
-            pipeline=settings.dataset.pipeline,
+            # each is named in a warning
+            max_broken=sys.maxsize,
+            pipeline=pipeline,
         )
     return build_ordered_dataloader(settings)
 
@@ -105,7 +122,7 @@ def classify(
     model: nn.Module, loader: DataLoader, console: Console
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Picture's number, class and probability, of all that can be read."""
-    found: list[tuple[int, int, float]] = []
+    found: dict[int, tuple[int, float]] = {}
     for batch in track(loader, 'classifying', console=console):
         for sample in model.val_step(batch):
             if 'pred_score' not in sample:
@@ -115,14 +132,13 @@ def classify(
                     'predictions have a pred_score.'
                 )
             label = int(sample.pred_score.argmax())
-            found.append(
-                (
-                    int(sample.sample_idx),
-                    label,
-                    float(sample.pred_score[label]),
-                )
+            # in place of a file that can't be read another one comes again
+            found[int(sample.sample_idx)] = (
+                label,
+                float(sample.pred_score[label]),
             )
-    numbers, labels, confidences = zip(*found, strict=True)
+    numbers = sorted(found)
+    labels, confidences = zip(*map(found.get, numbers), strict=True)
     return np.array(numbers), np.array(labels), np.array(confidences)
 
 
@@ -130,7 +146,7 @@ def sheet(pictures: list[np.ndarray]) -> bytes:
     """Rows of thumbnails, JPEG."""
     rows = -(-len(pictures) // COLUMNS)
     across = min(len(pictures), COLUMNS)
-    side = THUMBNAIL + 4
+    side = THUMBNAIL + GAP
     canvas = np.full((rows * side, across * side, 3), 255, np.uint8)
     for i, picture in enumerate(pictures):
         height, width = picture.shape[:2]
@@ -157,12 +173,14 @@ def write_page(
     classes, counts = np.unique(labels, return_counts=True)
     preprocessor = cfg.model.get('data_preprocessor')
     sections = []
+    names = set()
     for place in np.lexsort((classes, -counts)):
         label, count = classes[place], counts[place]
         members = np.flatnonzero(labels == label)
         members = members[np.argsort(-confidences[members], kind='stable')]
         mean = confidences[members].mean()
         name = f'class_{label:05d}.jpg'
+        names.add(name)
         write_file(
             out / name,
             sheet(
@@ -179,47 +197,69 @@ def write_page(
             f'<img src="{name}" loading="lazy" '
             f'alt="surest pictures of class {label}">'
         )
-    title = html.escape(f'{len(classes)} classes of {len(labels)} pictures')
+    title = f'{len(classes)} classes of {len(labels)} pictures'
     page = (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<title>{title}</title><style>{STYLE}</style></head><body>\n'
         f'<h1>{title}</h1>\n<p>The largest class first; in each the pictures '
-        'that the network is surest of.</p>\n'
+        'that the network is surest of. All pictures: '
+        '<a href="classes.csv">classes.csv</a>.</p>\n'
         + '\n'.join(sections)
         + '\n</body></html>\n'
     )
     write_file(out / 'index.html', page.encode())
+    # of an earlier run
+    for path in out.glob(f'class_{5 * "[0-9]"}.jpg'):
+        if path.name not in names:
+            path.unlink()
     return len(classes)
 
 
-def main() -> None:
-    args = parse_args()
+def sort(args: argparse.Namespace, console: Console) -> None:
     cfg = read_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-    out = args.out or Path(args.checkpoint).parent / 'classes'
-    console = Console()
-    try:
-        loader = build_loader(cfg, args.pictures)
-        model = load_network(cfg, args.checkpoint).to(args.device).eval()
-        found = classify(model, loader, console)
-    except (ValueError, FileNotFoundError) as error:
-        raise SystemExit(f'cluster_pictures.py: {error}') from error
-
+    loader = build_loader(cfg, args.pictures)
+    model = load_network(cfg, args.checkpoint).to(args.device).eval()
     keys = picture_keys(loader.dataset)
+    found = classify(model, loader, console)
+
     table = io.StringIO()
     writer = csv.writer(table, lineterminator='\n')
     writer.writerow(('picture', 'class', 'confidence'))
     for number, label, confidence in zip(*found, strict=True):
         writer.writerow((keys[number], label, f'{confidence:.4f}'))
     write_file(
-        out / 'classes.csv', table.getvalue().encode(errors='surrogateescape')
+        args.out / 'classes.csv',
+        table.getvalue().encode(errors='surrogateescape'),
     )
-    count = write_page(out, loader.dataset, cfg, found, args.max_shown)
+    # keys and numbers are those of the data set inside
+    dataset = loader.dataset
+    while not isinstance(dataset, BaseDataset):
+        dataset = getattr(dataset, 'dataset', None) or dataset.datasets[0]
+    count = write_page(args.out, dataset, cfg, found, args.max_shown)
     console.print(
         f'{len(found[0])} pictures in {count} classes\n'
-        f'table   {out / "classes.csv"}\npage    {out / "index.html"}',
+        f'table   {args.out / "classes.csv"}\n'
+        f'page    {args.out / "index.html"}',
+        highlight=False,
         soft_wrap=True,
+        markup=False,
     )
+
+
+def main() -> None:
+    args = parse_args()
+    if args.out is None:
+        args.out = Path(args.checkpoint).parent / 'classes'
+    try:
+        sort(args, Console())
+    except BrokenImageError as error:
+        raise SystemExit(
+            f'Error: {error}\nRepair or remove the file, or name the folder '
+            'with --pictures, where such files are passed over.'
+        ) from error
+    except (ValueError, RuntimeError, OSError) as error:
+        raise SystemExit(f'Error: {error}') from error
 
 
 if __name__ == '__main__':

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import DictAction
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from rich import box
 from rich.console import Console
@@ -58,6 +59,13 @@ SHOWN = {
     'clusters_in_use': 'clusters',
     'coarse_accuracy': 'ACC, superclasses',
 }
+LAYOUT: dict[str, Any] = dict(
+    title_justify='left',
+    box=box.SIMPLE_HEAD,
+    show_edge=False,
+    pad_edge=False,
+    padding=(0, 1, 0, 0),
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -121,7 +129,7 @@ def parse_args() -> argparse.Namespace:
         if value is not None and value < 1:
             option = name.replace('_', '-')
             parser.error(f'--{option} {value} must be positive')
-    if args.hierarchy is None and (args.level or args.ancestor):
+    if args.hierarchy is None and not (args.level is args.ancestor is None):
         parser.error('--level and --ancestor belong to --hierarchy')
     return args
 
@@ -140,47 +148,15 @@ def own_classes(model: nn.Module, loader: DataLoader) -> np.ndarray | None:
     return np.array(found)
 
 
-def main() -> None:
-    args = parse_args()
-    started = time.perf_counter()
-    cfg = read_labelled_config(args.config, args.cfg_options)
-    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-    out = args.out or Path(args.checkpoint).parent / 'clusters.json'
-    console = Console()
-
+def labelled_features(
+    model: nn.Module, loader: DataLoader, key: str
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Pooled features of each block, and classes."""
     try:
-        bank = build_ordered_dataloader(
-            cfg.val_cfg.bank_dataloader, args.max_bank, args.seed
-        )
-        test = build_ordered_dataloader(cfg.val_dataloader)
-        names = test.dataset.metainfo.get('classes') or ()
-        superclasses = None
-        if args.hierarchy:
-            superclasses, _ = read_hierarchy(
-                args.hierarchy, names, args.level, args.ancestor
-            )
-        networks = build_networks(cfg, args.checkpoint, args.seed, args.device)
-        results = measure(networks, bank, test, superclasses, args, console)
-    except (ValueError, FileNotFoundError) as error:
-        raise SystemExit(f'evaluate_clusters.py: {error}') from error
-
-    console.print(table(results))
-    summary = dict(
-        config=args.config,
-        cfg_options=args.cfg_options or {},
-        checkpoint=args.checkpoint,
-        seed=args.seed,
-        command=shlex.join(['python', *sys.argv]),
-        versions=versions(),
-        device=args.device,
-        seconds=round(time.perf_counter() - started, 1),
-        hierarchy=args.hierarchy and str(args.hierarchy),
-        level=args.level,
-        ancestor=args.ancestor,
-        results=results,
-    )
-    write_file(out, (json.dumps(summary, indent=2) + '\n').encode())
-    console.print(f'checkpoint {args.checkpoint}\nnumbers    {out}')
+        feats, labels = extract_features(model, loader)
+    except ValueError as error:
+        raise ValueError(f'{key}: {error}') from error
+    return [feat.numpy() for feat in feats], labels.numpy()
 
 
 def measure(
@@ -195,66 +171,151 @@ def measure(
     results: dict[str, dict[str, list[dict]]] = {}
     for name in NETWORKS:
         model = networks[name]
-        results[name] = {}
         with console.status(f'{name}: features'):
-            train_feats, _ = extract_features(model, bank)
-            test_feats, labels = extract_features(model, test)
-            own = own_classes(model, test)
-        targets = labels.numpy()
-        count = args.num_clusters or len(np.unique(targets))
-        if len(train_feats[0]) < count:
-            raise ValueError(
-                f'{len(train_feats[0])} pictures in val_cfg.bank_dataloader '
-                f'make no {count} clusters. Set --num-clusters.'
+            train_feats, _ = labelled_features(
+                model, bank, 'val_cfg.bank_dataloader'
             )
-
-        def judge(
-            found: np.ndarray, targets: np.ndarray = targets
-        ) -> dict[str, float]:
-            scores = clustering_scores(found, targets)
-            if superclasses is not None:
-                scores.update(superclass_scores(found, targets, superclasses))
-            return scores
-
-        if own is not None:
-            results[name]['own classes'] = [judge(own)]
+            test_feats, targets = labelled_features(
+                model, test, 'val_dataloader'
+            )
+            own = own_classes(model, test)
+        pictures = len(train_feats[0])
+        count = args.num_clusters or len(np.unique(targets))
+        if pictures < count:
+            raise ValueError(
+                f'The {pictures} pictures that k-means is fitted to make no '
+                f'{count} clusters. Add pictures to val_cfg.bank_dataloader, '
+                f'or raise --max-bank, or set --num-clusters to {pictures} '
+                'or less.'
+            )
+        # way of clustering -> clusters of the test pictures, one array a run
+        found = {} if own is None else {'own classes': [own]}
         for block, (fit, feats) in enumerate(
             zip(train_feats, test_feats, strict=True), 1
         ):
             with console.status(f'{name}: k-means of block {block}'):
-                results[name][f'k-means, block {block}'] = [
-                    judge(
-                        KMeans(count, n_init=10, random_state=args.seed + i)
-                        .fit(fit.numpy())
-                        .predict(feats.numpy())
-                    )
+                found[f'k-means, block {block}'] = [
+                    KMeans(count, n_init=10, random_state=args.seed + i)
+                    .fit(fit)
+                    .predict(feats)
                     for i in range(args.draws)
                 ]
+        results[name] = {
+            way: [judge(run, targets, superclasses) for run in runs]
+            for way, runs in found.items()
+        }
     return results
 
 
-def table(results: dict[str, dict[str, list[dict]]]) -> Table:
-    """Mean and sample standard deviation over the runs."""
-    layout: dict[str, Any] = dict(
-        title_justify='left', box=box.SIMPLE_HEAD, show_edge=False
-    )
-    found = Table(title='Clusters and classes (%)', **layout)
-    first = next(iter(next(iter(results.values())).values()))[0]
-    keys = [key for key in SHOWN if key in first]
-    for heading in ('network', 'clusters by', *(SHOWN[key] for key in keys)):
-        found.add_column(heading)
+def judge(
+    found: np.ndarray, targets: np.ndarray, superclasses: np.ndarray | None
+) -> dict[str, float]:
+    """All scores of one clustering."""
+    scores = clustering_scores(found, targets)
+    if superclasses is not None:
+        scores.update(superclass_scores(found, targets, superclasses))
+    return scores
+
+
+def tables(results: dict[str, dict[str, list[dict]]]) -> list[Table]:
+    """Mean and sample standard deviation over the runs, one a network."""
+    runs = [
+        run
+        for ways in results.values()
+        for runs in ways.values()
+        for run in runs
+    ]
+    hidden = set(SHOWN) - set(runs[0])
+    # they differ only where there are more clusters than classes
+    if all(run['accuracy'] == run['accuracy_one_to_one'] for run in runs):
+        hidden.add('accuracy_one_to_one')
+    keys = [key for key in SHOWN if key not in hidden]
+    found = []
     for network, ways in results.items():
-        for way, runs in ways.items():
-            cells = []
-            for key in keys:
-                values = [run[key] for run in runs]
-                digits = 0 if key == 'clusters_in_use' else 1
-                cell = f'{statistics.mean(values):.{digits}f}'
-                if len(values) > 1 and digits:
-                    cell += f' ± {statistics.stdev(values):.1f}'
-                cells.append(cell)
-            found.add_row(network, way, *cells)
+        table = Table(title=f'{network}: clusters and classes (%)', **LAYOUT)
+        table.add_column('clusters by')
+        for key in keys:
+            table.add_column(SHOWN[key], justify='right')
+        for way, draws in ways.items():
+            cells = [[draw[key] for draw in draws] for key in keys]
+            table.add_row(way, *map(shown, keys, cells))
+        found.append(table)
     return found
+
+
+def shown(key: str, values: list[float]) -> str:
+    if key == 'clusters_in_use':
+        return f'{statistics.mean(values):.0f}'
+    cell = f'{statistics.mean(values):.1f}'
+    if len(values) > 1:
+        cell += f' ± {statistics.stdev(values):4.1f}'
+    return cell
+
+
+def evaluate(args: argparse.Namespace, console: Console) -> None:
+    started = time.perf_counter()
+    cfg = read_labelled_config(args.config, args.cfg_options)
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    # of every weight, that it was initialised
+    MMLogger.get_current_instance().setLevel('ERROR')
+    networks = build_networks(cfg, args.checkpoint, args.seed, args.device)
+    bank = build_ordered_dataloader(
+        cfg.val_cfg.bank_dataloader, args.max_bank, args.seed
+    )
+    test = build_ordered_dataloader(cfg.val_dataloader)
+    superclasses = None
+    if args.hierarchy:
+        names = test.dataset.metainfo.get('classes')
+        if not names:
+            raise ValueError(
+                f'--hierarchy {args.hierarchy} groups classes by name, and '
+                'the data set of val_dataloader has no names of classes. Add '
+                "metainfo=dict(classes=[...]) to val_dataloader's dataset."
+            )
+        superclasses, _ = read_hierarchy(
+            args.hierarchy, names, args.level, args.ancestor
+        )
+    results = measure(networks, bank, test, superclasses, args, console)
+    summary = dict(
+        config=args.config,
+        cfg_options=args.cfg_options or {},
+        checkpoint=args.checkpoint,
+        seed=args.seed,
+        command=shlex.join(['python', *sys.argv]),
+        versions=versions(),
+        device=args.device,
+        seconds=round(time.perf_counter() - started, 1),
+        bank_pictures=len(bank.dataset),
+        test_pictures=len(test.dataset),
+        hierarchy=args.hierarchy and str(args.hierarchy),
+        level=args.level,
+        ancestor=args.ancestor,
+        results=results,
+    )
+    write_file(args.out, (json.dumps(summary, indent=2) + '\n').encode())
+    for table in tables(results):
+        console.print(table)
+        console.print()
+    console.print(
+        f'checkpoint {args.checkpoint}\nnumbers    {args.out}',
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def main() -> None:
+    args = parse_args()
+    if args.out is None:
+        args.out = Path(args.checkpoint).parent / 'clusters.json'
+    console = Console()
+    if not console.is_terminal:
+        # a file or a pipe has no width: nothing is wrapped or cut
+        console = Console(width=500)
+    try:
+        evaluate(args, console)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise SystemExit(f'Error: {error}') from error
 
 
 if __name__ == '__main__':
