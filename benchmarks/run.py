@@ -15,6 +15,7 @@ from measure import Result, machine
 from memory_bank import memory_bank
 from rich.console import Console
 from rich.table import Table
+from self_classifier import self_classifier_loss
 from training_loop import exemplar_loop, training_loop
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,6 +27,7 @@ NAMES = (
     'exemplar_loop',
     'deformation',
     'exemplar_head',
+    'self_classifier_loss',
 )
 
 
@@ -114,6 +116,19 @@ def parse_args() -> argparse.Namespace:
         help='300,000 seeds take 2 GB',
     )
     exemplar.add_argument('--exemplar-repetitions', type=int, default=7)
+    classifier = parser.add_argument_group('self_classifier_loss')
+    classifier.add_argument(
+        '--loss-batch-size', type=int, default=128, help='pictures'
+    )
+    classifier.add_argument(
+        '--classes',
+        type=int,
+        nargs='+',
+        default=[1000, 2000, 4000, 8000],
+        help='of the heads',
+    )
+    classifier.add_argument('--views', type=int, default=8)
+    classifier.add_argument('--loss-repetitions', type=int, default=5)
     return parser.parse_args()
 
 
@@ -159,6 +174,13 @@ def run(name: str, args: argparse.Namespace) -> Result:
             args.num_sampled,
             args.seed_series,
             args.exemplar_repetitions,
+        )
+    if name == 'self_classifier_loss':
+        return self_classifier_loss(
+            args.loss_batch_size,
+            args.classes,
+            args.views,
+            args.loss_repetitions,
         )
     return worker_bytes(ROOT, args.pictures)
 
