@@ -8,7 +8,7 @@ from torch import nn
 
 from mm_rotssl.datasets import Digits
 from mm_rotssl.engine.hooks import BindPicturesHook, CheckpointGuardHook
-from mm_rotssl.models import MemoryBank, NCELoss
+from mm_rotssl.models import MemoryBank, NCELoss, NearestNeighbourQueue
 
 
 class Head(nn.Module):
@@ -118,3 +118,21 @@ def test_bank_of_unknown_pictures():
     assert len(load(bound(digits(19)), dict(old))) == len(old)
     runner = bound(digits(), resume=True)
     assert len(load(runner, dict(old))) == len(old)
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+def test_queue_of_neighbours_stays_with_its_run(prefix):
+    def filled(resume):
+        runner = bound(digits(), resume=resume)
+        runner.model.queue = NearestNeighbourQueue(length=3, dim=2)
+        return runner
+
+    old = filled(resume=False).model
+    old.queue.push(torch.eye(2), torch.tensor([4, 7]))
+    saved = {prefix + key: value for key, value in old.state_dict().items()}
+    names = {f'{prefix}queue.{name}' for name in old.queue.state_dict()}
+    assert len(names) == 4
+    resumed = load(filled(resume=True), dict(saved))
+    assert set(resumed) == set(saved)
+    started = load(filled(resume=False), dict(saved))
+    assert set(started) == set(saved) - names

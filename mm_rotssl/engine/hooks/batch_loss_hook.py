@@ -1,6 +1,7 @@
 import logging
 from typing import Any
 
+from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import BaseLoop, Runner
@@ -30,10 +31,9 @@ class BatchLossHook(Hook):
         if not isinstance(runner._train_loop, BaseLoop):
             return
         loader: Any = runner.train_dataloader
-        try:
-            pictures = len(loader.sampler)
-        except TypeError:
-            # an endless sampler has no last batch
+        pictures = len(loader.sampler)
+        # an endless sampler has a length, but no last batch
+        if isinstance(loader.sampler, InfiniteSampler):
             pictures = 0
         size = loader.batch_size
         if size and not loader.drop_last and pictures % size:

@@ -7,7 +7,7 @@ from mmengine.runner import BaseLoop, Runner
 
 from mm_rotssl.datasets import picture_keys
 from mm_rotssl.models.losses import NCELoss
-from mm_rotssl.models.memories import MemoryBank
+from mm_rotssl.models.memories import MemoryBank, NearestNeighbourQueue
 from mm_rotssl.registry import HOOKS
 
 
@@ -23,7 +23,8 @@ class BindPicturesHook(Hook):
 
     A run that is resumed with other pictures, or the same in another
     order, is stopped: rows would belong to other pictures. Weights of
-    another data set (``load_from``) are taken without its bank.
+    another data set (``load_from``) are taken without its bank, those of
+    any other run without its queue of neighbours.
     """
 
     # the bank has its rows before a checkpoint is loaded into it
@@ -62,6 +63,16 @@ class BindPicturesHook(Hook):
         state_dict = checkpoint.get('state_dict', checkpoint)
         keys = {key.removeprefix('module.'): key for key in state_dict}
         modules = dict(model.named_modules())
+
+        def leave_out(*kinds: type) -> None:
+            for name, module in modules.items():
+                if isinstance(module, kinds):
+                    for key in [k for k in keys if k.startswith(f'{name}.')]:
+                        del state_dict[keys.pop(key)]
+
+        if not runner._resume:
+            # its indices are those of the pictures of another run
+            leave_out(NearestNeighbourQueue)
         other = [
             name
             for name, module in modules.items()
@@ -90,7 +101,4 @@ class BindPicturesHook(Hook):
             'current',
             logging.WARNING,
         )
-        for name, module in modules.items():
-            if isinstance(module, (MemoryBank, NCELoss)):
-                for key in [k for k in keys if k.startswith(f'{name}.')]:
-                    del state_dict[keys[key]]
+        leave_out(MemoryBank, NCELoss)

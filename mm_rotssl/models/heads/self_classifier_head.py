@@ -31,10 +31,14 @@ class SelfClassifierHead(BaseModule):
             to True.
         fixed (bool): Leave the classifiers as they are drawn, and train
             what comes before them. Defaults to False.
-        loss (dict | nn.Module, optional): Takes logits (V, B, C) of V views.
-            Defaults to None, :class:`UniformPriorCrossEntropy`.
-        init_cfg (dict, optional): Initialisation. Defaults to None:
-            PyTorch's own of a linear layer.
+        loss (dict | nn.Module, optional): Settings of
+            :class:`UniformPriorCrossEntropy`, or a module that takes logits
+            (V, B, C) of V views and has its ``num_global`` and
+            ``row_temperature``. Defaults to None.
+        init_cfg (dict, optional): Checkpoint to load, of type Pretrained.
+            Other types have no effect on weights that are computed of
+            directions and lengths. Defaults to None: PyTorch's own
+            initialisation of a linear layer.
 
     Raises:
         ValueError: If there is no classifier or one has less than two

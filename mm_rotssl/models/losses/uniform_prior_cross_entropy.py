@@ -220,8 +220,8 @@ def uniform_prior_cross_entropy(
     where :math:`\sigma_x` is the softmax over the pictures, :math:`\sigma_y`
     that over the classes, and P all ordered pairs of different views but
     those of two local ones. The gradient flows through targets and
-    predictions. All in one class, or all classes alike, gives ln C; a sure
-    equipartition about 0.
+    predictions. All in one class, or all classes alike, gives ln C (as long
+    as the sums are above eps); a sure equipartition about 0.
 
     Pairs are not visited one by one: each view is compared with the sum of
     its partners, and so time and memory grow with the number of views, not
@@ -232,9 +232,7 @@ def uniform_prior_cross_entropy(
 
     Source: Amrani, Karlinsky and Bronstein, *Self-Supervised Classification
     Network*, ECCV 2022 (https://arxiv.org/abs/2103.10994), equations 4 and
-    5, and the authors' code, whose mean over pairs and eps these are. It
-    computes the targets with exponentials that may all be 0 for a picture,
-    which then counts nothing; here, in the logarithms, they are not.
+    5, and the authors' code, whose mean over pairs and eps these are.
 
     Args:
         logits (Tensor): Scores (V, B, C) of the views, global ones first, of
@@ -243,7 +241,8 @@ def uniform_prior_cross_entropy(
         num_global (int): Number of global views. Defaults to 2.
         row_temperature (float): Of the predictions. Defaults to 0.1.
         column_temperature (float): Of the targets. Defaults to 0.05.
-        eps (float): In the logarithm. Defaults to 1e-12.
+        eps (float): In the logarithm, and the least that a sum divides by.
+            Defaults to 1e-12.
 
     Returns:
         Tensor: Scalar, float32 (float64 of float64 logits): the mean over
@@ -257,9 +256,9 @@ def uniform_prior_cross_entropy(
         >>> import torch
         >>> # every picture in a class of its own, and all in one
         >>> apart = 10 * torch.eye(3).expand(2, 3, 3)
-        >>> round(uniform_prior_cross_entropy(apart).item(), 3)
-        0.0
-        >>> together = torch.tensor([10.0, 0, 0]).expand(2, 3, 3)
+        >>> round(uniform_prior_cross_entropy(apart).exp().item(), 3)
+        1.0
+        >>> together = torch.tensor([1.0, 0, 0]).expand(2, 3, 3)
         >>> round(uniform_prior_cross_entropy(together).exp().item(), 3)
         3.0
     """
@@ -273,10 +272,10 @@ def uniform_prior_cross_entropy(
             f'num_global={num_global} must be in 1..{len(logits)}, the '
             'number of views.'
         )
-    if min(row_temperature, column_temperature) <= 0 or eps < 0:
+    if min(row_temperature, column_temperature, eps) <= 0:
         raise ValueError(
-            f'row_temperature={row_temperature} and column_temperature='
-            f'{column_temperature} must be positive, eps={eps} not negative.'
+            f'row_temperature={row_temperature}, column_temperature='
+            f'{column_temperature} and eps={eps} must be positive.'
         )
     processes = 1
     if dist.is_available() and dist.is_initialized():
@@ -296,7 +295,8 @@ class UniformPriorCrossEntropy(nn.Module):
         num_global (int): Number of global views. Defaults to 2.
         row_temperature (float): Of the predictions. Defaults to 0.1.
         column_temperature (float): Of the targets. Defaults to 0.05.
-        eps (float): In the logarithm. Defaults to 1e-12.
+        eps (float): In the logarithm, and the least that a sum divides by.
+            Defaults to 1e-12.
     """
 
     def __init__(

@@ -1,0 +1,109 @@
+# Self-Classifier on CIFAR-10 with a ResNet-18, for a GPU: the authors' recipe
+# for small batches and their augmentation without blur, ten classes and three
+# classifiers of more. No figures of it are published, nor measured here yet.
+_base_ = ['../_base_/datasets/cifar10.py', '../_base_/default_runtime.py']
+
+color = [
+    dict(type='RandomFlip', prob=0.5),
+    dict(
+        type='RandomApply',
+        transforms=[
+            dict(
+                type='ColorJitter',
+                brightness=0.4,
+                contrast=0.4,
+                saturation=0.2,
+                hue=0.1,
+            )
+        ],
+        prob=0.8,
+    ),
+    dict(type='RandomGrayscale', prob=0.2, keep_channels=True),
+]
+train_pipeline = [
+    dict(
+        type='MultiView',
+        num_views=[2, 4],
+        transforms=[
+            [
+                dict(
+                    type='mm_rotssl.RandomResizedCrop',
+                    scale=32,
+                    crop_ratio_range=(0.4, 1.0),
+                ),
+                *color,
+            ],
+            [
+                dict(
+                    type='mm_rotssl.RandomResizedCrop',
+                    scale=16,
+                    crop_ratio_range=(0.1, 0.4),
+                ),
+                *color,
+            ],
+        ],
+    ),
+    dict(type='PackInputs'),
+]
+
+model = dict(
+    type='mm_rotssl.SelfClassifier',
+    data_preprocessor=_base_.data_preprocessor,
+    backbone=dict(type='ResNet_CIFAR', depth=18, out_indices=(0, 1, 2, 3)),
+    neck=dict(
+        type='mm_rotssl.SelfClassifierNeck',
+        in_channels=512,
+        hid_channels=2048,
+    ),
+    head=dict(
+        type='mm_rotssl.SelfClassifierHead',
+        in_channels=128,
+        num_classes=(10, 20, 40, 80),
+    ),
+    queue=dict(type='mm_rotssl.NearestNeighbourQueue', length=16384),
+)
+
+train_dataloader = dict(
+    batch_size=512, drop_last=True, dataset=dict(pipeline=train_pipeline)
+)
+
+# 0.3 for 256 pictures
+optim_wrapper = dict(
+    optimizer=dict(
+        type='mm_rotssl.LARC', lr=0.6, momentum=0.9, weight_decay=1e-6
+    )
+)
+param_scheduler = [
+    dict(
+        type='LinearLR',
+        start_factor=0.0625,
+        by_epoch=True,
+        end=10,
+        convert_to_iter_based=True,
+    ),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min_ratio=0.001,
+        by_epoch=True,
+        begin=10,
+        end=200,
+        T_max=190,
+        convert_to_iter_based=True,
+    ),
+]
+auto_scale_lr = dict(base_batch_size=512)
+
+train_cfg = dict(by_epoch=True, max_epochs=200, val_interval=10)
+val_cfg = dict(
+    type='mm_rotssl.KNNValLoop', bank_dataloader=_base_.bank_dataloader
+)
+val_evaluator = [
+    dict(type='mm_rotssl.KNNAccuracy'),
+    dict(type='mm_rotssl.ClusteringMetric'),
+]
+
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(type='mm_rotssl.BatchLossHook'),
+    dict(type='mm_rotssl.BindPicturesHook'),
+]
