@@ -16,7 +16,6 @@ import cv2
 import numpy as np
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
 from rich.console import Console
 from rich.progress import track
@@ -28,8 +27,7 @@ from mm_rotssl.apis import (
     load_network,
     read_config,
 )
-from mm_rotssl.datasets import picture_keys
-from mm_rotssl.datasets.transforms.loading import BrokenImageError
+from mm_rotssl.datasets import BrokenImageError, picture_keys
 from mm_rotssl.utils import write_file
 from mm_rotssl.visualization import shown_picture
 
@@ -155,7 +153,9 @@ def sheet(pictures: list[np.ndarray]) -> bytes:
         # small pictures keep their pixels
         way = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
         small = cv2.resize(picture, size, interpolation=way)
-        top, left = i // COLUMNS * side, i % COLUMNS * side
+        # in the middle of its cell
+        top = i // COLUMNS * side + (THUMBNAIL - size[1]) // 2
+        left = i % COLUMNS * side + (THUMBNAIL - size[0]) // 2
         canvas[top : top + size[1], left : left + size[0]] = small
     _, data = cv2.imencode('.jpg', canvas[..., ::-1])
     return bytes(data)
@@ -232,11 +232,7 @@ def sort(args: argparse.Namespace, console: Console) -> None:
         args.out / 'classes.csv',
         table.getvalue().encode(errors='surrogateescape'),
     )
-    # keys and numbers are those of the data set inside
-    dataset = loader.dataset
-    while not isinstance(dataset, BaseDataset):
-        dataset = getattr(dataset, 'dataset', None) or dataset.datasets[0]
-    count = write_page(args.out, dataset, cfg, found, args.max_shown)
+    count = write_page(args.out, loader.dataset, cfg, found, args.max_shown)
     console.print(
         f'{len(found[0])} pictures in {count} classes\n'
         f'table   {args.out / "classes.csv"}\n'

@@ -2,6 +2,7 @@ from .checkpoint import read_checkpoint
 from .config import prepare_cpu_processes, read_config
 from .evaluation import (
     NETWORKS,
+    block_names,
     build_networks,
     build_ordered_dataloader,
     load_network,
@@ -12,6 +13,7 @@ from .features import extract_features
 
 __all__ = [
     'NETWORKS',
+    'block_names',
     'build_networks',
     'build_ordered_dataloader',
     'extract_features',

@@ -137,6 +137,23 @@ def build_ordered_dataloader(
     return Runner.build_dataloader(settings, seed=seed)
 
 
+def block_names(model: nn.Module, count: int) -> list[str]:
+    """Number the blocks as in the backbone, where it says which it gives.
+
+    Args:
+        model (nn.Module): With a ``backbone``.
+        count (int): Number of its outputs.
+
+    Returns:
+        list[str]: A number for each output, from 1.
+    """
+    indices = getattr(model.backbone, 'out_indices', ())
+    indices = (indices,) if isinstance(indices, int) else tuple(indices)
+    if len(indices) != count or min(indices) < 0:
+        indices = tuple(range(count))
+    return [str(i + 1) for i in sorted(indices)]
+
+
 def versions() -> dict[str, str]:
     """What the figures were measured with.
 

@@ -36,6 +36,7 @@ from torch.utils.data import DataLoader
 
 from mm_rotssl.apis import (
     NETWORKS,
+    block_names,
     build_networks,
     build_ordered_dataloader,
     extract_features,
@@ -190,8 +191,9 @@ def measure(
             )
         # way of clustering -> clusters of the test pictures, one array a run
         found = {} if own is None else {'own classes': [own]}
-        for block, (fit, feats) in enumerate(
-            zip(train_feats, test_feats, strict=True), 1
+        blocks = block_names(model, len(test_feats))
+        for block, fit, feats in zip(
+            blocks, train_feats, test_feats, strict=True
         ):
             with console.status(f'{name}: k-means of block {block}'):
                 found[f'k-means, block {block}'] = [

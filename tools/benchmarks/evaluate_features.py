@@ -38,6 +38,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from mm_rotssl.apis import (
     NETWORKS,
+    block_names,
     build_networks,
     build_ordered_dataloader,
     extract_features,
@@ -153,15 +154,6 @@ def class_names(dataset: Dataset, count: int) -> list[str]:
     dataset = dataset.dataset if isinstance(dataset, Subset) else dataset
     names = getattr(dataset, 'metainfo', {}).get('classes') or ()
     return [str(names[i]) if i < len(names) else str(i) for i in range(count)]
-
-
-def block_names(model: nn.Module, count: int) -> list[str]:
-    """Number the blocks as in the backbone, where it says which it gives."""
-    indices = getattr(model.backbone, 'out_indices', ())
-    indices = (indices,) if isinstance(indices, int) else tuple(indices)
-    if len(indices) != count or min(indices) < 0:
-        indices = range(count)
-    return [str(i + 1) for i in sorted(indices)]
 
 
 def per_cent(predicted: torch.Tensor, labels: torch.Tensor) -> float:
