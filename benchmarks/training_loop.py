@@ -14,6 +14,7 @@ from measure import Comparison, Result, divide
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DATA_SAMPLERS
 from mmengine.runner import Runner
 from pictures import write_pictures
 from torch.utils.data import Sampler
@@ -263,7 +264,7 @@ def exemplar_loop(
         )
         # the first entries of an epoch's order, as many as are timed
         config.train_dataloader.sampler = dict(
-            type=FirstOfShuffled, count=batch_size * iterations
+            type='FirstOfShuffled', count=batch_size * iterations
         )
         options: dict[str, Any] = {
             'work_dir': str(folder / 'work_dir'),
@@ -296,6 +297,8 @@ def exemplar_loop(
     )
 
 
+# by name: older engines write the config down, and can't write a class
+@DATA_SAMPLERS.register_module()
 class FirstOfShuffled(Sampler):
     """Random entries of a data set, so many in each epoch.
 

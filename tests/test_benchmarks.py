@@ -26,6 +26,8 @@ def results(tmp_path_factory):
             *('--arch', '2c3-2f', '--patches', '3', '--seeds', '5'),
             *('--num-sampled', '4', '--channels', '3'),
             *('--seed-series', '5', '9', '--exemplar-repetitions', '2'),
+            *('--loss-batch-size', '8', '--classes', '30', '20'),
+            *('--views', '3', '--loss-repetitions', '2'),
         ],
         cwd=ROOT,
         capture_output=True,
@@ -61,6 +63,7 @@ def results(tmp_path_factory):
             [('at most', 1), ('at most', 1), ('at most', 1.5)],
             2,
         ),
+        ('self_classifier_loss', [('at most', 1 / 3), ('at most', 1)], 2),
     ],
 )
 def test_files_hold_what_a_reader_needs(results, name, goals, repetitions):

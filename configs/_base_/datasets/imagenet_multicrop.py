@@ -14,16 +14,19 @@ def views(size, scale, blur, *more):
             interpolation='bicubic',
         ),
         dict(type='RandomFlip', prob=0.5),
+        # torchvision's: the host's fails with numpy 2 in older mmcv
         dict(
             type='RandomApply',
             transforms=[
+                dict(type='NumpyToPIL', to_rgb=True),
                 dict(
-                    type='ColorJitter',
+                    type='torchvision/ColorJitter',
                     brightness=0.4,
                     contrast=0.4,
                     saturation=0.2,
                     hue=0.1,
-                )
+                ),
+                dict(type='PILToNumpy', to_bgr=True),
             ],
             prob=0.8,
         ),
