@@ -9,8 +9,8 @@ from torch.autograd.function import once_differentiable
 from mm_rotssl.registry import MODELS
 
 # Numbers, of all views together, in the parts that rows are worked through
-# in: on a CPU they stay in its caches, a GPU has enough to do in each call.
-_PART_CPU = 2**17
+# in: enough to do for each call, and little memory beside that of the logits.
+_PART_CPU = 2**20
 _PART_GPU = 2**24
 
 
