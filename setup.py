@@ -113,6 +113,8 @@ setup(
         'transfer': [
             'onedl-mmdetection>=3.5.1',
             'onedl-mmsegmentation>=1.4.2',
+            'safetensors>=0.4',
+            'timm>=1.0',
         ],
         'dev': [
             'build>=1.2',

@@ -9,13 +9,16 @@ from .evaluation import (
     read_labelled_config,
     versions,
 )
+from .export import Export, export_backbone
 from .features import extract_features
 
 __all__ = [
     'NETWORKS',
+    'Export',
     'block_names',
     'build_networks',
     'build_ordered_dataloader',
+    'export_backbone',
     'extract_features',
     'load_network',
     'prepare_cpu_processes',

@@ -1,0 +1,761 @@
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from torch.nn import functional as F
+
+from mm_rotssl.apis import export
+from mm_rotssl.registry import MODELS
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOL = ROOT / 'tools/model_converters/export_backbone.py'
+SPEC = importlib.util.spec_from_file_location('export_backbone_tool', TOOL)
+tool = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(tool)
+
+CONFIG = """
+model = dict(
+    type='mm_rotssl.RotNet',
+    backbone=dict({backbone}),
+    head=dict(type='mm_rotssl.RotationHead', in_channels=512))
+data_preprocessor = dict(mean=[1.5, 2.5, 3.5], std=[4, 5, 6], to_rgb=True)
+"""
+RESNET18 = "type='ResNet', depth=18, norm_cfg=dict(type='SyncBN')"
+SUFFIXES = ['.pth', '.safetensors']
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope='module')
+def original():
+    """torchvision's ResNet-18 with the statistics of nothing in particular."""
+    torch.manual_seed(0)
+    network = torchvision.models.resnet18(num_classes=4)
+    for name, value in network.state_dict().items():
+        if name.endswith('running_mean') or '.bias' in name:
+            value.normal_(std=0.2)
+        elif name.endswith('running_var') or value.shape == (1,):
+            value.uniform_(0.5, 2)
+        elif name.endswith('num_batches_tracked'):
+            value.fill_(7)
+        elif value.dim() == 1:
+            value.uniform_(0.5, 1.5)
+    return network.eval()
+
+
+@pytest.fixture(scope='module')
+def picture():
+    return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def stages(network, x):
+    """Features of a ResNet, by whose names all but detectron2 agree."""
+    network.eval()
+    x = network.maxpool(network.relu(network.bn1(network.conv1(x))))
+    found = []
+    for number in range(1, 5):
+        x = getattr(network, f'layer{number}')(x)
+        found.append(x)
+    return found
+
+
+@pytest.fixture(scope='module')
+def expected(original, picture):
+    return stages(original, picture)
+
+
+def bare(original):
+    return {
+        name: value.clone()
+        for name, value in original.state_dict().items()
+        if not name.startswith('fc.')
+    }
+
+
+def training_checkpoint(weights, prefix='backbone.'):
+    """As the engine saves it."""
+    state = {prefix + name: value for name, value in weights.items()}
+    state[f'{prefix.removesuffix("backbone.")}head.fc.bias'] = torch.ones(4)
+    state['backbone_of_a_teacher.conv1.weight'] = torch.ones(1)
+    return dict(meta=dict(epoch=3), state_dict=state, optimizer=dict(lr=1))
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Run the tool; give what it prints."""
+
+    def run(
+        checkpoint,
+        target,
+        out,
+        *options,
+        backbone=RESNET18,
+    ):
+        (tmp_path / 'cfg.py').write_text(CONFIG.format(backbone=backbone))
+        if not isinstance(checkpoint, Path):
+            torch.save(checkpoint, tmp_path / 'in.pth')
+            checkpoint = tmp_path / 'in.pth'
+        words = [tmp_path / 'cfg.py', checkpoint, '--to', target, '--out', out]
+        words = [str(TOOL), *map(str, words), *map(str, options)]
+        monkeypatch.setattr(sys, 'argv', words)
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            tool.main()
+        return capsys.readouterr().out
+
+    return run
+
+
+def read(path):
+    if path.suffix == '.safetensors':
+        return pytest.importorskip('safetensors.torch').load_file(path)
+    return torch.load(path, weights_only=True)
+
+
+def equal(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+    return True
+
+
+def new_network(target):
+    """The other library's network, untrained."""
+    if target == 'torchvision':
+        network = torchvision.models.resnet18()
+        network.fc = torch.nn.Identity()
+        return network
+    if target == 'timm':
+        network = pytest.importorskip('timm').create_model('resnet18')
+        network.relu = network.act1
+        network.reset_classifier(0)
+        return network
+    library = pytest.importorskip(f'{target}.registry')
+    cfg = dict(type=f'{target}.ResNet', depth=18)
+    return library.MODELS.build(cfg)
+
+
+# --- what is written --------------------------------------------------------
+
+
+def follow(text, target, weights_only_in_python):
+    """Do what the tool says last; give the backbone that comes of it."""
+    lines = text[text.index('\n\n') :]
+    if target in ('torchvision', 'timm'):
+        names = {}
+        exec(lines, names)
+        return names['model']
+    if weights_only_in_python:
+        model = torch.nn.Module()
+        model.backbone = new_network(target)
+        exec(lines, dict(model=model))
+        return model.backbone
+    names = {}
+    exec(lines, names)
+    base = dict(backbone=dict(type='ResNet', depth=18))
+    if target == 'mmseg':
+        base = dict(
+            pretrained='open-mmlab://resnet50_v1c',
+            backbone=dict(type='ResNetV1c', depth=50),
+        )
+    cfg = Config(dict(model=base))
+    cfg.merge_from_dict(dict(model=names['model']))
+    assert cfg.model.get('pretrained') is None
+    registry = importlib.import_module(f'{target}.registry').MODELS
+    with DefaultScope.overwrite_default_scope(target):
+        network = registry.build(cfg.model.backbone)
+        network.init_weights()
+    return network
+
+
+@pytest.mark.parametrize(
+    ('target', 'suffix'),
+    [
+        ('torchvision', '.pth'),
+        ('torchvision', '.safetensors'),
+        ('timm', '.pth'),
+        ('timm', '.safetensors'),
+        ('mmpretrain', '.pth'),
+        ('mmpretrain', '.safetensors'),
+        pytest.param('mmdet', '.pth', marks=pytest.mark.downstream),
+        pytest.param('mmdet', '.safetensors', marks=pytest.mark.downstream),
+        pytest.param('mmseg', '.pth', marks=pytest.mark.downstream),
+    ],
+)
+def test_features_stay_the_same(
+    run, tmp_path, original, picture, expected, target, suffix
+):
+    if suffix == '.safetensors':
+        pytest.importorskip('safetensors')
+    network = new_network(target)
+    weights = bare(original)
+    name = 'layer1.0.conv1.weight'
+    weights[name] = weights[name].to(memory_format=torch.channels_last)
+    out = tmp_path / f'folder/out{suffix}'
+    text = run(training_checkpoint(weights), target, out)
+    written = read(out)
+    assert set(written) == set(weights)
+    for name, value in weights.items():
+        assert torch.equal(written[name], value), name
+    network.load_state_dict(written, strict=True)
+    assert equal(stages(network, picture), expected)
+    assert '120 matched' in text
+    assert 'differ by at most 0.0e+00' in text
+    assert 'mean=[1.5, 2.5, 3.5], std=[4, 5, 6], to_rgb=True' in text
+    assert [p.name for p in out.parent.iterdir()] == [out.name]
+
+    network = follow(text, target, suffix == '.safetensors')
+    if target == 'timm':
+        network.relu = network.act1
+    assert equal(stages(network, picture), expected)
+
+
+def detectron2_names(blocks, convolutions, without_shortcut):
+    """Name in torchvision -> name in detectron2, written out."""
+    statistics = (
+        *('weight', 'bias', 'running_mean', 'running_var'),
+        'num_batches_tracked',
+    )
+    names = {'conv1.weight': 'stem.conv1.weight'}
+    for kind in statistics:
+        names[f'bn1.{kind}'] = f'stem.conv1.norm.{kind}'
+    for stage, count in enumerate(blocks):
+        for block in range(count):
+            theirs = f'res{stage + 2}.{block}'
+            ours = f'layer{stage + 1}.{block}'
+            pairs = [
+                (f'conv{i}', f'bn{i}', f'conv{i}')
+                for i in range(1, convolutions + 1)
+            ]
+            if block == 0 and stage not in without_shortcut:
+                pairs.append(('downsample.0', 'downsample.1', 'shortcut'))
+            for convolution, norm, name in pairs:
+                names[f'{ours}.{convolution}.weight'] = (
+                    f'{theirs}.{name}.weight'
+                )
+                for kind in statistics:
+                    names[f'{ours}.{norm}.{kind}'] = (
+                        f'{theirs}.{name}.norm.{kind}'
+                    )
+    return names
+
+
+@pytest.mark.parametrize(
+    ('depth', 'names'),
+    [
+        (18, detectron2_names((2, 2, 2, 2), 2, [0])),
+        (101, detectron2_names((3, 4, 23, 3), 3, [])),
+    ],
+)
+def test_names_in_detectron2(depth, names):
+    with torch.device('meta'):
+        network = getattr(torchvision.models, f'resnet{depth}')()
+    ours = [n for n in network.state_dict() if not n.startswith('fc.')]
+    assert {name: export.to_detectron2(name) for name in ours} == names
+    assert [export.from_detectron2(names[name]) for name in ours] == ours
+
+
+def detectron2_stages(weights, x):
+    """What a ResNet-18 computes, by detectron2's names."""
+
+    def convolve(x, name, stride, padding):
+        x = F.conv2d(x, weights[f'{name}.weight'], None, stride, padding)
+        norm = [
+            weights[f'{name}.norm.{kind}']
+            for kind in ('running_mean', 'running_var', 'weight', 'bias')
+        ]
+        return F.batch_norm(x, *norm)
+
+    x = F.max_pool2d(F.relu(convolve(x, 'stem.conv1', 2, 3)), 3, 2, 1)
+    found = []
+    for stage in range(2, 6):
+        for block in range(2):
+            name = f'res{stage}.{block}'
+            stride = 2 if block == 0 and stage > 2 else 1
+            y = F.relu(convolve(x, f'{name}.conv1', stride, 1))
+            y = convolve(y, f'{name}.conv2', 1, 1)
+            if f'{name}.shortcut.weight' in weights:
+                x = convolve(x, f'{name}.shortcut', stride, 0)
+            x = F.relu(x + y)
+        found.append(x)
+    return found
+
+
+@pytest.mark.parametrize('suffix', SUFFIXES)
+def test_detectron2(run, tmp_path, original, picture, expected, suffix):
+    if suffix == '.safetensors':
+        pytest.importorskip('safetensors')
+    out = tmp_path / f'out{suffix}'
+    text = run(training_checkpoint(bare(original)), 'detectron2', out)
+    written = read(out)
+    if suffix == '.pth':
+        # without it detectron2 looks for backbone.bottom_up.stem...
+        assert written['matching_heuristics'] is True
+        written = written['model']
+        assert f"MODEL.WEIGHTS = '{out}'" in text
+        assert 'STRIDE_IN_1X1 = False' in text
+    else:
+        assert 'MODEL.WEIGHTS of detectron2 reads .pth files only' in text
+    assert len(written) == 120
+    assert equal(detectron2_stages(written, picture), expected)
+    assert 'could not be compared' in text
+
+
+@pytest.mark.parametrize('suffix', SUFFIXES)
+def test_to_torchvision_and_back(run, tmp_path, original, suffix):
+    if suffix == '.safetensors':
+        pytest.importorskip('safetensors')
+    middle, out = tmp_path / f'middle{suffix}', tmp_path / 'out.pth'
+    run(training_checkpoint(bare(original)), 'torchvision', middle)
+    run(middle, 'mmpretrain', out, '--from', 'torchvision')
+    back = read(out)
+    for name, value in bare(original).items():
+        assert torch.equal(back.pop(name), value), name
+    assert not back
+
+
+def test_from_torchvision_with_its_classifier(run, tmp_path, original):
+    out = tmp_path / 'out.pth'
+    run(original.state_dict(), 'mmpretrain', out, '--from', 'torchvision')
+    assert set(read(out)) == set(bare(original))
+
+
+def test_old_files_have_no_counters(run, tmp_path, original):
+    old = {k: v for k, v in bare(original).items() if 'num_b' not in k}
+    out = tmp_path / 'out.pth'
+    run(old, 'torchvision', out, '--from', 'torchvision')
+    assert read(out)['bn1.num_batches_tracked'] == 0
+    new_network('torchvision').load_state_dict(read(out), strict=True)
+
+
+@pytest.mark.parametrize('prefix', ['backbone.', 'module.backbone.'])
+def test_of_wrapped_models(run, tmp_path, original, prefix):
+    out = tmp_path / 'out.pth'
+    run(training_checkpoint(bare(original), prefix), 'torchvision', out)
+    assert torch.equal(
+        read(out)['layer4.1.bn2.running_var'],
+        original.layer4[1].bn2.running_var,
+    )
+
+
+def test_algorithm_of_mmpretrain(run, tmp_path, picture):
+    """The backbone is taken, not the copy of it that follows slowly."""
+    neck = dict(
+        type='NonLinearNeck',
+        in_channels=512,
+        hid_channels=8,
+        out_channels=8,
+        num_layers=2,
+        with_avg_pool=True,
+    )
+    predictor = dict(neck, in_channels=8, with_avg_pool=False)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(
+            dict(
+                type='BYOL',
+                backbone=dict(type='ResNet', depth=18),
+                neck=neck,
+                head=dict(
+                    type='LatentPredictHead',
+                    loss=dict(type='CosineSimilarityLoss'),
+                    predictor=predictor,
+                ),
+            )
+        )
+    for parameter in model.target_net.parameters():
+        parameter.data.zero_()
+    out = tmp_path / 'out.pth'
+    run(dict(state_dict=model.state_dict()), 'torchvision', out)
+    network = new_network('torchvision')
+    network.load_state_dict(read(out), strict=True)
+    assert equal(stages(network, picture), stages(model.backbone, picture))
+
+
+VIT = 'dict(embed_dims=12, num_layers=2, num_heads=3, feedforward_channels=24)'
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'options'),
+    [
+        ("type='mm_rotssl.ExemplarNet', arch='4c3-6c3'", ()),
+        ("type='mm_rotssl.NIN', base_channels=6", ()),
+        (
+            "type='ResNet_CIFAR', depth=18, stem_channels=4, base_channels=4",
+            (),
+        ),
+        ("type='ResNet', depth=18, base_channels=4, deep_stem=True", ()),
+        # one channel
+        ("type='LeNet5'", ()),
+        (f"type='VisionTransformer', arch={VIT}", ()),
+        # draws its mask
+        (f"type='MAEViT', arch={VIT}", ('--size', 224)),
+        # its mask has no default
+        (
+            f"type='BEiTPretrainViT', arch={VIT}, img_size=32, patch_size=16, "
+            'use_abs_pos_emb=True, use_rel_pos_bias=False',
+            ('--size', 32),
+        ),
+    ],
+)
+def test_any_backbone_to_mmpretrain(run, tmp_path, backbone, options):
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        network = MODELS.build(eval(f'dict({backbone})'))
+    weights = {
+        name: torch.rand_like(value) + 0.5
+        if value.is_floating_point()
+        else value
+        for name, value in network.state_dict().items()
+    }
+    out = tmp_path / 'out.pth'
+    checkpoint = training_checkpoint(weights)
+    run(checkpoint, 'mmpretrain', out, *options, backbone=backbone)
+    written = read(out)
+    assert set(written) == set(weights)
+    assert all(torch.equal(written[name], weights[name]) for name in weights)
+
+
+def test_other_size_of_picture(run, tmp_path):
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        network = MODELS.build(dict(type='LeNet5'))
+    checkpoint = training_checkpoint(network.state_dict())
+    with pytest.raises(SystemExit, match=r'no picture of 4 x 4 .*--size'):
+        run(
+            *(checkpoint, 'mmpretrain', tmp_path / 'out.pth', '--size', 4),
+            backbone="type='LeNet5'",
+        )
+    assert not (tmp_path / 'out.pth').exists()
+
+
+# --- what is refused --------------------------------------------------------
+
+
+def renamed(weights, old, new):
+    return {new if k == old else k: v for k, v in weights.items()}
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (
+            lambda w: renamed(w, 'layer2.0.bn1.bias', 'layer2.0.gn1.bias'),
+            r'(?s)missing: layer2\.0\.bn1\.bias\n.*unexpected: '
+            r'layer2\.0\.gn1\.bias\n',
+        ),
+        (
+            lambda w: {k: v for k, v in w.items() if k != 'conv1.weight'},
+            r'missing: conv1\.weight\n',
+        ),
+        (
+            lambda w: {**w, 'layer5.0.conv1.weight': torch.ones(1)},
+            r'unexpected: layer5\.0\.conv1\.weight\n',
+        ),
+        (
+            lambda w: {**w, 'conv1.weight': torch.ones(64, 3, 3, 3)},
+            r'of another shape: conv1\.weight is \(64, 3, 3, 3\), not '
+            r'\(64, 3, 7, 7\)\n',
+        ),
+        (
+            lambda w: {
+                **w,
+                'bn1.bias': w['bn1.bias'].index_fill(
+                    0, torch.tensor([5]), float('nan')
+                ),
+            },
+            r'bn1\.bias of .* is not finite',
+        ),
+        (
+            lambda w: {
+                **w,
+                'layer4.1.conv2.weight': torch.full(
+                    (512, 512, 3, 3), float('-inf')
+                ),
+            },
+            r'layer4\.1\.conv2\.weight of .* is not finite',
+        ),
+        (lambda w: {**w, 'bn1.bias': [0] * 64}, r'bn1\.bias of .*is a list'),
+    ],
+)
+def test_refuses_other_weights(run, tmp_path, original, change, message):
+    out = tmp_path / 'out.pth'
+    out.write_bytes(b'of before')
+    changed = change(bare(original))
+    with pytest.raises(SystemExit, match=message) as refusal:
+        run(training_checkpoint(changed), 'torchvision', out)
+    assert isinstance(refusal.value.code, str)  # so the exit status is 1
+    assert out.read_bytes() == b'of before'
+
+
+def test_refuses_other_weights_of_torchvision(run, tmp_path, original):
+    weights = renamed(bare(original), 'bn1.bias', 'bn1.offset')
+    with pytest.raises(
+        SystemExit, match=r'missing: bn1\.bias\n.*unexpected: bn1\.offset\n'
+    ):
+        run(
+            *(weights, 'mmpretrain', tmp_path / 'out.pth'),
+            *('--from', 'torchvision'),
+        )
+    assert not (tmp_path / 'out.pth').exists()
+
+
+def test_refuses_weights_without_prefix(run, tmp_path, original):
+    for state in (bare(original), dict(model=bare(original))):
+        with pytest.raises(SystemExit, match='--from torchvision'):
+            run(state, 'mmpretrain', tmp_path / 'out.pth')
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return eval, (f'open({str(self.path)!r}, "w").close()',)
+
+
+def test_runs_no_code_of_a_file(run, tmp_path, original):
+    checkpoint = training_checkpoint(bare(original))
+    checkpoint['meta'] = Bomb(tmp_path / 'harm')
+    with pytest.raises(SystemExit, match=r'eval.*could run code'):
+        run(checkpoint, 'torchvision', tmp_path / 'out.pth')
+    assert not (tmp_path / 'harm').exists()
+    assert not (tmp_path / 'out.pth').exists()
+
+
+def test_refuses_missing_and_damaged_files(run, tmp_path):
+    pytest.importorskip('safetensors')
+    (tmp_path / 'bad.safetensors').write_bytes(b'\x05' * 40)
+    for name, message in (
+        ('none.pth', 'does not exist'),
+        ('none.safetensors', 'does not exist'),
+        ('bad.safetensors', r'bad\.safetensors" is damaged'),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            run(tmp_path / name, 'torchvision', tmp_path / 'out.pth')
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'message'),
+    [
+        ("type='ResNet_CIFAR', depth=18", 'ResNet_CIFAR'),
+        ("type='ResNetV1d', depth=50", 'ResNetV1d'),
+        ("type='mm_rotssl.NIN', base_channels=6", 'NIN'),
+        ("type='ResNet', depth=18, deep_stem=True", 'deep_stem=True'),
+        ("type='ResNet', depth=18, avg_down=True", 'avg_down=True'),
+        ("type='ResNet', depth=18, style='caffe'", "style='caffe'"),
+        ("type='ResNet', depth=18, base_channels=8", 'base_channels=8'),
+        ("type='ResNet', depth=18, stem_channels=8", 'stem_channels=8'),
+        (
+            "type='ResNet', depth=18, strides=[1, 2, 2, 1]",
+            r'strides=\(1, 2, 2, 1\)',
+        ),
+        (
+            "type='ResNet', depth=18, dilations=[1, 1, 1, 2]",
+            r'dilations=\(1, 1, 1, 2\)',
+        ),
+    ],
+)
+def test_refuses_other_backbones(run, tmp_path, backbone, message):
+    with pytest.raises(SystemExit, match=f'{message}.*ResNet of torchvision'):
+        run({}, 'torchvision', tmp_path / 'out.pth', backbone=backbone)
+
+
+@pytest.mark.parametrize('target', ['mmdet', 'mmseg', 'timm', 'detectron2'])
+def test_refuses_other_backbones_for_all(run, tmp_path, target):
+    with pytest.raises(SystemExit, match=f'ResNet_CIFAR.*ResNet of {target}'):
+        run(
+            *({}, target, tmp_path / 'out.pth'),
+            backbone="type='ResNet_CIFAR', depth=18",
+        )
+
+
+def test_torchvision_has_no_caffe_style(run, tmp_path):
+    """Whose names and shapes are the same, but not the strides."""
+    with pytest.raises(SystemExit, match=r"style='caffe'.*of torchvision"):
+        run(
+            *({}, 'mmpretrain', tmp_path / 'out.pth', '--from', 'torchvision'),
+            backbone="type='ResNet', depth=50, style='caffe'",
+        )
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'message'),
+    [
+        ('', 'names no model.backbone'),
+        ("type='ResNet', depth=19", 'cannot be built.*invalid depth 19'),
+        ("type='ResNot'", 'cannot be built.*ResNot'),
+    ],
+)
+def test_refuses_unusable_configs(run, tmp_path, backbone, message):
+    with pytest.raises(SystemExit, match=message):
+        run({}, 'mmpretrain', tmp_path / 'out.pth', backbone=backbone)
+
+
+@pytest.mark.parametrize(
+    ('target', 'suffix', 'package', 'remedy'),
+    [
+        ('timm', '.pth', 'timm', 'pip install timm'),
+        ('mmdet', '.pth', 'mmdet', r'mm-rotssl\[transfer\]'),
+        ('mmseg', '.pth', 'mmseg', r'mm-rotssl\[transfer\]'),
+        (
+            *('torchvision', '.safetensors', 'safetensors'),
+            'pip install safetensors',
+        ),
+    ],
+)
+def test_names_the_missing_package(
+    run, tmp_path, original, monkeypatch, target, suffix, package, remedy
+):
+    for name in list(sys.modules):
+        if name.split('.')[0] == package:
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(
+        SystemExit, match=f'needs the package {package}, .*{remedy}'
+    ):
+        run(
+            *(training_checkpoint(bare(original)), target),
+            tmp_path / f'out{suffix}',
+        )
+    assert {p.name for p in tmp_path.iterdir()} == {'cfg.py', 'in.pth'}
+
+
+def test_refuses_other_outputs(run, tmp_path, original):
+    checkpoint = training_checkpoint(bare(original))
+    with pytest.raises(SystemExit, match=r'out\.pt" must end in \.pth or'):
+        run(checkpoint, 'torchvision', tmp_path / 'out.pt')
+    content = (tmp_path / 'in.pth').read_bytes()
+    (tmp_path / 'link.pth').symlink_to(tmp_path / 'in.pth')
+    for name in ('in.pth', 'link.pth'):
+        with pytest.raises(SystemExit, match='is the input'):
+            run(tmp_path / 'in.pth', 'torchvision', tmp_path / name)
+    assert (tmp_path / 'in.pth').read_bytes() == content
+
+
+# --- what verification finds ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('target', 'before', 'changes', 'message'),
+    [
+        (
+            *('torchvision', None, {'bn1.bias': 'bn1.offset'}),
+            r'(?s)torchvision would not.*missing: bn1\.bias\n.*unexpected: '
+            r'bn1\.offset',
+        ),
+        # of the same shape
+        (
+            *('torchvision', b'of before'),
+            {
+                'layer3.1.bn1.weight': 'layer3.1.bn2.weight',
+                'layer3.1.bn2.weight': 'layer3.1.bn1.weight',
+            },
+            'features of layer3 in torchvision differ by',
+        ),
+        (
+            *('mmpretrain', None),
+            {
+                'layer4.1.bn1.bias': 'layer4.1.bn2.bias',
+                'layer4.1.bn2.bias': 'layer4.1.bn1.bias',
+            },
+            'features of layer4 in mmpretrain differ by',
+        ),
+    ],
+)
+def test_finds_wrong_names(
+    run, tmp_path, original, monkeypatch, target, changes, message, before
+):
+    out = tmp_path / 'out.pth'
+    if before:
+        out.write_bytes(before)
+    save = torch.save
+    checkpoint = training_checkpoint(bare(original))
+    save(checkpoint, tmp_path / 'mine.pth')
+    monkeypatch.setattr(
+        torch,
+        'save',
+        lambda weights, path: save(
+            {changes.get(k, k): v for k, v in weights.items()}, path
+        ),
+    )
+    with pytest.raises(SystemExit, match=message):
+        run(tmp_path / 'mine.pth', target, out)
+    assert (out.read_bytes() if out.exists() else None) == before
+    left = {p.name for p in tmp_path.iterdir()} - {'out.pth'}
+    assert left == {'cfg.py', 'mine.pth'}
+
+
+@pytest.mark.parametrize('direction', ['to_detectron2', 'from_detectron2'])
+def test_finds_wrong_names_of_detectron2(
+    run, tmp_path, original, monkeypatch, direction
+):
+    right = getattr(export, direction)
+    monkeypatch.setattr(
+        export,
+        direction,
+        lambda name: (
+            right(name)
+            .replace('1.bn2.bias', '1.bn2.offset')
+            .replace('res3.1.conv2.norm.bias', 'res3.1.conv2.bias')
+        ),
+    )
+    with pytest.raises(SystemExit, match=r'missing: layer2\.1\.bn2\.bias\n'):
+        run(
+            *(training_checkpoint(bare(original)), 'detectron2'),
+            tmp_path / 'out.pth',
+        )
+    assert not (tmp_path / 'out.pth').exists()
+
+
+@pytest.mark.parametrize(
+    ('setting', 'message'),
+    [
+        # names and shapes are those of torchvision
+        ("norm_cfg=dict(type='BN', eps=0.01)", 'features of layer1 in torchv'),
+        ("conv_cfg=dict(type='ConvWS')", 'features of layer1 in torchvision'),
+        (
+            "norm_cfg=dict(type='GN', num_groups=4)",
+            r'(?s)missing: bn1\.weight\n.*unexpected: gn1\.weight\n',
+        ),
+        ('in_channels=1', r'of another shape: conv1\.weight is \(64, 1, 7, 7'),
+    ],
+)
+def test_finds_settings_that_torchvision_lacks(
+    run, tmp_path, setting, message
+):
+    backbone = f"type='ResNet', depth=18, {setting}"
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        network = MODELS.build(eval(f'dict({backbone})'))
+    with pytest.raises(SystemExit, match=message):
+        run(
+            *(training_checkpoint(network.state_dict()), 'torchvision'),
+            tmp_path / 'out.pth',
+            backbone=backbone,
+        )
+    assert {p.name for p in tmp_path.iterdir()} == {'cfg.py', 'in.pth'}
+
+
+def test_a_failed_write_leaves_nothing(run, tmp_path, original, monkeypatch):
+    torch.save(training_checkpoint(bare(original)), tmp_path / 'in.pth')
+    (tmp_path / 'out.pth').write_bytes(b'of before')
+
+    def fail(_, path):
+        Path(path).write_bytes(b'half')
+        raise OSError('No space left on device')
+
+    monkeypatch.setattr(torch, 'save', fail)
+    with pytest.raises(SystemExit, match='No space left'):
+        run(tmp_path / 'in.pth', 'torchvision', tmp_path / 'out.pth')
+    assert (tmp_path / 'out.pth').read_bytes() == b'of before'
+    names = {p.name for p in tmp_path.iterdir()}
+    assert names == {'cfg.py', 'in.pth', 'out.pth'}
