@@ -73,7 +73,7 @@ def test_on_one_and_two_processes(hierarchy):
 
 
 def test_by_hand():
-    metric = METRICS.build(dict(type='ClusteringMetric'))
+    metric = METRICS.build(dict(type='mm_rotssl.ClusteringMetric'))
     # clusters 9 and 4 stand for class 0 and 1; the second round is another
     for clusters, accuracy in (([9, 9, 4, 9], 75), ([4, 4, 9, 9], 100)):
         for cluster, label in zip(clusters, (0, 0, 1, 1), strict=True):

@@ -199,7 +199,7 @@ def test_first_rows():
         'is_full': (torch.bool, ()),
     }
     assert not list(queue.parameters())
-    default = MODELS.build(dict(type='NearestNeighbourQueue'))
+    default = MODELS.build(dict(type='mm_rotssl.NearestNeighbourQueue'))
     assert default.feats.shape == (262144, 128)
 
 

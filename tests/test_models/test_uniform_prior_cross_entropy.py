@@ -356,7 +356,7 @@ def test_module_passes_its_settings_on():
     names = ('num_global', 'row_temperature', 'column_temperature', 'eps')
     loss = MODELS.build(
         dict(
-            type='UniformPriorCrossEntropy',
+            type='mm_rotssl.UniformPriorCrossEntropy',
             **dict(zip(names, settings, strict=True)),
         )
     )
