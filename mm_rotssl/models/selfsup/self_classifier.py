@@ -46,6 +46,12 @@ class SelfClassifier(BaseSelfSupervisor):
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
+        if data_preprocessor is None or isinstance(data_preprocessor, dict):
+            # with its scope: that of the config may be mmdet's
+            data_preprocessor = {
+                'type': 'mmpretrain.SelfSupDataPreprocessor',
+                **(data_preprocessor or {}),
+            }
         super().__init__(
             backbone=backbone,
             neck=neck,
