@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from PIL import Image
 
@@ -429,8 +430,20 @@ def damage(folder, names):
         (folder / name).write_bytes((b'', content[:40], b'text' * 30)[i % 3])
 
 
+@pytest.fixture
+def log(tmp_path):
+    """The file of the current logger."""
+    path = tmp_path / 'log.txt'
+    # the newest logger is the current one
+    logger = MMLogger.get_instance('test-cluster-pictures', log_file=str(path))
+    yield path
+    for handler in logger.handlers:
+        handler.close()
+    MMLogger._instance_dict.pop('test-cluster-pictures')
+
+
 def test_broken_files_are_passed_over(
-    monkeypatch, capfd, config, checkpoint, folder
+    monkeypatch, log, config, checkpoint, folder
 ):
     painted = colours(9, 3)
     good = [f'{10 * i:03d}.png' for i in range(9)]
@@ -441,10 +454,9 @@ def test_broken_files_are_passed_over(
     broken.append('%.png')
     damage(folder, broken)
     main(monkeypatch, config, checkpoint, '--pictures', folder)
-    said = capfd.readouterr()
+    said = log.read_text()
     for name in broken:
-        line = f'Broken picture skipped: {folder}/{name}'
-        assert (said.out + said.err).count(line) == 1
+        assert said.count(f'Broken picture skipped: {folder}/{name}') == 1
     wanted = probabilities(
         config,
         checkpoint,
