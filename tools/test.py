@@ -15,12 +15,9 @@ from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from mm_rotssl.apis import (
-    prepare_cpu_processes,
-    read_checkpoint,
-    read_config,
-)
+from mm_rotssl.apis import prepare_cpu_processes, read_config
 from mm_rotssl.engine.hooks.checkpoint_guard_hook import check_state_dict
+from mm_rotssl.utils import read_checkpoint
 
 
 def parse_args() -> argparse.Namespace:

@@ -1,4 +1,3 @@
-from .checkpoint import read_checkpoint
 from .config import prepare_cpu_processes, read_config
 from .evaluation import (
     NETWORKS,
@@ -22,7 +21,6 @@ __all__ = [
     'extract_features',
     'load_network',
     'prepare_cpu_processes',
-    'read_checkpoint',
     'read_config',
     'read_labelled_config',
     'versions',

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.runner import Runner
 
 # What the runner reads of a config beside its own arguments.
@@ -23,6 +24,10 @@ RUNNER_KEYS = {
     'runner_type',
     'sync_bn',
 }
+
+# mmengine looks for the configs of `_base_ = 'mmseg::...'` by the name under
+# which OpenMMLab distributes mmseg. The fork has another; both import as this.
+MODULE2PACKAGE['mmseg'] = 'mmseg'
 
 
 def places_of(value: Any, node: Any, path: str = '') -> list[str]:
@@ -99,7 +104,10 @@ def check_option(cfg: Config, option: str) -> None:
                     else '.'
                 )
             )
-        node = node.get(name) if isinstance(node, dict) else node[int(name)]
+        if depth == 0 and name not in node:
+            # an argument of the runner that this config leaves at its default
+            return
+        node = node[name] if isinstance(node, dict) else node[int(name)]
 
 
 def prepare_cpu_processes(cfg: Config) -> None:
@@ -162,15 +170,22 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
         Config: The config.
 
     Raises:
-        SystemExit: If there is no such file, or an option would have no
-            effect.
+        SystemExit: If there is no such file, a package that it builds on is
+            missing, or an option would have no effect.
     """
     if not Path(path).is_file():
         raise SystemExit(
             f'The config file "{path}" does not exist (looked from '
             f'"{Path.cwd()}").'
         )
-    cfg = Config.fromfile(path)
+    try:
+        cfg = Config.fromfile(path)
+    except ModuleNotFoundError as error:
+        raise SystemExit(
+            f'{path} builds on a package that cannot be imported: {error}. '
+            'mmdet and mmseg are installed by pip install '
+            '"mm-rotssl[transfer]".'
+        ) from error
     for option in options or {}:
         check_option(cfg, option)
     cfg.merge_from_dict(options or {})

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, Subset
 import mm_rotssl
 from mm_rotssl.engine.hooks.checkpoint_guard_hook import check_state_dict
 from mm_rotssl.registry import DATASETS, MODELS
+from mm_rotssl.utils import read_checkpoint
 
-from .checkpoint import read_checkpoint
 from .config import read_config
 
 NETWORKS = ('untrained', 'trained')

@@ -13,8 +13,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mm_rotssl.registry import MODELS
-
-from .checkpoint import read_checkpoint
+from mm_rotssl.utils import read_checkpoint
 
 SOURCES = ('mm_rotssl', 'torchvision')
 TARGETS = ('mmdet', 'mmseg', 'mmpretrain', 'torchvision', 'timm', 'detectron2')

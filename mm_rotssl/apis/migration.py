@@ -153,8 +153,9 @@ def convert_checkpoint(
     """Make a checkpoint of a :class:`RotNet`.
 
     Args:
-        checkpoint (Mapping[str, Any]): As :func:`read_checkpoint` returns
-            it: with a ``state_dict``, or the weights themselves.
+        checkpoint (Mapping[str, Any]): As
+            :func:`~mm_rotssl.utils.read_checkpoint` returns it: with a
+            ``state_dict``, or the weights themselves.
         version (str, optional): See :func:`convert_state_dict`. Defaults to
             None, what :func:`find_version` says.
 

@@ -1,3 +1,10 @@
+from .checkpoint import read_checkpoint
 from .files import open_arrays, save_figure, write_arrays, write_file
 
-__all__ = ['open_arrays', 'save_figure', 'write_arrays', 'write_file']
+__all__ = [
+    'open_arrays',
+    'read_checkpoint',
+    'save_figure',
+    'write_arrays',
+    'write_file',
+]

@@ -18,12 +18,9 @@ from mmengine.runner import Runner, set_random_seed
 from rich.console import Console
 from sklearn.neighbors import KNeighborsClassifier
 
-from mm_rotssl.apis import (
-    build_ordered_dataloader,
-    extract_features,
-    read_checkpoint,
-)
+from mm_rotssl.apis import build_ordered_dataloader, extract_features
 from mm_rotssl.registry import DATASETS, MODELS
+from mm_rotssl.utils import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / 'tools/benchmarks/evaluate_features.py'

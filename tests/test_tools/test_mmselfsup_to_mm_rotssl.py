@@ -14,9 +14,10 @@ from mmengine.logging import HistoryBuffer
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS
 
-from mm_rotssl.apis import checkpoint as checkpoint_api
-from mm_rotssl.apis import migration, read_checkpoint
+from mm_rotssl.apis import migration
 from mm_rotssl.registry import MODELS
+from mm_rotssl.utils import checkpoint as checkpoint_api
+from mm_rotssl.utils import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
 

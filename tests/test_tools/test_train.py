@@ -146,6 +146,36 @@ def test_intermediate_values_are_not_options(monkeypatch, option, place):
     assert place in str(info.value)
 
 
+def test_options_of_the_runner_that_a_config_leaves_out(monkeypatch, tmp_path):
+    """Configs of mmdet and mmseg name no seed."""
+    config = tmp_path / 'short.py'
+    config.write_text("model = dict(type='A')\n")
+    cfg = load(monkeypatch, config, '--cfg-options', 'randomness.seed=3')
+    assert cfg.randomness == dict(seed=3)
+
+
+@pytest.mark.parametrize('package', ['mmdet', 'mmseg'])
+def test_configs_of_missing_packages(monkeypatch, tmp_path, package):
+    config = tmp_path / 'short.py'
+    config.write_text(f"_base_ = '{package}::a/b.py'\n")
+    monkeypatch.setattr('mmengine.config.config.is_installed', lambda _: False)
+    with pytest.raises(
+        SystemExit, match=rf'short\.py builds on.*{package}.*\[transfer\]"\.'
+    ):
+        load(monkeypatch, config)
+
+
+@pytest.mark.downstream
+def test_configs_of_mmseg(monkeypatch, tmp_path):
+    """Which the fork distributes under another name."""
+    name = 'fcn/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py'
+    config = tmp_path / 'short.py'
+    config.write_text(f"_base_ = 'mmseg::{name}'\n")
+    cfg = load(monkeypatch, config)
+    assert cfg.model.backbone.type == 'ResNetV1c'
+    assert cfg.default_scope == 'mmseg'
+
+
 def test_right_options_arrive(monkeypatch):
     cfg = load(
         monkeypatch,

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from mm_rotssl.apis import read_checkpoint
 from mm_rotssl.apis.migration import (
     LABELS,
     convert_checkpoint,
     convert_config,
 )
+from mm_rotssl.utils import read_checkpoint
 
 
 def parse_args() -> argparse.Namespace:

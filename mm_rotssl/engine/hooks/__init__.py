@@ -2,6 +2,7 @@ from .batch_loss_hook import BatchLossHook
 from .bind_pictures_hook import BindPicturesHook
 from .checkpoint_guard_hook import CheckpointGuardHook
 from .epoch_seed_hook import EpochSeedHook
+from .pretrained_check_hook import PretrainedCheckHook
 from .progress_bar_hook import ProgressBarHook
 from .seeds_check_hook import SeedsCheckHook
 
@@ -10,6 +11,7 @@ __all__ = [
     'BindPicturesHook',
     'CheckpointGuardHook',
     'EpochSeedHook',
+    'PretrainedCheckHook',
     'ProgressBarHook',
     'SeedsCheckHook',
 ]
