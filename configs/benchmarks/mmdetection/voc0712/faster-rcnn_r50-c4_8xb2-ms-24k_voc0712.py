@@ -1,0 +1,54 @@
+# Faster R-CNN on ResNet-50 up to its fourth stage (C4), Pascal VOC, the
+# protocol of MoCo (He et al., CVPR 2020, section 4.2): every layer is
+# fine-tuned, with batch normalisation.
+_base_ = [
+    'mmdet::_base_/models/faster-rcnn_r50-caffe-c4.py',
+    '../_base_/voc0712_ms-24k.py',
+]
+
+# The last stage is part of the head. It comes from the same file.
+pretrained = 'work_dirs/backbone.pth'
+
+norm_cfg = dict(type='SyncBN', requires_grad=True)
+model = dict(
+    # as the backbone was trained, not as the base's, which Caffe has trained
+    data_preprocessor=dict(
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+    ),
+    backbone=dict(
+        # nothing is frozen; 0 would freeze the first convolution
+        frozen_stages=-1,
+        norm_cfg=norm_cfg,
+        norm_eval=False,
+        style='pytorch',
+        init_cfg=dict(type='Pretrained', checkpoint=pretrained),
+    ),
+    roi_head=dict(
+        shared_head=dict(
+            # MoCo normalises once more after the last stage
+            type='ResLayerExtraNorm',
+            norm_cfg=norm_cfg,
+            norm_eval=False,
+            style='pytorch',
+            # without this the last stage is random
+            init_cfg=dict(type='Pretrained', checkpoint=pretrained),
+        ),
+        bbox_head=dict(num_classes=20),
+    ),
+)
+
+# registers ResLayerExtraNorm
+custom_imports = dict(
+    imports=['mmpretrain.models.utils.res_layer_extra_norm'],
+    allow_failed_imports=False,
+)
+
+# the file cannot have the extra normalisation
+custom_hooks = [
+    dict(
+        type='mm_rotssl.PretrainedCheckHook',
+        new=('roi_head.shared_head.norm.',),
+    )
+]
