@@ -168,6 +168,94 @@ def plot_training_curves(
 
 
 @rc_context(_STYLE)
+def plot_transfer(
+    runs: Mapping[str, Sequence[tuple[Sequence[dict], Sequence[dict]]]],
+    metrics: Sequence[str],
+    unit: str,
+    title: str = 'Fine-tuning',
+) -> Figure:
+    """Draw losses and validation of runs that began with other weights.
+
+    Args:
+        runs (Mapping[str, Sequence[tuple[Sequence[dict], Sequence[dict]]]]):
+            Name of what they began with, at most four -> for each seed the
+            logged lines of training and of validation, see
+            :func:`read_scalars`; of all seeds at the same steps.
+        metrics (Sequence[str]): Keys of validation to draw, in per cent.
+        unit (str): What ``step`` of the validations counts.
+        title (str): Headline. Defaults to 'Fine-tuning'.
+
+    Returns:
+        Figure: A panel for the loss and one for each metric; lines are means
+        over the seeds, shades reach from the smallest to the largest value.
+    """
+    figure = Figure((3.6 * (1 + len(metrics)), 3.6), layout='constrained')
+    _title(figure, title)
+    row = figure.subplots(1, 1 + len(metrics), squeeze=False)[0]
+    for axes, key in zip(row, ('loss', *metrics), strict=True):
+        axes.set_title('loss (training)' if key == 'loss' else f'{key} (%)')
+        axes.set_xlabel('iteration' if key == 'loss' else unit)
+        for (name, seeds), style in zip(runs.items(), SERIES, strict=False):
+            parts = [seed[key != 'loss'] for seed in seeds]
+            steps = [line['step'] for line in parts[0] if key in line]
+            values = np.array(
+                [[line[key] for line in part if key in line] for part in parts]
+            )
+            axes.fill_between(
+                steps,
+                values.min(0),
+                values.max(0),
+                color=style['color'],
+                alpha=0.15,
+                linewidth=0,
+            )
+            axes.plot(
+                steps,
+                values.mean(0),
+                label=name,
+                markersize=4,
+                markevery=max(1, len(steps) // 12),
+                **style,
+            )
+        axes.set_ylim(bottom=0)
+    handles, labels = row[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc='outside lower center', ncols=4)
+    return figure
+
+
+@rc_context(_STYLE)
+def plot_picture_table(
+    columns: Mapping[str, Sequence[np.ndarray]], title: str
+) -> Figure:
+    """Draw pictures side by side.
+
+    Args:
+        columns (Mapping[str, Sequence[ndarray]]): Heading -> a picture for
+            each row, uint8 (H, W, 3) in RGB order.
+        title (str): Headline.
+
+    Returns:
+        Figure: The page; the pictures of a row are equally high.
+    """
+    first = next(iter(columns.values()))
+    side = 2.6
+    heights = [side * len(p) / p.shape[1] for p in first]
+    figure = Figure(
+        (side * len(columns), sum(heights) + 0.7), layout='constrained'
+    )
+    _title(figure, title)
+    grid = figure.subplots(
+        *(len(first), len(columns)), squeeze=False, height_ratios=heights
+    )
+    for (name, pictures), line in zip(columns.items(), grid.T, strict=True):
+        line[0].set_title(name)
+        for axes, picture in zip(line, pictures, strict=True):
+            axes.imshow(picture)
+            axes.set_axis_off()
+    return figure
+
+
+@rc_context(_STYLE)
 def plot_block_accuracy(
     panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]],
     blocks: Sequence[str],

@@ -1,0 +1,316 @@
+"""Fine-tuning from several beginnings, and what is made of it."""
+
+import importlib.util
+import io
+import json
+import statistics
+from pathlib import Path
+
+import mmcv
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from mm_rotssl.models import NIN
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOL = ROOT / 'tools/benchmarks/compare_transfer.py'
+SPEC = importlib.util.spec_from_file_location('compare_transfer', TOOL)
+tool = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(tool)
+
+DETECTOR, SEGMENTER = (
+    next((ROOT / 'configs/benchmarks' / name / 'digit_scenes').glob('*.py'))
+    for name in ('mmdetection', 'mmsegmentation')
+)
+
+
+def run(monkeypatch, *words):
+    monkeypatch.setattr('sys.argv', ['compare_transfer.py', *map(str, words)])
+    tool.main()
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A config of which only the beginnings matter."""
+
+    def write(model="backbone=dict(init_cfg=dict(type='Pretrained'))"):
+        path = tmp_path / 'tiny.py'
+        path.write_text(f'model = dict({model})\n')
+        return path
+
+    return write
+
+
+def plan(monkeypatch, *words):
+    monkeypatch.setattr('sys.argv', ['compare_transfer.py', *map(str, words)])
+    return tool.plan(tool.parse_args())
+
+
+# --- what is asked for ------------------------------------------------------
+
+
+def test_places():
+    """At any depth, and nothing but files."""
+    pretrained = dict(type='Pretrained', checkpoint='x')
+    model = dict(
+        backbone=dict(init_cfg=pretrained),
+        neck=dict(init_cfg=dict(type='Kaiming')),
+        heads=[dict(shared=dict(init_cfg=pretrained)), None],
+        # an argument of the same content, but not an initialisation
+        teacher=pretrained,
+    )
+    assert list(tool.pretrained_places(model, 'model')) == [
+        'model.backbone.init_cfg',
+        'model.heads.0.shared.init_cfg',
+    ]
+
+
+def test_runs(monkeypatch, tmp_path, config):
+    files = [tmp_path / f'b{seed}.pth' for seed in (3, 5)]
+    for file in files:
+        file.touch()
+    runs = plan(
+        monkeypatch,
+        config(
+            "a=dict(init_cfg=dict(type='Pretrained')), "
+            "b=dict(init_cfg=dict(type='Pretrained'))"
+        ),
+        *('--init', 'random', f'mine={tmp_path}/b{{seed}}.pth', 'net=url://x'),
+        *('--seeds', 3, 5, '--out', tmp_path / 'out'),
+        *('--cfg-options', 'train_cfg.max_iters=7'),
+    )
+    assert [(r.init, r.seed, r.folder.name) for r in runs] == [
+        ('random', 3, 'random-seed3'),
+        ('mine', 3, 'mine-seed3'),
+        ('net', 3, 'net-seed3'),
+        ('random', 5, 'random-seed5'),
+        ('mine', 5, 'mine-seed5'),
+        ('net', 5, 'net-seed5'),
+    ]
+    common = ['randomness.seed=5', 'train_cfg.max_iters=7']
+    assert [r.options for r in runs[3:]] == [
+        [*common, 'model.a.init_cfg=None', 'model.b.init_cfg=None'],
+        *(
+            [
+                *common,
+                f'model.a.init_cfg.checkpoint={file}',
+                f'model.b.init_cfg.checkpoint={file}',
+            ]
+            for file in (files[1], 'url://x')
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['--init', 'mine'], r'--init mine: NAME=FILE, or "random"'),
+        (['--init', 'random=x'], r'--init random=x: NAME=FILE, or "random"'),
+        (['--init', '=x'], r'--init =x: NAME=FILE'),
+        (['--init', 'a=url://1', 'a=url://2'], r'two named "a"'),
+        (['--init', 'a/b=url://1'], r'no slashes'),
+        (['--init', 'a=none.pth'], r'a=none\.pth: there is no such file'),
+        (['--init', 'a=b{seed}.pth'], r'a=b0\.pth: there is no such file'),
+    ],
+)
+def test_refuses_beginnings(monkeypatch, tmp_path, config, words, message):
+    out = tmp_path / 'out'
+    with pytest.raises(SystemExit, match=message):
+        run(monkeypatch, config(), *words, '--out', out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['--jobs', '0'], '--jobs 0: at least 1'),
+        (['--pictures', '0'], '--pictures 0: at least 1'),
+        (['--seeds', '1', '1'], 'one is there twice'),
+        (['--init', *(f'{i}=url://' for i in range(5))], 'at most 4'),
+    ],
+)
+def test_refuses_arguments(monkeypatch, capsys, config, words, message):
+    with pytest.raises(SystemExit):
+        run(
+            monkeypatch,
+            *(config(), '--init', 'random', '--out', 'out', *words),
+        )
+    assert message in capsys.readouterr().err
+
+
+def test_refuses_configs_without_file(monkeypatch, tmp_path, config):
+    cfg = config("backbone=dict(init_cfg=dict(type='Kaiming'))")
+    with pytest.raises(SystemExit, match=r'tiny\.py has no init_cfg'):
+        run(monkeypatch, cfg, '--init', 'random', '--out', tmp_path / 'out')
+
+
+# --- what the runs left -----------------------------------------------------
+
+
+def make_run(folder, name, seed, lines):
+    logs = folder / f'{name}-seed{seed}' / '20260101_000000/vis_data'
+    logs.mkdir(parents=True)
+    (logs / 'scalars.json').write_text(
+        ''.join(json.dumps(line) + '\n' for line in lines)
+    )
+    return tool.Run(name, seed, logs.parents[1], [])
+
+
+def test_metrics(tmp_path):
+    """In per cent, the last ones, and only what was measured."""
+    lines = [
+        dict(loss=2.0, iter=1, step=1, time=0.1, data_time=0.0),
+        {'coco/bbox_mAP': 0.1, 'coco/bbox_mAP_l': -1.0, 'step': 5},
+        {
+            'coco/bbox_mAP': 0.25,
+            'coco/bbox_mAP_50': 0.5,
+            'coco/bbox_mAP_l': -1.0,
+            'mIoU': 40.0,
+            'IoU.cat': float('nan'),
+            'time': 0.3,
+            'data_time': 0.1,
+            'step': 10,
+        },
+    ]
+    run = make_run(tmp_path, 'a', 0, lines)
+    final = tool.final_metrics(run)
+    assert final == {
+        'coco/bbox_mAP': 25.0,
+        'coco/bbox_mAP_50': 50.0,
+        'mIoU': 40.0,
+    }
+    assert tool.headlines(final) == ['coco/bbox_mAP', 'mIoU']
+    train, val = tool.read_run(run)
+    assert [line['loss'] for line in train] == [2.0]
+    assert val[0] == {'coco/bbox_mAP': 10.0, 'step': 5}
+
+
+def test_never_validated(tmp_path):
+    run = make_run(tmp_path, 'a', 0, [dict(loss=2.0, iter=1, step=1)])
+    with pytest.raises(ValueError, match=r'a-seed0" was never validated'):
+        tool.final_metrics(run)
+
+
+def test_table():
+    values = {'a': [10.0, 11.0, 15.0], 'b': [1.0, 2.0, 4.0]}
+    table = tool.metrics_table(
+        {
+            name: [{'mIoU': v, **({'x': v} if v == 4.0 else {})} for v in vs]
+            for name, vs in values.items()
+        }
+    )
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(table)
+    text = console.export_text()
+    assert 'over 3 seeds' in text
+    for vs in values.values():
+        mean, spread = statistics.mean(vs), statistics.stdev(vs)
+        assert f'{mean:.1f} ± {spread:4.1f}' in text
+    # of one seed, and of none
+    assert text.split('\n')[-2].split() == ['x', '-', '4.0']
+
+
+def test_failed_run_says_why(monkeypatch, tmp_path, config):
+    """The end of its log; and it is not taken for done."""
+    words = [config(), '--init', 'random', '--out', tmp_path / 'out']
+    for _ in range(2):
+        with pytest.raises(
+            SystemExit,
+            match=r'random, seed 4, failed \(exit status 1\)(.|\n)*Error',
+        ):
+            run(monkeypatch, *words, '--seeds', 4)
+    # its folder is not used for something else
+    with pytest.raises(SystemExit, match=r'random-seed4" holds a run with ot'):
+        run(monkeypatch, *words, '--seeds', 4, '--cfg-options', 'work_dir=x')
+
+
+# --- all of it --------------------------------------------------------------
+
+
+@pytest.mark.downstream
+def test_end_to_end(monkeypatch, tmp_path, capsys):
+    """Weights that are there are seen in the first loss already."""
+    from mm_rotssl.datasets.digit_scenes import write_scenes
+
+    write_scenes(tmp_path / 'scenes', train=4, val=3, size=48)
+    torch.manual_seed(0)
+    weights = NIN(base_channels=24).state_dict()
+    for name, value in weights.items():
+        if name.endswith('weight') and value.dim() == 4:
+            value *= 3
+    torch.save(weights, tmp_path / 'mine.pth')
+    root = tmp_path / 'scenes/VOCdevkit/VOC2012'
+    words = [
+        *(SEGMENTER, '--init', 'random', f'mine={tmp_path}/mine.pth'),
+        *('--out', tmp_path / 'out', '--seeds', 0, '--jobs', 2),
+        *('--pictures', 2, '--cfg-options', 'train_cfg.max_iters=4'),
+        *('train_cfg.val_interval=2', 'default_hooks.logger.interval=2'),
+        'default_hooks.checkpoint.interval=4',
+        *(
+            f'{loader}.dataset.data_root={root}'
+            for loader in ('train_dataloader', 'val_dataloader')
+        ),
+    ]
+    run(monkeypatch, *words)
+    shown = capsys.readouterr().out
+    out = tmp_path / 'out'
+    results = json.loads((out / 'results.json').read_text())
+    for name in ('random', 'mine'):
+        mine = results['final'][name][0]
+        assert f'{name}, seed 0: mIoU {mine["mIoU"]:.1f}, ' in shown
+        assert [v['step'] for v in results['validation'][name][0]] == [2, 4]
+        log = (out / f'{name}-seed0/train.log').read_text()
+        assert ('pre-trained tensors are in the model' in log) == (
+            name == 'mine'
+        )
+    for name, columns in (('curves', 2), ('predictions', 3)):
+        picture = mmcv.imread(str(out / f'{name}.png'))
+        assert picture.shape[1] > columns * 200
+        assert len(np.unique(picture)) > 20
+
+    # nothing is done twice, and nothing else
+    before = (out / 'random-seed0/done.json').stat().st_mtime_ns
+    monkeypatch.setattr(tool, 'TRAIN', 'none')
+    run(monkeypatch, *words)
+    assert 'seed 0: mIoU' in (again := capsys.readouterr().out)
+    assert again.count('as it was') == 2
+    assert (out / 'random-seed0/done.json').stat().st_mtime_ns == before
+    assert (
+        json.loads((out / 'results.json').read_text())['final']
+        == (results['final'])
+    )
+
+
+@pytest.mark.downstream
+def test_draws_what_is_true_and_what_is_found(monkeypatch, tmp_path):
+    """By mmdet, from the last checkpoint."""
+    from mm_rotssl.datasets.digit_scenes import write_scenes
+
+    write_scenes(tmp_path / 'scenes', train=2, val=2, size=48)
+    root = f'{tmp_path}/scenes/coco/'
+    words = [
+        *(DETECTOR, '--init', 'random', '--out', tmp_path / 'out'),
+        *('--seeds', 0, '--pictures', 9, '--cfg-options'),
+        *('train_cfg.max_iters=1', 'train_cfg.val_interval=1'),
+        'default_hooks.checkpoint.interval=1',
+        'default_hooks.logger.interval=1',
+        *(
+            f'{loader}.dataset.data_root={root}'
+            for loader in ('train_dataloader', 'val_dataloader')
+        ),
+        f'val_evaluator.ann_file={root}annotations/instances_val2017.json',
+    ]
+    run(monkeypatch, *words)
+    made = tool.Run('random', 0, tmp_path / 'out/random-seed0', [])
+    truths, found = tool.draw_predictions(made, 9)
+    assert len(truths) == len(found) == 2
+    for number, (truth, prediction) in enumerate(
+        zip(truths, found, strict=True)
+    ):
+        original = mmcv.imread(f'{root}val2017/val_{number:06d}.jpg')
+        # grey, but for what is drawn; a network of one step finds nothing
+        assert truth.shape == original.shape
+        assert np.ptp(truth.astype(int), axis=2).max() > 50
+        assert np.array_equal(prediction, original)
