@@ -12,6 +12,12 @@ export MMCV_WHEELS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mm-rotssl/wheels
 DEMO_CONFIG := configs/rotnet/rotnet_nin-w24_1xb128-15e_digits.py
 DEMO_DIR := work_dirs/demo
 
+SCENES := data/digit_scenes
+SCENES_CONFIG := configs/rotnet/rotnet_nin-w24_1xb64-10e_digit-scenes.py
+SCENES_TASKS := mmdetection/digit_scenes/fcos_nin-w24_1xb8-300i_digit-scenes \
+	mmsegmentation/digit_scenes/fcn_nin-w24_1xb8-300i_digit-scenes
+TRANSFER_DIR := work_dirs/demo-transfer
+
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' \
@@ -20,12 +26,34 @@ help: ## List the targets
 .PHONY: demo
 # By default glibc hands large blocks back after every step and gets them anew,
 # page by page, in the next: up to half of a small network's time on a CPU.
-demo: export MALLOC_MMAP_MAX_ := 0
-demo: export MALLOC_TRIM_THRESHOLD_ := 17179869184
+demo demo-transfer: export MALLOC_MMAP_MAX_ := 0
+demo demo-transfer: export MALLOC_TRIM_THRESHOLD_ := 17179869184
 demo: $(VENV)/.runtime-done ## Train RotNet on real digits and measure it (3 minutes)
 	$(PY) tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_DIR)
 	$(PY) tools/benchmarks/evaluate_features.py $(DEMO_CONFIG) \
 		$(DEMO_DIR)/epoch_15.pth --out $(DEMO_DIR)/report
+
+.PHONY: demo-transfer
+demo-transfer: $(VENV)/.test-done ## Fine-tune on detection and segmentation (10 minutes)
+	test -d $(SCENES) || $(PY) tools/dataset_converters/digit_scenes.py \
+		$(SCENES) --train 40 --unlabelled 2000 \
+		--preview $(TRANSFER_DIR)/scenes.png
+	@set -e; for seed in 0 1 2; do \
+		folder=$(TRANSFER_DIR)/rotnet-seed$$seed; \
+		test ! -f $$folder/backbone.pth || continue; \
+		echo "Pre-training with seed $$seed"; mkdir -p $$folder; \
+		$(PY) tools/train.py $(SCENES_CONFIG) --work-dir $$folder --resume \
+			--cfg-options randomness.seed=$$seed > $$folder/train.log 2>&1 \
+			|| { tail $$folder/train.log; exit 1; }; \
+		$(PY) tools/model_converters/export_backbone.py $(SCENES_CONFIG) \
+			$$folder/epoch_10.pth --to mmpretrain \
+			--out $$folder/backbone.pth > /dev/null; \
+	done
+	@set -e; for task in $(SCENES_TASKS); do \
+		$(PY) tools/benchmarks/compare_transfer.py configs/benchmarks/$$task.py \
+			--init random rotnet=$(TRANSFER_DIR)/rotnet-seed{seed}/backbone.pth \
+			--jobs 2 --out $(TRANSFER_DIR)/$$(dirname $$task); \
+	done
 
 .PHONY: test
 test: $(VENV)/.test-done ## Run all tests, after installing what they need

@@ -10,6 +10,7 @@ import mmcv
 import numpy as np
 import pytest
 import torch
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from rich.console import Console
 
 from mm_rotssl.models import NIN
@@ -226,6 +227,38 @@ def test_failed_run_says_why(monkeypatch, tmp_path, config):
         run(monkeypatch, *words, '--seeds', 4, '--cfg-options', 'work_dir=x')
 
 
+@pytest.mark.parametrize(('side', 'factor'), [(20, 15), (160, 1), (301, 1)])
+def test_small_pictures_are_enlarged(side, factor):
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (side // 2, side, 3), np.uint8)
+    boxes = torch.tensor([[1.0, 2.0, 5.0, 6.0]])
+    classes = torch.from_numpy(rng.integers(0, 3, (1, side // 2, side)))
+    sample = BaseDataElement()
+    for key in ('gt_instances', 'pred_instances'):
+        found = InstanceData(bboxes=boxes.clone(), labels=torch.tensor([3]))
+        if key == 'gt_instances':
+            found.masks = torch.ones(1, side // 2, side)
+        sample.set_field(found, key)
+    for key in ('gt_sem_seg', 'pred_sem_seg'):
+        sample.set_field(PixelData(data=classes.clone()), key)
+
+    drawn = tool.enlarge(picture, sample)
+    assert drawn.shape == (side // 2 * factor, side * factor, 3)
+    for y, x in ((0, 0), (side // 2 - 1, side - 1), (3, 7)):
+        block = np.s_[
+            y * factor : (y + 1) * factor, x * factor : (x + 1) * factor
+        ]
+        assert (drawn[block] == picture[y, x]).all()
+        for key in ('gt_sem_seg', 'pred_sem_seg'):
+            data = sample.get(key).data
+            assert data.shape == (1, *drawn.shape[:2])
+            assert (data[0][block] == classes[0, y, x]).all()
+    for key in ('gt_instances', 'pred_instances'):
+        assert torch.equal(sample.get(key).bboxes, boxes * factor)
+        assert sample.get(key).labels.tolist() == [3]
+    assert ('masks' in sample.gt_instances) == (factor == 1)
+
+
 # --- all of it --------------------------------------------------------------
 
 
@@ -310,6 +343,8 @@ def test_draws_what_is_true_and_what_is_found(monkeypatch, tmp_path):
         zip(truths, found, strict=True)
     ):
         original = mmcv.imread(f'{root}val2017/val_{number:06d}.jpg')
+        # small pictures are enlarged
+        original = np.kron(original, np.ones((6, 6, 1), np.uint8))
         # grey, but for what is drawn; a network of one step finds nothing
         assert truth.shape == original.shape
         assert np.ptp(truth.astype(int), axis=2).max() > 50

@@ -35,6 +35,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.structures import BaseDataElement, PixelData
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -52,6 +53,8 @@ TRAIN = Path(__file__).resolve().parents[1] / 'train.py'
 # metrics in the range of 0 to 1; the other ones are in per cent
 FRACTIONS = ('coco/', 'pascal_voc/', 'cityscapes/')
 HEADLINES = ('mAP', 'mIoU')
+# pixels
+SHOWN_SIDE = 300
 NOT_METRICS = ('data_time', 'time', 'step')
 
 
@@ -293,6 +296,27 @@ def headlines(metrics: dict[str, float]) -> list[str]:
     return [key for key in metrics if key.endswith(HEADLINES)]
 
 
+def enlarge(picture: np.ndarray, sample: BaseDataElement) -> np.ndarray:
+    """Enlarge a small picture and what was found in it.
+
+    The hosts draw lines and letters of one size, which hide small pictures.
+    """
+    factor = max(1, SHOWN_SIDE // max(picture.shape[:2]))
+    for key in ('gt_instances', 'pred_instances'):
+        if factor > 1 and key in sample:
+            instances = sample.get(key)
+            instances.bboxes = instances.bboxes * factor
+            # those would have to be enlarged as well; the boxes tell enough
+            instances.pop('masks', None)
+    for key in ('gt_sem_seg', 'pred_sem_seg'):
+        if factor > 1 and key in sample:
+            classes = sample.get(key).data
+            classes = classes.repeat_interleave(factor, 1)
+            classes = classes.repeat_interleave(factor, 2)
+            sample.set_field(PixelData(data=classes), key)
+    return picture.repeat(factor, 0).repeat(factor, 1)
+
+
 def draw_predictions(
     run: Run, count: int
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -325,6 +349,7 @@ def draw_predictions(
             with torch.no_grad():
                 sample = model.test_step(batch)[0]
             picture = mmcv.imread(sample.img_path, channel_order='rgb')
+            picture = enlarge(picture, sample)
             for kind, drawn in ((0, truths), (1, predictions)):
                 file = str(Path(temporary) / f'{kind}.png')
                 runner.visualizer.add_datasample(
