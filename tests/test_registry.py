@@ -28,6 +28,9 @@ arguments = dict(
         backbone=backbone, head=dict(type='mm_rotssl.RotationHead'),
         instance_head=instance_head, rotation_channels=3),
     RotNet=dict(backbone=backbone, head=head),
+    ESSL=dict(
+        algorithm=dict(type='mm_rotssl.RotNet', backbone=backbone, head=head),
+        head=head),
     ExemplarHead=dict(in_channels=4, num_seeds=3),
     ExemplarCNN=dict(
         backbone=dict(type='mm_rotssl.ExemplarNet', arch='6c3'),

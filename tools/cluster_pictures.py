@@ -23,6 +23,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mm_rotssl.apis import (
+    algorithm_settings,
     build_ordered_dataloader,
     load_network,
     read_config,
@@ -171,7 +172,7 @@ def write_page(
     """Write index.html and a sheet a class; return the number of classes."""
     numbers, labels, confidences = found
     classes, counts = np.unique(labels, return_counts=True)
-    preprocessor = cfg.model.get('data_preprocessor')
+    preprocessor = algorithm_settings(cfg).get('data_preprocessor')
     sections = []
     names = set()
     for place in np.lexsort((classes, -counts)):

@@ -38,6 +38,7 @@ from rich.console import Console
 from rich.progress import track
 
 from mm_rotssl.apis import (
+    algorithm_settings,
     prepare_cpu_processes,
     read_config,
 )
@@ -413,7 +414,7 @@ def draw(
     margins = noise.margins()
     places = {key: i for i, key in enumerate(keys)}
     order = np.argsort(margins, kind='stable')
-    preprocessor = cfg.model.get('data_preprocessor')
+    preprocessor = algorithm_settings(cfg).get('data_preprocessor')
 
     def group(indices: np.ndarray) -> list:
         return [

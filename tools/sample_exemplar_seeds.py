@@ -16,7 +16,7 @@ from mmengine.config import Config, DictAction
 from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
 
-from mm_rotssl.apis import read_config
+from mm_rotssl.apis import algorithm_settings, read_config
 from mm_rotssl.datasets import (
     ExemplarDataset,
     ExemplarSeeds,
@@ -221,7 +221,7 @@ def sample(args: argparse.Namespace) -> None:
         wanted = training_set.seeds
         if args.out is None and wanted and isinstance(wanted, str):
             args.out = Path(wanted)
-        preprocessor = cfg.model.get('data_preprocessor') or {}
+        preprocessor = algorithm_settings(cfg).get('data_preprocessor', {})
         deformation = config_deformation(training_set)
         deformation['bgr'] = bool(
             preprocessor.get('bgr_to_rgb') or preprocessor.get('to_rgb')

@@ -1,4 +1,8 @@
-from .config import prepare_cpu_processes, read_config
+from .config import (
+    algorithm_settings,
+    prepare_cpu_processes,
+    read_config,
+)
 from .evaluation import (
     NETWORKS,
     block_names,
@@ -14,6 +18,7 @@ from .features import extract_features
 __all__ = [
     'NETWORKS',
     'Export',
+    'algorithm_settings',
     'block_names',
     'build_networks',
     'build_ordered_dataloader',

@@ -15,6 +15,8 @@ from torch import nn
 from mm_rotssl.registry import MODELS
 from mm_rotssl.utils import read_checkpoint
 
+from .config import algorithm_settings
+
 SOURCES = ('mm_rotssl', 'torchvision')
 TARGETS = ('mmdet', 'mmseg', 'mmpretrain', 'torchvision', 'timm', 'detectron2')
 SUFFIXES = ('.pth', '.safetensors')
@@ -213,7 +215,7 @@ def _missing(package: str, use: str, error: Exception) -> ValueError:
 
 
 def _build_backbone(cfg: Config) -> nn.Module:
-    settings = (cfg.get('model') or {}).get('backbone')
+    settings = algorithm_settings(cfg).get('backbone')
     if not settings:
         raise ValueError('The config names no model.backbone.')
     try:

@@ -38,6 +38,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from mm_rotssl.apis import (
     NETWORKS,
+    algorithm_settings,
     block_names,
     build_networks,
     build_ordered_dataloader,
@@ -419,7 +420,7 @@ def draw_neighbors(
     """Queries and neighbours of the first test picture of each class."""
     labels = feats.test_labels.tolist()
     classes = sorted(set(labels))
-    preprocessor = cfg.model.get('data_preprocessor')
+    preprocessor = algorithm_settings(cfg).get('data_preprocessor')
     step = max(1, len(classes) / MAX_QUERIES)
     classes = classes[:: int(np.ceil(step))]
     queries = [labels.index(label) for label in classes]

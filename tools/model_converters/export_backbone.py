@@ -12,7 +12,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 
-from mm_rotssl.apis import export_backbone, read_config
+from mm_rotssl.apis import algorithm_settings, export_backbone, read_config
 from mm_rotssl.apis.export import SOURCES, TARGETS
 
 # how to use the file: as .pth, and as .safetensors where that differs
@@ -113,9 +113,7 @@ def parse_args() -> argparse.Namespace:
 
 def preparation(cfg: Config) -> str:
     """What the backbone expects of pictures, if the config says so."""
-    settings = cfg.model.get('data_preprocessor') or cfg.get(
-        'data_preprocessor', {}
-    )
+    settings = algorithm_settings(cfg).get('data_preprocessor', {})
     names = ('mean', 'std', 'to_rgb', 'bgr_to_rgb')
     found = [f'{n}={settings[n]}' for n in names if n in settings]
     return f'\npictures    {", ".join(found)}' if found else ''

@@ -9,7 +9,7 @@ from mm_rotssl.registry import MODELS
 
 @MODELS.register_module()
 class RotationHead(BaseModule):
-    """Linear classifier over the rotations.
+    """Classifier over the rotations.
 
     It differs from mmpretrain's ``LinearClsHead`` in where the labels come
     from: they are handed in as a tensor, never read from the data samples,
@@ -22,12 +22,15 @@ class RotationHead(BaseModule):
         loss (dict): Config of the loss over (M, num_rotations) logits and
             (M,) labels. Defaults to the cross entropy of the paper, plain
             mean, no smoothing.
+        hid_channels (int, optional): Width of a hidden layer with layer
+            normalisation and ReLU, as in E-SSL. Defaults to None: the
+            classifier is linear, as in RotNet.
         init_cfg (dict, optional): Initialisation. Defaults to None, PyTorch's
             own, as in the official code (its ``weight_initialization`` is
             never called).
 
     Raises:
-        ValueError: If ``in_channels`` or ``num_rotations`` is not positive.
+        ValueError: If a number of channels or rotations is not positive.
     """
 
     def __init__(
@@ -35,13 +38,16 @@ class RotationHead(BaseModule):
         in_channels: int,
         num_rotations: int = 4,
         loss: dict | None = None,
+        hid_channels: int | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        if in_channels < 1 or num_rotations < 1:
+        hidden = in_channels if hid_channels is None else hid_channels
+        if min(in_channels, num_rotations, hidden) < 1:
             raise ValueError(
-                f'in_channels={in_channels} and num_rotations='
-                f'{num_rotations} of RotationHead must be positive.'
+                f'in_channels={in_channels}, num_rotations={num_rotations} '
+                f'and hid_channels={hid_channels} of RotationHead must be '
+                'positive.'
             )
         self.in_channels = in_channels
         self.num_rotations = num_rotations
@@ -50,7 +56,16 @@ class RotationHead(BaseModule):
         self.loss_module = MODELS.build(
             loss or dict(type='mmpretrain.CrossEntropyLoss')
         )
-        self.fc = nn.Linear(in_channels, num_rotations)
+        self.hidden = nn.Sequential()
+        if hid_channels is not None:
+            self.hidden.extend(
+                (
+                    nn.Linear(in_channels, hid_channels),
+                    nn.LayerNorm(hid_channels),
+                    nn.ReLU(inplace=True),
+                )
+            )
+        self.fc = nn.Linear(hidden, num_rotations)
 
     def forward(self, feats: Sequence[torch.Tensor]) -> torch.Tensor:
         """Classify the last stage.
@@ -74,7 +89,7 @@ class RotationHead(BaseModule):
                 "gives, and model.neck=dict(type='GlobalAveragePooling') "
                 'where it gives maps.'
             )
-        return self.fc(feat)
+        return self.fc(self.hidden(feat))
 
     def loss(
         self,

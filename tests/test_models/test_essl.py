@@ -1,0 +1,546 @@
+"""Rotation prediction beside each of mmpretrain's algorithms and ours."""
+
+import copy
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from gloo import run_on_two
+from mmengine.config import Config
+from mmengine.logging import MessageHub
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+from mmpretrain.engine.hooks import SwAVHook
+from mmpretrain.structures import DataSample
+from torch import nn
+from torch.nn import functional as F
+
+from mm_rotssl.apis import algorithm_settings
+from mm_rotssl.models import ESSL
+from mm_rotssl.registry import MODELS
+
+COUNTER = itertools.count()
+BACKBONE = dict(type='mm_rotssl.NIN', num_stages=3, base_channels=6)
+BN = dict(type='BN1d')
+NECK = dict(
+    type='NonLinearNeck',
+    in_channels=6,
+    hid_channels=8,
+    out_channels=4,
+    num_layers=2,
+    with_avg_pool=True,
+    norm_cfg=BN,
+)
+PREDICTOR = dict(NECK, in_channels=4, with_avg_pool=False)
+CONTRASTIVE = dict(
+    type='ContrastiveHead',
+    loss=dict(type='CrossEntropyLoss'),
+    temperature=0.2,
+)
+COSINE = dict(
+    type='LatentPredictHead',
+    loss=dict(type='CosineSimilarityLoss'),
+    predictor=PREDICTOR,
+)
+HOSTS = dict(
+    moco=dict(
+        type='MoCo',
+        queue_len=8,
+        feat_dim=4,
+        momentum=0.1,
+        neck=dict(
+            type='MoCoV2Neck',
+            in_channels=6,
+            hid_channels=8,
+            out_channels=4,
+            with_avg_pool=True,
+        ),
+        head=CONTRASTIVE,
+    ),
+    simclr=dict(type='SimCLR', neck=NECK, head=CONTRASTIVE),
+    byol=dict(type='BYOL', neck=NECK, head=COSINE, base_momentum=0.1),
+    swav=dict(
+        type='SwAV',
+        neck=dict(
+            type='SwAVNeck',
+            in_channels=6,
+            hid_channels=8,
+            out_channels=4,
+            norm_cfg=BN,
+            with_avg_pool=True,
+        ),
+        head=dict(
+            type='SwAVHead',
+            loss=dict(
+                type='SwAVLoss', feat_dim=4, num_crops=[2], num_prototypes=5
+            ),
+        ),
+    ),
+    simsiam=dict(type='SimSiam', neck=NECK, head=COSINE),
+    barlowtwins=dict(
+        type='BarlowTwins',
+        neck=NECK,
+        head=dict(
+            type='LatentCrossCorrelationHead',
+            in_channels=4,
+            loss=dict(type='CrossCorrelationLoss'),
+        ),
+    ),
+    self_classifier=dict(
+        type='mm_rotssl.SelfClassifier',
+        neck=dict(
+            type='mm_rotssl.SelfClassifierNeck',
+            in_channels=6,
+            hid_channels=8,
+            out_channels=4,
+        ),
+        head=dict(
+            type='mm_rotssl.SelfClassifierHead',
+            in_channels=4,
+            num_classes=(3,),
+        ),
+    ),
+)
+HEAD = dict(type='mm_rotssl.RotationHead', in_channels=6, hid_channels=10)
+POOLING = dict(type='mmpretrain.GlobalAveragePooling')
+
+
+def build(settings):
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return MODELS.build(copy.deepcopy(settings))
+
+
+@pytest.fixture(autouse=True)
+def _end_of_training():
+    """Which the runner announces, and BYOL's momentum is scheduled by."""
+    MessageHub.get_current_instance().update_info('max_iters', 10)
+    yield
+    MessageHub.get_current_instance().pop_info('max_iters')
+
+
+def host_settings(name, backbone=BACKBONE):
+    return dict(HOSTS[name], backbone=backbone)
+
+
+def pair(name, weight=0.4, **settings):
+    """The plain algorithm, and the same one with rotation."""
+    torch.manual_seed(3)
+    plain = build(host_settings(name))
+    plain.init_weights()
+    wrapped = build(
+        dict(
+            type='mm_rotssl.ESSL',
+            algorithm=host_settings(name),
+            neck=POOLING,
+            head=HEAD,
+            weight=weight,
+            **settings,
+        )
+    )
+    missing = wrapped.load_state_dict(plain.state_dict(), strict=False)
+    assert missing.unexpected_keys == []
+    assert all(key.startswith('rotation_') for key in missing.missing_keys)
+    return plain, wrapped
+
+
+def views(size=16, count=4, crop=12):
+    generator = torch.Generator().manual_seed(0)
+    return [
+        torch.randn(count, 3, side, side, generator=generator)
+        for side in (size, size, crop)
+    ]
+
+
+def rotation_loss(backbone, head, crop):
+    """From the formula: all four copies, a hidden layer, cross entropy."""
+    copies = torch.stack(
+        [torch.rot90(crop, k, (2, 3)) for k in range(4)], 1
+    ).flatten(0, 1)
+    feats = backbone(copies)[-1].mean((2, 3))
+    linear, norm = head.hidden[0], head.hidden[1]
+    x = feats @ linear.weight.T + linear.bias
+    x = (x - x.mean(1, keepdim=True)) / (
+        x.var(1, unbiased=False, keepdim=True) + norm.eps
+    ).sqrt()
+    x = (x * norm.weight + norm.bias).clamp(min=0)
+    logits = x @ head.fc.weight.T + head.fc.bias
+    labels = torch.arange(4).repeat(len(crop))
+    losses = logits.logsumexp(1) - logits[torch.arange(len(labels)), labels]
+    accuracy = (logits.argmax(1) == labels).double().mean() * 100
+    return losses.mean(), accuracy
+
+
+def parameters(model):
+    return {
+        name: value
+        for name, value in model.named_parameters()
+        if value.requires_grad and not name.startswith('rotation_')
+    }
+
+
+@pytest.mark.parametrize('name', HOSTS)
+def test_losses_add_up(name):
+    plain, wrapped = pair(name)
+    *inputs, crop = views()
+    state = copy.deepcopy(plain.state_dict())
+    torch.manual_seed(5)
+    expected = plain.loss(inputs, [])['loss']
+    host = torch.autograd.grad(
+        expected, list(parameters(plain).values()), allow_unused=True
+    )
+    # the network as it was
+    plain.load_state_dict(state)
+    expected_rotation, accuracy = rotation_loss(
+        plain.backbone, wrapped.rotation_head, crop
+    )
+    names = [n for n in parameters(plain) if n.startswith('backbone.')]
+    rotation = torch.autograd.grad(
+        expected_rotation, [parameters(plain)[n] for n in names]
+    )
+
+    torch.manual_seed(5)
+    losses = wrapped.loss([*inputs, crop], [])
+    assert torch.equal(losses['algorithm_loss'], expected)
+    torch.testing.assert_close(
+        losses['rotation_loss'], 0.4 * expected_rotation
+    )
+    assert losses['rotation_accuracy'] == pytest.approx(float(accuracy))
+    total, logs = wrapped.parse_losses(losses)
+    torch.testing.assert_close(total, expected + 0.4 * expected_rotation)
+    assert logs['loss'] == total
+
+    total.backward()
+    by_hand = {
+        n: torch.zeros_like(p) if g is None else g.clone()
+        for (n, p), g in zip(parameters(plain).items(), host, strict=True)
+    }
+    for n, gradient in zip(names, rotation, strict=True):
+        by_hand[n] += 0.4 * gradient
+    for n, parameter in parameters(wrapped).items():
+        found = parameter.grad
+        found = torch.zeros_like(parameter) if found is None else found
+        torch.testing.assert_close(found, by_hand[n], rtol=1e-4, atol=1e-5)
+    assert wrapped.rotation_head.fc.weight.grad.abs().sum() > 0
+
+
+def step(model, inputs):
+    settings = dict(
+        optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.01)
+    )
+    wrapper = build_optim_wrapper(model, settings)
+    torch.manual_seed(6)
+    for _ in range(2):
+        data = dict(
+            inputs=[v.clone() for v in inputs],
+            data_samples=[DataSample() for _ in inputs[0]],
+        )
+        model.train().train_step(data, wrapper)
+    return model.state_dict()
+
+
+@pytest.mark.parametrize('name', HOSTS)
+def test_weight_zero_is_the_plain_algorithm(name):
+    """Bit for bit, running statistics, momentum networks and queues too."""
+    plain, wrapped = pair(name, weight=0)
+    inputs = views()
+    before = copy.deepcopy(plain.state_dict())
+    expected = step(plain, inputs[:2])
+    found = step(wrapped, inputs)
+    for key, value in expected.items():
+        assert torch.equal(found[key], value), key
+    assert any(not torch.equal(before[k], v) for k, v in expected.items())
+    # which it is not with another weight
+    other = step(pair(name, weight=0.1)[1], inputs)
+    changed = [k for k, v in expected.items() if not torch.equal(other[k], v)]
+    assert any(k.startswith('backbone.') for k in changed)
+
+
+def test_weight_zero_leaves_a_gradient_for_each_parameter():
+    """Without which a distributed run would wait."""
+    _, wrapped = pair('simclr', weight=0)
+    total, logs = wrapped.parse_losses(wrapped.loss(views(), []))
+    total.backward()
+    assert logs['rotation_loss'] == 0
+    for parameter in wrapped.rotation_head.parameters():
+        assert torch.equal(parameter.grad, torch.zeros_like(parameter))
+
+
+@pytest.mark.parametrize('name', HOSTS)
+def test_is_the_algorithm(name):
+    """Its class, its names, its copy."""
+    plain, wrapped = pair(name)
+    assert isinstance(wrapped, type(plain))
+    assert isinstance(wrapped, ESSL)
+    assert type(wrapped).__name__ == f'{type(plain).__name__}WithRotation'
+    new = set(wrapped.state_dict()) - set(plain.state_dict())
+    assert new == {
+        f'rotation_head.{part}'
+        for part in (
+            *('hidden.0.weight', 'hidden.0.bias', 'hidden.1.weight'),
+            *('hidden.1.bias', 'fc.weight', 'fc.bias'),
+        )
+    }
+    again = copy.deepcopy(wrapped)
+    assert type(again) is type(wrapped)
+    with torch.no_grad():
+        next(again.backbone.parameters()).normal_()
+    inputs = views()
+    torch.manual_seed(1)
+    loss = wrapped.loss(inputs, [])['algorithm_loss']
+    torch.manual_seed(1)
+    assert again.loss(inputs, [])['algorithm_loss'] != loss
+
+
+def test_momentum_network_follows_the_backbone():
+    """The new one of each step, which the rotations have changed too."""
+    _, wrapped = pair('byol', weight=2.0)
+    inputs = views()
+    settings = dict(optimizer=dict(type='SGD', lr=0.1))
+    wrapper = build_optim_wrapper(wrapped, settings)
+    online = next(wrapped.backbone.parameters())
+    target = next(wrapped.target_net.module.parameters())
+    expected = online.detach().double().clone()
+    for number in range(3):
+        current = online.detach().double().clone()
+        if number:
+            before = target.double().clone()
+        data = dict(inputs=inputs, data_samples=[])
+        wrapped.train_step(data, wrapper)
+        if number:
+            # between what it was and the network at the start of the step
+            share = (target.double() - before) / (current - before)
+            finite = share[(current - before).abs() > 1e-4]
+            assert finite.std() < 1e-2
+            assert 0 < finite.mean() < 1
+        else:
+            torch.testing.assert_close(target.double(), expected)
+        assert not torch.equal(online.double(), current)
+
+
+def test_hooks_find_what_they_look_for(tmp_path):
+    """SwAV's queue goes to head.loss_module."""
+    _, wrapped = pair('swav')
+
+    class Fake:
+        work_dir = str(tmp_path)
+        model = wrapped
+        epoch = world_size = 1
+
+    hook = SwAVHook(
+        batch_size=4, epoch_queue_starts=1, feat_dim=4, queue_length=8
+    )
+    hook.before_run(Fake)
+    hook.before_train_epoch(Fake)
+    inputs = views()
+    wrapped.loss(inputs, [])
+    queue = wrapped.head.loss_module.queue
+    assert queue.shape == (2, 8, 4)
+    assert queue[:, :4].abs().sum() > 0
+    assert queue[:, 4:].abs().sum() == 0
+
+
+@pytest.mark.parametrize('name', ['simclr', 'self_classifier'])
+def test_predict(name):
+    _, wrapped = pair(name, rotations=(0, 180))
+    wrapped.eval()
+    pictures = views()[0]
+    samples = wrapped(
+        pictures, [DataSample() for _ in pictures], mode='predict'
+    )
+    for picture, sample in zip(pictures, samples, strict=True):
+        feats = wrapped.backbone(picture[None])
+        torch.testing.assert_close(sample.feats[-1], feats[-1].mean((2, 3))[0])
+        for k, scores in enumerate(sample.rotation_scores):
+            turned = torch.rot90(picture, 2 * k, (1, 2))[None]
+            pooled = wrapped.backbone(turned)[-1].mean((2, 3))
+            hidden = wrapped.rotation_head.hidden(pooled)
+            logits = wrapped.rotation_head.fc(hidden)
+            torch.testing.assert_close(scores, logits.softmax(1)[0])
+        assert ('pred_label' in sample) == (name == 'self_classifier')
+    assert wrapped.rotation_head.num_rotations == 2
+    # without samples, and as a feature extractor
+    assert len(wrapped.predict(pictures)) == len(pictures)
+    assert torch.equal(wrapped(pictures)[-1], wrapped.backbone(pictures)[-1])
+
+
+def test_algorithm_of_a_single_view():
+    """RotNet wants a tensor, not a list of one."""
+    rotnet = dict(
+        type='mm_rotssl.RotNet',
+        backbone=BACKBONE,
+        neck=POOLING,
+        head=dict(type='mm_rotssl.RotationHead', in_channels=6),
+    )
+    torch.manual_seed(0)
+    wrapped = build(
+        dict(type='mm_rotssl.ESSL', algorithm=rotnet, neck=POOLING, head=HEAD)
+    )
+    first, _, crop = views()
+    plain = build(rotnet)
+    plain.load_state_dict(wrapped.state_dict(), strict=False)
+    losses = wrapped.loss([first, crop], [])
+    assert torch.equal(losses['algorithm_loss'], plain.loss(first)['loss'])
+
+
+def test_takes_a_module_and_the_preprocessor_of_the_config():
+    algorithm = build(host_settings('simsiam'))
+    head = build(HEAD)
+    wrapped = ESSL(algorithm, head, build(POOLING))
+    assert wrapped.backbone is algorithm.backbone
+    assert wrapped.rotation_head is head
+    shared = dict(mean=[1.0] * 3, std=[2.0] * 3)
+    own = dict(shared, mean=[5.0] * 3)
+    for settings, mean in (
+        (host_settings('simsiam'), 1),
+        (dict(host_settings('simsiam'), data_preprocessor=own), 5),
+    ):
+        cfg = Config(
+            dict(
+                model=dict(
+                    type='mm_rotssl.ESSL',
+                    algorithm=settings,
+                    neck=POOLING,
+                    head=HEAD,
+                ),
+                data_preprocessor=shared,
+            )
+        )
+        found = algorithm_settings(cfg)
+        assert found['data_preprocessor']['mean'][0] == mean
+        assert found['backbone'] == BACKBONE
+        model = build(dict(cfg.model, data_preprocessor=shared))
+        assert float(model.data_preprocessor.mean.flatten()[0]) == mean
+    assert algorithm_settings(Config({})) == {}
+
+
+@pytest.mark.parametrize(
+    ('inputs', 'settings', 'message'),
+    [
+        (views()[0], {}, 'one crop more'),
+        (views()[:1], {}, 'one crop more'),
+        (None, dict(weight=-0.1), r'weight=-0\.1 of ESSL'),
+        (None, dict(weight=math.nan), r'weight=nan of ESSL'),
+        (None, dict(rotations=(0, 50)), '50'),
+    ],
+)
+def test_refuses(inputs, settings, message):
+    with pytest.raises(ValueError, match=message):
+        pair('simclr', **settings)[1].loss(inputs, [])
+
+
+@pytest.mark.parametrize('name', ['in_channels', 'hid_channels'])
+def test_head_refuses_widths_that_are_none(name):
+    with pytest.raises(ValueError, match=rf'{name}=0\b.*must be positive'):
+        build(dict(HEAD, **{name: 0}))
+
+
+# --- in a run, and on two processes -----------------------------------------
+
+
+def run(folder, epochs, resume=False):
+    pipeline = [
+        dict(
+            type='mmpretrain.MultiView',
+            num_views=[2, 1],
+            transforms=[
+                [dict(type='mmpretrain.RandomCrop', crop_size=size)]
+                for size in (24, 16)
+            ],
+        ),
+        dict(type='mmpretrain.PackInputs'),
+    ]
+    _, model = pair('moco')
+    runner = Runner(
+        model,
+        str(folder),
+        train_dataloader=dict(
+            batch_size=4,
+            num_workers=0,
+            sampler=dict(type='DefaultSampler', shuffle=True),
+            collate_fn=dict(type='default_collate'),
+            dataset=dict(
+                type='mm_rotssl.Digits', indices=12, pipeline=pipeline
+            ),
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)),
+        custom_hooks=[dict(type='mm_rotssl.EpochSeedHook')],
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)),
+        default_scope='mmpretrain',
+        randomness=dict(seed=0),
+        experiment_name=f'test_essl_{next(COUNTER)}',
+        log_level='ERROR',
+        resume=resume,
+    )
+    runner.train()
+    return runner.model.state_dict()
+
+
+def test_resumed_run_equals_one_that_never_stopped(tmp_path):
+    expected = run(tmp_path / 'a', 2)
+    run(tmp_path / 'b', 1)
+    found = run(tmp_path / 'b', 2, resume=True)
+    for key, value in expected.items():
+        assert torch.equal(found[key], value), key
+    assert float(expected['queue_ptr']) == 0  # 24 keys, a queue of 8
+    once = run(tmp_path / 'c', 1)
+    assert not torch.equal(
+        once['rotation_head.fc.weight'], expected['rotation_head.fc.weight']
+    )
+
+
+class Flat(nn.Module):
+    """Without normalisation, which two processes do separately."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 5, stride=2)
+
+    def forward(self, x):
+        return (F.relu(self.conv(x)),)
+
+
+def flat_model():
+    torch.manual_seed(0)
+    settings = host_settings('self_classifier', Flat())
+    # as the neck has normalisation too
+    settings['neck'] = nn.Linear(6, 4)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return ESSL(
+            MODELS.build(settings),
+            MODELS.build(HEAD),
+            MODELS.build(POOLING),
+        )
+
+
+def _gradients(rank, inputs):
+    part = inputs if rank is None else [v[rank::2] for v in inputs]
+    model = flat_model()
+    if rank is not None:
+        model = nn.parallel.DistributedDataParallel(model)
+    total = sum(
+        value
+        for key, value in model(part, [], mode='loss').items()
+        if 'loss' in key
+    )
+    total.backward()
+    return {
+        name.removeprefix('module.'): p.grad
+        for name, p in model.named_parameters()
+        if p.grad is not None
+    }
+
+
+def test_two_processes_give_the_gradient_of_one():
+    inputs = views()
+    expected = _gradients(None, inputs)
+    assert len(expected) > 6
+    for found in run_on_two(_gradients, inputs):
+        assert set(found) == set(expected)
+        for name, gradient in expected.items():
+            np.testing.assert_allclose(
+                found[name], gradient, rtol=1e-3, atol=1e-5, err_msg=name
+            )
