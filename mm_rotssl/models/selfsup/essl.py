@@ -50,6 +50,7 @@ class ESSL(BaseSelfSupervisor):
             no valid list of angles.
 
     Examples:
+        >>> simclr = dict(type='SimCLR')  # with backbone, neck and head
         >>> model = dict(
         ...     type='mm_rotssl.ESSL',
         ...     algorithm=simclr,
@@ -64,7 +65,10 @@ class ESSL(BaseSelfSupervisor):
         >>> multi_view = dict(
         ...     type='MultiView',
         ...     num_views=[2, 1],
-        ...     transforms=[views, small_crop],
+        ...     transforms=[
+        ...         [dict(type='mm_rotssl.RandomResizedCrop', scale=32)],
+        ...         [dict(type='mm_rotssl.RandomResizedCrop', scale=16)],
+        ...     ],
         ... )
     """
 
