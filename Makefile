@@ -34,7 +34,7 @@ demo: $(VENV)/.runtime-done ## Train RotNet on real digits and measure it (3 min
 		$(DEMO_DIR)/epoch_15.pth --out $(DEMO_DIR)/report
 
 .PHONY: demo-transfer
-demo-transfer: $(VENV)/.test-done ## Fine-tune on detection and segmentation (10 minutes)
+demo-transfer: $(VENV)/.test-done ## Fine-tune on detection and segmentation (15 minutes)
 	test -d $(SCENES) || $(PY) tools/dataset_converters/digit_scenes.py \
 		$(SCENES) --train 40 --unlabelled 2000 \
 		--preview $(TRANSFER_DIR)/scenes.png

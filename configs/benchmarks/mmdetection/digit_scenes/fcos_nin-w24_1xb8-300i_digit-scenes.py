@@ -131,7 +131,7 @@ test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 
 train_cfg = dict(
-    type='IterBasedTrainLoop', max_iters=max_iters, val_interval=50
+    type='IterBasedTrainLoop', max_iters=max_iters, val_interval=100
 )
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
