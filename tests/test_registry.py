@@ -46,6 +46,10 @@ arguments = dict(
         neck=dict(type='mm_rotssl.SelfClassifierNeck', in_channels=6),
         head=dict(type='mm_rotssl.SelfClassifierHead', in_channels=128),
         queue=dict(type='mm_rotssl.NearestNeighbourQueue', length=5)),
+    SimCLR=dict(
+        backbone=backbone,
+        data_preprocessor=dict(type='mmpretrain.SelfSupDataPreprocessor')),
+    SwAVLoss=dict(feat_dim=4),
     LARC=dict(params=[torch.nn.Parameter(torch.zeros(2))], lr=0.1),
     RowSGD=dict(params=[torch.nn.Parameter(torch.zeros(2))], lr=0.1),
     NINConvNeck=dict(in_channels=4),
@@ -53,6 +57,10 @@ arguments = dict(
     Digits=dict(pipeline=[]),
     ImageFolder=dict(data_root=sys.argv[2], pipeline=[]),
     RandomResizedCrop=dict(scale=8),
+    TaskDataset=dict(datasets=dict(a=dict(type='mm_rotssl.Digits'))),
+    MultiTask=dict(backbone=backbone, tasks=dict(
+        rotation=dict(type='mm_rotssl.RotNet', head=head))),
+    TaskWeightHook=dict(task='rotation', end_iter=1),
     KNNValLoop=None,  # needs a runner
 )
 # by name first: nothing has been imported but the registries
@@ -110,8 +118,13 @@ def test_every_name_from_every_scope(scope, tmp_path):
         'KNNValLoop',
         'RowSGD',
         'SelfClassifier',
+        'SimCLR',
+        'SwAVLoss',
         'UniformPriorCrossEntropy',
         'NearestNeighbourQueue',
         'ClusteringMetric',
         'LARC',
+        'MultiTask',
+        'TaskDataset',
+        'TaskWeightHook',
     } <= set(names)

@@ -5,6 +5,7 @@ from .image_folder import ImageFolder
 from .picture_keys import picture_keys
 from .seed_sampling import sample_seeds
 from .stl10 import STL10
+from .task_dataset import TaskDataset
 from .transforms import *  # noqa: F403
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     'ExemplarDataset',
     'ExemplarSeeds',
     'ImageFolder',
+    'TaskDataset',
     'picture_keys',
     'sample_seeds',
 ]

@@ -5,6 +5,7 @@ from .epoch_seed_hook import EpochSeedHook
 from .pretrained_check_hook import PretrainedCheckHook
 from .progress_bar_hook import ProgressBarHook
 from .seeds_check_hook import SeedsCheckHook
+from .task_weight_hook import TaskWeightHook
 
 __all__ = [
     'BatchLossHook',
@@ -14,4 +15,5 @@ __all__ = [
     'PretrainedCheckHook',
     'ProgressBarHook',
     'SeedsCheckHook',
+    'TaskWeightHook',
 ]

@@ -1,5 +1,6 @@
 from .nce_loss import NCELoss, nce_loss
 from .sampled_softmax_loss import sampled_softmax_loss
+from .swav_loss import SwAVLoss, sinkhorn
 from .uniform_prior_cross_entropy import (
     UniformPriorCrossEntropy,
     uniform_prior_cross_entropy,
@@ -7,8 +8,10 @@ from .uniform_prior_cross_entropy import (
 
 __all__ = [
     'NCELoss',
+    'SwAVLoss',
     'UniformPriorCrossEntropy',
     'nce_loss',
     'sampled_softmax_loss',
+    'sinkhorn',
     'uniform_prior_cross_entropy',
 ]

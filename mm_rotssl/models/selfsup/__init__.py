@@ -1,13 +1,17 @@
 from .essl import ESSL
 from .exemplar_cnn import ExemplarCNN
+from .multi_task import MultiTask
 from .rotation_feature_decoupling import RotationFeatureDecoupling
 from .rotnet import RotNet
 from .self_classifier import SelfClassifier
+from .simclr import SimCLR
 
 __all__ = [
     'ESSL',
     'ExemplarCNN',
+    'MultiTask',
     'RotNet',
     'RotationFeatureDecoupling',
     'SelfClassifier',
+    'SimCLR',
 ]

@@ -1,0 +1,403 @@
+import math
+from collections.abc import Callable, Mapping
+from itertools import combinations
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce
+from mmengine.logging import MessageHub
+from mmengine.model import BaseDataPreprocessor, ModuleDict
+from mmpretrain.models.selfsup import BaseSelfSupervisor
+from mmpretrain.structures import DataSample
+from torch import nn
+
+from mm_rotssl.registry import MODELS
+
+from ..utils import pool_features
+
+
+class _TaskDataPreprocessor(BaseDataPreprocessor):
+    """Hand each task its part of a batch, and pictures alone to another.
+
+    Args:
+        pictures (nn.Module): For batches of pictures, those of validation.
+        prepare (Callable): For batches of :class:`TaskDataset`.
+    """
+
+    def __init__(self, pictures: nn.Module, prepare: Callable) -> None:
+        super().__init__()
+        self.pictures = pictures
+        self.prepare = prepare
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Move to the device and normalise.
+
+        Args:
+            data (dict): ``inputs`` and ``data_samples`` of pictures, or such
+                a dict for each task.
+            training (bool): Handed on. Defaults to False.
+
+        Returns:
+            dict: Arguments of :meth:`MultiTask.forward`.
+        """
+        if 'inputs' in data:
+            return self.pictures(data, training)
+        return dict(inputs=self.prepare(data, training))
+
+
+@MODELS.register_module()
+class MultiTask(BaseSelfSupervisor):
+    r"""A weighted mixture of self-supervised algorithms on one backbone.
+
+    In each step each task gets a batch of its own stream, see
+    :class:`TaskDataset`, runs it through the backbone, and the optimiser
+    descends :math:`\sum_t w_t L_t`. A task of weight 0 is left out of the
+    step: the rest is, bit for bit, that of a model without it. Its own
+    parameters get gradients of 0, since a distributed run waits for them, so
+    an optimiser's momentum and weight decay go on.
+
+    A task is any algorithm that reads its ``backbone`` by that name and calls
+    it with pictures alone: those of this package, and mmpretrain's with
+    views, such as SimSiam, BYOL or MoCo, whose momentum encoders copy the
+    shared backbone. Those that hand it masks (MAE) don't fit beside others.
+    What belongs to a task has the prefix ``tasks.NAME.``, and hooks that
+    look for it at the top of the model (mmpretrain's for DenseCL and SwAV)
+    do not find it. ``init_cfg`` of a task concerns its own parts. Running
+    statistics of batch normalisation in the backbone are those of all tasks'
+    pictures in turn.
+
+    Args:
+        backbone (dict | nn.Module): Any backbone that fits the tasks.
+        tasks (dict[str, dict]): The algorithms by name, without backbone.
+            They run in this order.
+        weights (dict[str, float], optional): Their weights, finite and not
+            negative, 1 where nothing is said; :class:`TaskWeightHook` changes
+            them while training. Defaults to None.
+        gradient_interval (int): Every so many steps, beginning with the
+            first, log by ``NAME_gradient_norm`` the length of the gradient of
+            each task's weighted loss with respect to the backbone, and by
+            ``NAME_OTHER_cosine`` the cosine between those of two tasks, of
+            the batch of all processes. It takes another backward pass
+            through the backbone, and changes nothing but the logs. Loss
+            scaling of fp16 comes later, so small gradients may be lost in
+            these numbers; a backbone's ``with_cp`` does not allow them.
+            Defaults to 0, never.
+        data_preprocessor (dict, optional): For pictures alone, as in
+            validation; mmpretrain's ``SelfSupDataPreprocessor`` if it names
+            no ``type``. A task that has no ``data_preprocessor`` takes these
+            settings with the type that it has by default. Defaults to None.
+        init_cfg (dict, optional): Initialisation. Defaults to None.
+
+    Raises:
+        ValueError: If there is no task, a name or weight is invalid or
+            belongs to no task, a task has a backbone of its own, or
+            ``gradient_interval`` is negative.
+
+    Examples:
+        >>> model = dict(
+        ...     type='mm_rotssl.MultiTask',
+        ...     backbone=dict(type='ResNet', depth=18),
+        ...     tasks=dict(
+        ...         rotation=dict(
+        ...             type='mm_rotssl.RotNet',
+        ...             neck=dict(type='GlobalAveragePooling'),
+        ...             head=dict(
+        ...                 type='mm_rotssl.RotationHead', in_channels=512
+        ...             ),
+        ...         ),
+        ...         clusters=dict(
+        ...             type='mm_rotssl.SelfClassifier',
+        ...             neck=dict(
+        ...                 type='mm_rotssl.SelfClassifierNeck',
+        ...                 in_channels=512,
+        ...             ),
+        ...             head=dict(
+        ...                 type='mm_rotssl.SelfClassifierHead',
+        ...                 in_channels=128,
+        ...             ),
+        ...         ),
+        ...     ),
+        ...     weights=dict(rotation=0.5),
+        ... )
+    """
+
+    def __init__(
+        self,
+        backbone: dict | nn.Module,
+        tasks: Mapping[str, dict],
+        weights: Mapping[str, float] | None = None,
+        gradient_interval: int = 0,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        _check_names(tasks)
+        if gradient_interval < 0:
+            raise ValueError(
+                f'model.gradient_interval={gradient_interval} must be 0, for '
+                'never, or a number of steps.'
+            )
+        settings = dict(data_preprocessor or {})
+        # with its scope: that of the config may be mmdet's
+        kind = settings.pop('type', 'mmpretrain.SelfSupDataPreprocessor')
+        pictures = MODELS.build({'type': kind, **settings})
+        super().__init__(
+            backbone=backbone,
+            data_preprocessor=_TaskDataPreprocessor(pictures, self._prepare),
+            init_cfg=init_cfg,
+        )
+        self.tasks = ModuleDict()
+        ignored = []
+        for name, task in tasks.items():
+            self.tasks[name] = self._build(name, task, settings)
+            ignored += [
+                f'tasks.{name}.{parameter}'
+                for parameter in _ignored(self.tasks[name])
+            ]
+        # DistributedDataParallel looks for it here alone
+        self._ddp_params_and_buffers_to_ignore = ignored
+        self.gradient_interval = gradient_interval
+        self.weights: dict[str, float] = dict.fromkeys(tasks, 1.0)
+        for name, weight in (weights or {}).items():
+            self.set_weight(name, weight)
+
+    def _build(self, name: str, task: dict, settings: dict) -> nn.Module:
+        if 'backbone' in task:
+            raise ValueError(
+                f'model.tasks.{name} has a backbone of its own. All tasks '
+                'share model.backbone: leave it out.'
+            )
+        built = MODELS.build(
+            {
+                'data_preprocessor': dict(settings),
+                **task,
+                'backbone': self.backbone,
+            }
+        )
+        if built._modules.pop('backbone', None) is not self.backbone:
+            raise ValueError(
+                f'model.tasks.{name}, a {type(built).__name__}, has no '
+                'backbone that could be shared.'
+            )
+        # Not as a part: names, checkpoint and optimiser have it once.
+        built.__dict__['backbone'] = self.backbone
+        return built
+
+    def set_weight(self, task: str, weight: float) -> None:
+        """Change a weight.
+
+        Args:
+            task (str): Name of the task.
+            weight (float): Its weight from the next step on.
+
+        Raises:
+            ValueError: If there is no such task, or the weight is negative
+                or not finite.
+        """
+        if task not in self.weights:
+            raise ValueError(
+                f'There is a weight for "{task}", and model.tasks has '
+                f'{", ".join(self.weights)}.'
+            )
+        if not 0 <= weight < math.inf:
+            raise ValueError(
+                f'The weight {weight} of model.tasks.{task} must be finite '
+                'and not negative.'
+            )
+        self.weights[task] = weight
+
+    def _prepare(self, data: Mapping, training: bool) -> dict[str, dict]:
+        """Run the preprocessors of the tasks that take part in the step."""
+        for name in self.tasks:
+            if name not in data:
+                raise ValueError(
+                    f'model.tasks.{name} gets no data: the batch has '
+                    f'{", ".join(data)}. Add {name}=dict(...) to '
+                    'train_dataloader.dataset, a '
+                    "dict(type='mm_rotssl.TaskDataset', datasets=dict(...))."
+                )
+        for name in data:
+            if name not in self.tasks:
+                raise ValueError(
+                    f'The data set has a stream "{name}", and model.tasks '
+                    f'only {", ".join(self.tasks)}. Take it out of '
+                    'train_dataloader.dataset.datasets or add its task.'
+                )
+        return {
+            name: task.data_preprocessor(data[name], training)
+            for name, task in self.tasks.items()
+            if self.weights[name]
+        }
+
+    def forward(
+        self,
+        inputs: Any,
+        data_samples: list[DataSample] | None = None,
+        mode: str = 'tensor',
+    ) -> Any:
+        """Entry for training, validation and feature extraction.
+
+        Args:
+            inputs (Tensor | dict[str, dict]): Pictures (N, C, H, W), float;
+                in mode 'loss' see :meth:`loss`.
+            data_samples (list[DataSample], optional): One a picture.
+                Defaults to None.
+            mode (str): 'tensor', 'loss' or 'predict'. Defaults to 'tensor'.
+
+        Returns:
+            tuple[Tensor] | dict[str, Tensor] | list[DataSample]: The
+            backbone's outputs, the losses, or see :meth:`predict`.
+        """
+        if mode == 'predict':
+            return self.predict(inputs, data_samples)
+        return super().forward(inputs, data_samples, mode)
+
+    def loss(
+        self,
+        inputs: dict[str, dict],
+        data_samples: list[DataSample] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Weighted losses of the tasks.
+
+        Args:
+            inputs (dict[str, dict]): For each task whose weight is not 0 its
+                arguments, ``inputs`` and ``data_samples``.
+            data_samples (list[DataSample], optional): Not read.
+
+        Returns:
+            dict[str, Tensor]: All that the tasks give, by ``NAME_`` and their
+            name for it. Losses, whose names hold 'loss', are multiplied by
+            the weight, so that their sum is the mixture's; a task that is
+            left out has a ``NAME_loss`` of 0. For ``gradient_interval``, see
+            the class.
+
+        Raises:
+            ValueError: If the batch has no streams, all weights are 0, or
+                two tasks' numbers have the same name.
+        """
+        if not isinstance(inputs, dict):
+            raise ValueError(
+                'The batch has no streams for the tasks '
+                f'{", ".join(self.tasks)}. Train on '
+                "dict(type='mm_rotssl.TaskDataset', datasets=dict(...))."
+            )
+        if not any(self.weights.values()):
+            raise ValueError(
+                'All weights are 0, of '
+                f'{", ".join(self.weights)}: there is nothing to train. Set '
+                'one of model.weights, or the begin of a TaskWeightHook.'
+            )
+        results: dict[str, Any] = {}
+        totals = {}
+        for name, task in self.tasks.items():
+            found = self._task_losses(name, task, inputs)
+            for key in found:
+                if key in results:
+                    raise ValueError(
+                        f'Two of model.tasks give a "{key}". Rename "{name}".'
+                    )
+            results.update(found)
+            if self.weights[name]:
+                totals[name] = self.parse_losses(found)[0]
+        if self._gradients_are_due():
+            results.update(self._compare_gradients(totals))
+        return results
+
+    def _task_losses(
+        self, name: str, task: Any, inputs: dict[str, dict]
+    ) -> dict[str, Any]:
+        weight = self.weights[name]
+        if not weight:
+            ignored = _ignored(task)
+            # sums of nothing: 0 also where a parameter is not finite
+            zeros = [
+                parameter.flatten()[:0].sum()
+                for key, parameter in task.named_parameters()
+                if parameter.requires_grad and key not in ignored
+            ]
+            return {f'{name}_loss': sum(zeros, torch.zeros(()))}
+        found = {}
+        for key, value in task._run_forward(inputs[name], mode='loss').items():
+            if 'loss' in key:
+                value = (
+                    weight * value
+                    if isinstance(value, torch.Tensor)
+                    else [weight * part for part in value]
+                )
+            found[f'{name}_{key}'] = value
+        return found
+
+    def _gradients_are_due(self) -> bool:
+        if not (self.gradient_interval and self.training):
+            return False
+        step = MessageHub.get_current_instance().get_info('iter', 0)
+        return torch.is_grad_enabled() and step % self.gradient_interval == 0
+
+    def _compare_gradients(
+        self, totals: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """Lengths of the tasks' gradients, and cosines between them."""
+        shared = [p for p in self.backbone.parameters() if p.requires_grad]
+        gradients = {}
+        for name, total in totals.items():
+            parts = torch.autograd.grad(
+                total, shared, retain_graph=True, materialize_grads=True
+            )
+            gradient = torch.cat([part.flatten().float() for part in parts])
+            # as DistributedDataParallel does, later on
+            all_reduce(gradient, 'mean')
+            gradients[name] = gradient
+        results = {
+            f'{name}_gradient_norm': gradient.norm()
+            for name, gradient in gradients.items()
+        }
+        for one, other in combinations(gradients, 2):
+            results[f'{one}_{other}_cosine'] = torch.cosine_similarity(
+                gradients[one], gradients[other], dim=0
+            )
+        return results
+
+    def predict(
+        self,
+        inputs: torch.Tensor,
+        data_samples: list[DataSample] | None = None,
+    ) -> list[DataSample]:
+        """Extract the features of pictures.
+
+        Args:
+            inputs (Tensor): Pictures (N, C, H, W), float.
+            data_samples (list[DataSample], optional): One a picture; new
+                ones are made if None.
+
+        Returns:
+            list[DataSample]: The samples with ``feats``, a tuple with a
+            vector (C,) for each of the backbone's outputs.
+        """
+        feats = pool_features(self.extract_feat(inputs))
+        samples = data_samples or [DataSample() for _ in inputs]
+        for i, sample in enumerate(samples):
+            sample.set_field(tuple(feat[i] for feat in feats), 'feats')
+        return samples
+
+
+def _ignored(task: nn.Module) -> list[str]:
+    """Parameters that DistributedDataParallel is to leave to the task."""
+    return getattr(task, '_ddp_params_and_buffers_to_ignore', [])
+
+
+def _check_names(tasks: Mapping[str, dict]) -> None:
+    if not tasks:
+        raise ValueError('model.tasks names no task.')
+    for name in tasks:
+        if not name.isidentifier() or hasattr(ModuleDict, name):
+            raise ValueError(
+                f'A task in model.tasks is named "{name}": names consist of '
+                'letters, digits and underscores, and are not those of '
+                'methods of a ModuleDict.'
+            )
+        if 'loss' in name or name in ('inputs', 'data_samples'):
+            raise ValueError(
+                f'A task in model.tasks is named "{name}". Numbers whose '
+                "names hold 'loss' are added to the loss, and parts of a "
+                "batch are named 'inputs' and 'data_samples': choose another "
+                'name.'
+            )
