@@ -1,5 +1,5 @@
 # RotNet, Exemplar-CNN and Self-Classifier together on the embedded digits:
-# two or three minutes on one core. The seeds are sampled at the start.
+# about three minutes on one core. The seeds are sampled at the start.
 _base_ = ['../_base_/datasets/digits.py', '../_base_/default_runtime.py']
 
 num_seeds = 1000
