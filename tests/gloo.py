@@ -32,6 +32,8 @@ def run_on_two(function: Callable, *args: Any) -> list:
     """Call ``function(rank, *args)`` on both; return what they return.
 
     The function must be importable and return tensors in plain containers.
+    Both processes share the memory of tensors that are among ``args``: copy
+    what is written to.
     """
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(_entry, (function, folder, args), nprocs=WORLD_SIZE)

@@ -76,7 +76,7 @@ def file(tmp_path):
 @pytest.fixture
 def change(file):
     def change(**tensors):
-        weights = torch.load(file)
+        weights = torch.load(file, weights_only=True)
         for name, value in tensors.items():
             name = name.replace('_', '.', 1)
             if value is None:
@@ -150,7 +150,7 @@ def test_count_of_batches_may_be_missing(tmp_path, file, change):
 def test_training_checkpoint(tmp_path, file, wrapper):
     weights = {
         f'{wrapper}backbone.{name}': value
-        for name, value in torch.load(file).items()
+        for name, value in torch.load(file, weights_only=True).items()
     }
     weights[f'{wrapper}head.fc.weight'] = torch.ones(1)
     torch.save(dict(state_dict=weights), file)
@@ -175,7 +175,7 @@ def test_prefix_on_a_stripped_file(tmp_path, file):
 
 def test_second_module_and_list(tmp_path, file, change):
     """Both are looked at, and a file may hold the tensors of both."""
-    weights = torch.load(file)
+    weights = torch.load(file, weights_only=True)
     head = nn.Linear(2, 1).state_dict()
     torch.save({**weights, **{f'1.{k}': v for k, v in head.items()}}, file)
 
@@ -244,7 +244,7 @@ def test_missing_file(tmp_path):
 
 def test_address(tmp_path, file, monkeypatch):
     """Whatever the engine can fetch is looked at, too."""
-    weights = torch.load(file)
+    weights = torch.load(file, weights_only=True)
     known = {'torchvision://some': weights}
     monkeypatch.setattr(
         CheckpointLoader,

@@ -167,6 +167,9 @@ def test_metrics(tmp_path):
         {
             'coco/bbox_mAP': 0.25,
             'coco/bbox_mAP_50': 0.5,
+            # with the prefixes of our own configs
+            '11points/mAP': 0.375,
+            'area/AP50': 0.75,
             'coco/bbox_mAP_l': -1.0,
             'mIoU': 40.0,
             'IoU.cat': float('nan'),
@@ -180,9 +183,11 @@ def test_metrics(tmp_path):
     assert final == {
         'coco/bbox_mAP': 25.0,
         'coco/bbox_mAP_50': 50.0,
+        '11points/mAP': 37.5,
+        'area/AP50': 75.0,
         'mIoU': 40.0,
     }
-    assert tool.headlines(final) == ['coco/bbox_mAP', 'mIoU']
+    assert tool.headlines(final) == ['coco/bbox_mAP', '11points/mAP', 'mIoU']
     train, val = tool.read_run(run)
     assert [line['loss'] for line in train] == [2.0]
     assert val[0] == {'coco/bbox_mAP': 10.0, 'step': 5}

@@ -51,7 +51,8 @@ from mm_rotssl.visualization import (
 
 TRAIN = Path(__file__).resolve().parents[1] / 'train.py'
 # metrics in the range of 0 to 1; the other ones are in per cent
-FRACTIONS = ('coco/', 'pascal_voc/', 'cityscapes/')
+# (11points/ and area/ are those of our VOC configs)
+FRACTIONS = ('coco/', 'pascal_voc/', 'cityscapes/', '11points/', 'area/')
 HEADLINES = ('mAP', 'mIoU')
 # pixels
 SHOWN_SIDE = 300
