@@ -895,9 +895,10 @@ def test_two_processes_equal_one():
                 )
         for out in outs:
             for name, parameter in model.named_parameters():
-                torch.testing.assert_close(
-                    out['grads'][name], parameter.grad, rtol=1e-4, atol=1e-6
-                )
+                # Of the whole: how halves round differs by processor, and a
+                # single number may be the difference of larger ones.
+                difference = out['grads'][name] - parameter.grad
+                assert difference.norm() <= 1e-3 * parameter.grad.norm(), name
 
 
 def test_sparse_classifiers_are_left_to_their_task():
