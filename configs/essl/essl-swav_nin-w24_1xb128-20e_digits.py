@@ -8,19 +8,8 @@ model = dict(
     neck=dict(type='GlobalAveragePooling'),
     head=dict(type='mm_rotssl.RotationHead', in_channels=24, hid_channels=128),
 )
-train_dataloader = dict(
-    dataset=dict(
-        pipeline=[
-            dict(
-                type='MultiView',
-                num_views=[2, 1],
-                transforms=[_base_.view, _base_.small_crop],
-            ),
-            dict(type='PackInputs'),
-        ]
-    )
-)
+train_dataloader = dict(dataset=dict(pipeline=_base_.essl_pipeline))
 val_evaluator = [
-    dict(type='mm_rotssl.KNNAccuracy'),
+    *_base_.val_evaluator,
     dict(type='mm_rotssl.RotationAccuracy'),
 ]

@@ -1,5 +1,5 @@
-# Two random crops of each embedded digit, for algorithms that compare views,
-# and a small one besides, for those that also turn it.
+# Two random crops of each embedded digit, for algorithms that compare views;
+# in `essl_pipeline` also a small one, to be turned.
 _base_ = ['./digits.py']
 
 # digits are never mirrored or turned
@@ -17,13 +17,23 @@ small_crop = [
         crop_ratio_range=(0.5, 1.0),
     )
 ]
+
+train_pipeline = [
+    dict(type='MultiView', num_views=[2], transforms=[view]),
+    dict(type='PackInputs'),
+]
+essl_pipeline = [
+    dict(type='MultiView', num_views=[2, 1], transforms=[view, small_crop]),
+    dict(type='PackInputs'),
+]
+
 train_dataloader = dict(
     # queues and losses count on batches of one size
     drop_last=True,
-    dataset=dict(
-        pipeline=[
-            dict(type='MultiView', num_views=[2], transforms=[view]),
-            dict(type='PackInputs'),
-        ]
-    ),
+    dataset=dict(pipeline=train_pipeline),
 )
+
+val_cfg = dict(
+    type='mm_rotssl.KNNValLoop', bank_dataloader=_base_.bank_dataloader
+)
+val_evaluator = [dict(type='mm_rotssl.KNNAccuracy')]

@@ -1,0 +1,25 @@
+# SwAV of mmpretrain on a small network, for machines without a GPU.
+model = dict(
+    type='SwAV',
+    backbone=dict(
+        type='mm_rotssl.NIN', num_stages=3, base_channels=24, out_indices=(2,)
+    ),
+    neck=dict(
+        type='SwAVNeck',
+        in_channels=24,
+        hid_channels=128,
+        out_channels=64,
+        with_avg_pool=True,
+        norm_cfg=dict(type='BN1d'),
+    ),
+    head=dict(
+        type='SwAVHead',
+        loss=dict(
+            type='SwAVLoss',
+            feat_dim=64,
+            num_crops=[2],
+            # fewer than pictures in a batch
+            num_prototypes=60,
+        ),
+    ),
+)

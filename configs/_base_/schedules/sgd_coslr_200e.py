@@ -1,0 +1,13 @@
+# For a ResNet on CIFAR-10, batches of 512: rate and decay as comparisons of
+# these algorithms there use them.
+optim_wrapper = dict(
+    optimizer=dict(type='SGD', lr=0.24, momentum=0.9, weight_decay=5e-4)
+)
+param_scheduler = dict(
+    type='CosineAnnealingLR',
+    T_max=200,
+    by_epoch=True,
+    convert_to_iter_based=True,
+)
+auto_scale_lr = dict(base_batch_size=512)
+train_cfg = dict(by_epoch=True, max_epochs=200, val_interval=10)
