@@ -2,6 +2,7 @@ from .pictures import shown_picture
 from .plots import (
     SERIES,
     plot_block_accuracy,
+    plot_comparison,
     plot_embedding,
     plot_neighbors,
     plot_orientation,
@@ -15,6 +16,7 @@ from .scalars import read_scalars
 __all__ = [
     'SERIES',
     'plot_block_accuracy',
+    'plot_comparison',
     'plot_embedding',
     'plot_neighbors',
     'plot_orientation',

@@ -1,0 +1,250 @@
+r"""Train the algorithms of configs/essl, plain and with rotation, and compare.
+
+Every config configs/essl/{,essl-}ALGORITHM_SIZE.py is trained once a seed by
+tools/train.py. Then kNN accuracy and that of a linear probe, both with all
+labels of val_cfg.bank_dataloader on the last block's pooled features, are
+measured beside the untrained network. What is trained already is not trained
+again, so an interrupted experiment goes on. Writes summary.json and
+comparison.png and prints a table in Markdown.
+
+Two cores, some 90 minutes (CIFAR-10 as JPEG files in folders):
+
+    OMP_NUM_THREADS=1 python benchmarks/essl.py \
+        nin-w24_1xb128-6e_cifar10-folder --jobs 2 --out work_dirs/essl-cifar10
+
+A GPU:
+
+    python benchmarks/essl.py resnet18_1xb512-coslr-200e_cifar10 \
+        --out work_dirs/essl-resnet18
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from experiment import ROOT, spread, train
+from matplotlib.figure import Figure
+from measure import machine
+from mmengine.registry import init_default_scope
+
+from mm_rotssl.apis import (
+    build_networks,
+    build_ordered_dataloader,
+    extract_features,
+    read_labelled_config,
+)
+from mm_rotssl.evaluation.functional import knn_classify, linear_probe
+from mm_rotssl.utils import save_figure, write_file
+from mm_rotssl.visualization import plot_comparison, read_scalars
+
+ALGORITHMS = dict(
+    moco='MoCo',
+    simclr='SimCLR',
+    byol='BYOL',
+    swav='SwAV',
+    simsiam='SimSiam',
+    barlowtwins='Barlow Twins',
+)
+WAYS = {'plain': '', 'with rotation': 'essl-'}
+MEASURES = dict(knn='kNN', linear='linear probe')
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        'size', help='end of the names of configs, behind the algorithm'
+    )
+    parser.add_argument('--out', type=Path, required=True)
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument(
+        '--algorithms',
+        nargs='+',
+        choices=list(ALGORITHMS),
+        default=list(ALGORITHMS),
+    )
+    parser.add_argument(
+        '--jobs', type=int, default=1, help='trainings at a time'
+    )
+    parser.add_argument(
+        '--device', default='cuda' if torch.cuda.is_available() else 'cpu'
+    )
+    parser.add_argument(
+        '--train-args',
+        nargs=argparse.REMAINDER,
+        default=[],
+        help='everything behind goes to tools/train.py, e.g. --amp',
+    )
+    return parser.parse_args()
+
+
+def config_path(prefix: str, algorithm: str, size: str) -> Path:
+    """Where a config lies."""
+    path = ROOT / f'configs/essl/{prefix}{algorithm}_{size}.py'
+    if not path.is_file():
+        raise SystemExit(f'The config "{path}" does not exist.')
+    return path
+
+
+def measure(
+    config: Path, checkpoint: Path, seed: int, device: str
+) -> dict[str, dict[str, float]]:
+    """Accuracy in per cent of the untrained and the trained network."""
+    cfg = read_labelled_config(config)
+    init_default_scope(cfg.default_scope)
+    networks = build_networks(cfg, checkpoint, seed, device)
+    bank = build_ordered_dataloader(cfg.val_cfg.bank_dataloader)
+    test = build_ordered_dataloader(cfg.val_dataloader)
+    results = {}
+    for name, model in networks.items():
+        feats, labels = extract_features(model, bank)
+        test_feats, test_labels = extract_features(model, test)
+        predicted = dict(
+            knn=knn_classify(feats[-1], labels, test_feats[-1]).argmax(1),
+            linear=linear_probe(feats[-1], labels, test_feats[-1]),
+        )
+        results[name] = {
+            key: 100 * (found == test_labels).double().mean().item()
+            for key, found in predicted.items()
+        }
+    return results
+
+
+def rotation_accuracy(folder: Path) -> float | None:
+    """The last that training logged, in per cent."""
+    lines, _ = read_scalars(sorted(folder.glob('*/vis_data/scalars.json')))
+    return lines[-1].get('rotation_accuracy')
+
+
+def markdown(
+    runs: dict[str, dict[str, list[dict]]], untrained: Sequence[dict]
+) -> str:
+    """The table: mean and sample standard deviation over the seeds."""
+    heads = [f'{name}, {way}' for name in MEASURES.values() for way in WAYS]
+    lines = [
+        f'| algorithm | {" | ".join(heads)} | rotation accuracy |',
+        '| --- ' * (len(heads) + 2) + '|',
+    ]
+    cells = [
+        cell
+        for key in MEASURES
+        for cell in (spread([one[key] for one in untrained]), '')
+    ]
+    lines.append(f'| untrained | {" | ".join(cells)} | |')
+    for algorithm, ways in runs.items():
+        cells = [
+            spread([one[key] for one in ways[way]])
+            for key in MEASURES
+            for way in WAYS
+        ]
+        cells.append(spread([one['rotation'] for one in ways[list(WAYS)[1]]]))
+        lines.append(f'| {ALGORITHMS[algorithm]} | {" | ".join(cells)} |')
+    return '\n'.join(lines)
+
+
+def draw(
+    runs: dict[str, dict[str, list[dict]]],
+    untrained: Sequence[dict],
+    title: str,
+) -> Figure:
+    """The picture of the table."""
+    return plot_comparison(
+        {
+            name: {
+                way: [[one[key] for one in runs[a][way]] for a in runs]
+                for way in WAYS
+            }
+            for key, name in MEASURES.items()
+        },
+        [ALGORITHMS[algorithm] for algorithm in runs],
+        {
+            name: [one[key] for one in untrained]
+            for key, name in MEASURES.items()
+        },
+        title,
+    )
+
+
+def main() -> None:
+    """Run, write and print."""
+    args = parse_args()
+    tasks = [
+        (seed, algorithm, way)
+        for seed in args.seeds
+        for algorithm in args.algorithms
+        for way in WAYS
+    ]
+    configs = {
+        (algorithm, way): config_path(WAYS[way], algorithm, args.size)
+        for _, algorithm, way in tasks
+    }
+
+    def run(task: tuple[int, str, str]) -> Path:
+        seed, *kind = task
+        config = configs[tuple(kind)]
+        return train(
+            config,
+            args.out / config.stem / f'seed{seed}',
+            *('--cfg-options', f'randomness.seed={seed}'),
+            *args.train_args,
+        )
+
+    args.out.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        checkpoints = list(pool.map(run, tasks))
+
+    runs: dict[str, dict[str, list[dict]]] = {
+        algorithm: {way: [] for way in WAYS} for algorithm in args.algorithms
+    }
+    untrained: dict[int, dict[str, float]] = {}
+    for task, checkpoint in zip(tasks, checkpoints, strict=True):
+        seed, algorithm, way = task
+        config = configs[algorithm, way]
+        print(f'{config.stem}, seed {seed}', flush=True)
+        found = measure(config, checkpoint, seed, args.device)
+        # all have the same backbone: the first stands for them
+        untrained.setdefault(seed, found['untrained'])
+        runs[algorithm][way].append(
+            dict(
+                seed=seed,
+                **found['trained'],
+                rotation=rotation_accuracy(checkpoint.parent),
+            )
+        )
+    commit = subprocess.run(
+        ['git', 'rev-parse', 'HEAD'], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
+    table = markdown(runs, list(untrained.values()))
+    summary: dict[str, Any] = dict(
+        command=shlex.join(['python', *sys.argv]),
+        commit=commit,
+        machine=machine(),
+        seeds=args.seeds,
+        table=table,
+        untrained=untrained,
+        runs=runs,
+    )
+    write_file(
+        args.out / 'summary.json',
+        (json.dumps(summary, indent=1) + '\n').encode(),
+    )
+    title = f'Plain and with rotation, {len(args.seeds)} seeds ({args.size})'
+    save_figure(
+        draw(runs, list(untrained.values()), title),
+        args.out / 'comparison.png',
+    )
+    print(f'{table}\n\n{args.out}/summary.json, {args.out}/comparison.png')
+
+
+if __name__ == '__main__':
+    main()

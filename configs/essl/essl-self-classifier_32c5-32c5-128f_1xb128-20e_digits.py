@@ -1,0 +1,23 @@
+# Self-Classifier with rotation prediction beside it.
+_base_ = (
+    '../self_classifier/self-classifier_32c5-32c5-128f_1xb128-20e_digits.py'
+)
+
+model = dict(
+    _delete_=True,
+    type='mm_rotssl.ESSL',
+    algorithm=_base_.model,
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(
+        type='mm_rotssl.RotationHead', in_channels=128, hid_channels=128
+    ),
+)
+# this network takes pictures of one size: the crop is a third view
+views = dict(_base_.train_pipeline[0], num_views=[3])
+train_dataloader = dict(
+    dataset=dict(pipeline=[views, *_base_.train_pipeline[1:]])
+)
+val_evaluator = [
+    *_base_.val_evaluator,
+    dict(type='mm_rotssl.RotationAccuracy'),
+]
