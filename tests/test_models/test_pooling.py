@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from mmpretrain.structures import DataSample
 
-from mm_rotssl.models.utils import pool_features
+from mm_rotssl.models.utils import pool_features, set_feats
 
 
 def test_each_kind_of_output():
@@ -26,3 +27,14 @@ def test_one_tensor_and_half_precision():
 def test_odd_shape():
     with pytest.raises(ValueError, match=r'\(2, 3, 4, 5, 6\)'):
         pool_features(torch.zeros(2, 3, 4, 5, 6))
+
+
+def test_feats_of_samples():
+    feats = torch.randn(3, 2), torch.randn(3, 5)
+    samples = [DataSample().set_gt_label(i) for i in range(3)]
+    set_feats(samples, feats)
+    for i, sample in enumerate(samples):
+        first, second = sample.feats
+        assert torch.equal(first, feats[0][i])
+        assert torch.equal(second, feats[1][i])
+        assert int(sample.gt_label) == i

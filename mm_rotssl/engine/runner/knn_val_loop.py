@@ -10,7 +10,7 @@ from mmpretrain.structures import DataSample
 from torch.utils.data import DataLoader
 
 from mm_rotssl.evaluation import KNNAccuracy
-from mm_rotssl.models.utils import pool_features
+from mm_rotssl.models.utils import pool_features, set_feats
 from mm_rotssl.registry import LOOPS
 
 
@@ -103,6 +103,5 @@ class KNNValLoop(ValLoop):
         data = model.data_preprocessor(data_batch, False)
         with autocast(enabled=self.fp16):
             feats = pool_features(model(data['inputs'], mode='tensor'))
-        for i, sample in enumerate(data['data_samples']):
-            sample.set_field(tuple(feat[i] for feat in feats), 'feats')
+        set_feats(data['data_samples'], feats)
         return data['data_samples']

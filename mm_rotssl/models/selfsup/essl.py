@@ -10,7 +10,12 @@ from torch import nn
 
 from mm_rotssl.registry import MODELS
 
-from ..utils import check_rotations, pool_features, rotate_batch
+from ..utils import (
+    check_rotations,
+    pool_features,
+    rotate_batch,
+    set_feats,
+)
 
 
 @MODELS.register_module()
@@ -209,21 +214,20 @@ class ESSL(BaseSelfSupervisor):
                 ones are made if None.
 
         Returns:
-            list[DataSample]: What the algorithm predicts, if it does; and
-            ``rotation_scores`` and ``feats`` as :meth:`RotNet.predict` gives
-            them.
+            list[DataSample]: What the algorithm predicts, else ``feats``; and
+            ``rotation_scores``, both as :meth:`RotNet.predict` gives them.
         """
         samples = data_samples or [DataSample() for _ in inputs]
         if hasattr(super(), 'predict'):
             samples = super().predict(inputs, samples)
+        else:
+            set_feats(samples, pool_features(self.extract_feat(inputs)))
         rotated, _ = rotate_batch(inputs, self.rotations)
         logits = self.rotation_head(self._rotation_feats(rotated))
         scores = logits.float().softmax(1)
         scores = scores.view(len(inputs), len(self.rotations), -1)
-        feats = pool_features(self.extract_feat(inputs))
         for i, sample in enumerate(samples):
             sample.set_field(scores[i], 'rotation_scores')
-            sample.set_field(tuple(feat[i] for feat in feats), 'feats')
         return samples
 
     def _rotation_feats(self, inputs: torch.Tensor) -> Any:

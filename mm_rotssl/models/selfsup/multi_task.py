@@ -13,7 +13,7 @@ from torch import nn
 
 from mm_rotssl.registry import MODELS
 
-from ..utils import pool_features
+from ..utils import pool_features, set_feats
 
 
 class _TaskDataPreprocessor(BaseDataPreprocessor):
@@ -372,10 +372,8 @@ class MultiTask(BaseSelfSupervisor):
             list[DataSample]: The samples with ``feats``, a tuple with a
             vector (C,) for each of the backbone's outputs.
         """
-        feats = pool_features(self.extract_feat(inputs))
         samples = data_samples or [DataSample() for _ in inputs]
-        for i, sample in enumerate(samples):
-            sample.set_field(tuple(feat[i] for feat in feats), 'feats')
+        set_feats(samples, pool_features(self.extract_feat(inputs)))
         return samples
 
 

@@ -8,7 +8,12 @@ from torch import nn
 
 from mm_rotssl.registry import MODELS
 
-from ..utils import check_rotations, pool_features, rotate_batch
+from ..utils import (
+    check_rotations,
+    pool_features,
+    rotate_batch,
+    set_feats,
+)
 
 
 @MODELS.register_module()
@@ -157,12 +162,11 @@ class RotNet(BaseSelfSupervisor):
             name: rows.float().view(len(inputs), len(self.rotations), -1)
             for name, rows in self._predict_copies(rotated).items()
         }
-        feats = pool_features(self.extract_feat(inputs))
         samples = data_samples or [DataSample() for _ in inputs]
+        set_feats(samples, pool_features(self.extract_feat(inputs)))
         for i, sample in enumerate(samples):
             for name, rows in fields.items():
                 sample.set_field(rows[i], name)
-            sample.set_field(tuple(feat[i] for feat in feats), 'feats')
         return samples
 
     def _predict_copies(

@@ -9,7 +9,7 @@ from torch import nn
 
 from mm_rotssl.registry import MODELS
 
-from ..utils import pool_features
+from ..utils import pool_features, set_feats
 
 
 @MODELS.register_module()
@@ -189,8 +189,8 @@ class SelfClassifier(BaseSelfSupervisor):
         feats = pool_features(self.backbone(inputs))
         scores = self.head.predict(self.neck(feats[-1]))
         samples = data_samples or [DataSample() for _ in inputs]
+        set_feats(samples, feats)
         for i, sample in enumerate(samples):
-            sample.set_field(tuple(feat[i] for feat in feats), 'feats')
             sample.set_pred_score(scores[i])
             sample.set_pred_label(scores[i].argmax())
         return samples

@@ -1,6 +1,6 @@
 from .deformation import deform_patches
 from .deformation_data_preprocessor import DeformationDataPreprocessor
-from .pooling import pool_features
+from .pooling import pool_features, set_feats
 from .rotation import check_rotations, check_square, rotate_batch
 from .rotation_noise import RotationNoise, noise_weights, upright_index
 
@@ -13,5 +13,6 @@ __all__ = [
     'noise_weights',
     'pool_features',
     'rotate_batch',
+    'set_feats',
     'upright_index',
 ]
