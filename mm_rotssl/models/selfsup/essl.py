@@ -15,6 +15,7 @@ from ..utils import (
     pool_features,
     rotate_batch,
     set_feats,
+    zero_loss,
 )
 
 
@@ -186,14 +187,12 @@ class ESSL(BaseSelfSupervisor):
         )
         losses['algorithm_loss'] = losses.pop('loss')
         if self.rotation_weight == 0:
-            # a distributed run waits for the gradient of each parameter
-            zeros = [
-                0.0 * parameter.sum()
+            losses['rotation_loss'] = zero_loss(
+                parameter
                 for module in (self.rotation_neck, self.rotation_head)
                 if module is not None
                 for parameter in module.parameters()
-            ]
-            losses['rotation_loss'] = torch.stack(zeros).sum()
+            )
             return losses
         rotated, labels = rotate_batch(crop, self.rotations)
         found = self.rotation_head.loss(self._rotation_feats(rotated), labels)

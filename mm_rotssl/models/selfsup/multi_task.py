@@ -13,7 +13,7 @@ from torch import nn
 
 from mm_rotssl.registry import MODELS
 
-from ..utils import pool_features, set_feats
+from ..utils import pool_features, set_feats, zero_loss
 
 
 class _TaskDataPreprocessor(BaseDataPreprocessor):
@@ -308,13 +308,13 @@ class MultiTask(BaseSelfSupervisor):
         weight = self.weights[name]
         if not weight:
             ignored = _ignored(task)
-            # sums of nothing: 0 also where a parameter is not finite
-            zeros = [
-                parameter.flatten()[:0].sum()
-                for key, parameter in task.named_parameters()
-                if parameter.requires_grad and key not in ignored
-            ]
-            return {f'{name}_loss': sum(zeros, torch.zeros(()))}
+            return {
+                f'{name}_loss': zero_loss(
+                    parameter
+                    for key, parameter in task.named_parameters()
+                    if key not in ignored
+                )
+            }
         found = {}
         for key, value in task._run_forward(inputs[name], mode='loss').items():
             if 'loss' in key:

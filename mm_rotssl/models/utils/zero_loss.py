@@ -1,0 +1,28 @@
+from collections.abc import Iterable
+
+import torch
+
+
+def zero_loss(parameters: Iterable[torch.Tensor]) -> torch.Tensor:
+    """A loss of 0 for parameters that have no part in a step.
+
+    A distributed run waits for a gradient of each parameter.
+
+    Args:
+        parameters (Iterable[Tensor]): Of any shape; those that need no
+            gradient are passed over.
+
+    Returns:
+        Tensor: 0, float32 (); its gradients are 0 also where a parameter is
+        not finite.
+
+    Examples:
+        >>> import torch
+        >>> weight = torch.full((2,), torch.inf, requires_grad=True)
+        >>> zero_loss([weight]).backward()
+        >>> weight.grad
+        tensor([0., 0.])
+    """
+    # sums of nothing
+    zeros = [p.flatten()[:0].sum() for p in parameters if p.requires_grad]
+    return sum(zeros, torch.zeros(()))
