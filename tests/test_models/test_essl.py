@@ -104,6 +104,13 @@ HOSTS = dict(
         ),
     ),
 )
+HOSTS['densecl'] = dict(
+    HOSTS['moco'],
+    type='DenseCL',
+    neck=dict(
+        type='DenseCLNeck', in_channels=6, hid_channels=8, out_channels=4
+    ),
+)
 HEAD = dict(type='mm_rotssl.RotationHead', in_channels=6, hid_channels=10)
 POOLING = dict(type='mmpretrain.GlobalAveragePooling')
 
@@ -187,7 +194,8 @@ def test_losses_add_up(name):
     *inputs, crop = views()
     state = copy.deepcopy(plain.state_dict())
     torch.manual_seed(5)
-    expected = plain.loss(inputs, [])['loss']
+    expected_losses = plain.loss(inputs, [])
+    expected = sum(v for k, v in expected_losses.items() if 'loss' in k)
     host = torch.autograd.grad(
         expected, list(parameters(plain).values()), allow_unused=True
     )
@@ -203,7 +211,9 @@ def test_losses_add_up(name):
 
     torch.manual_seed(5)
     losses = wrapped.loss([*inputs, crop], [])
-    assert torch.equal(losses['algorithm_loss'], expected)
+    for key, value in expected_losses.items():
+        key = 'algorithm_loss' if key == 'loss' else key
+        assert torch.equal(losses[key], value)
     torch.testing.assert_close(
         losses['rotation_loss'], 0.4 * expected_rotation
     )
@@ -289,9 +299,11 @@ def test_is_the_algorithm(name):
         next(again.backbone.parameters()).normal_()
     inputs = views()
     torch.manual_seed(1)
-    loss = wrapped.loss(inputs, [])['algorithm_loss']
+    found = wrapped.loss(inputs, [])
     torch.manual_seed(1)
-    assert again.loss(inputs, [])['algorithm_loss'] != loss
+    other = again.loss(inputs, [])
+    (key, *_) = set(found) & {'algorithm_loss', 'loss_dense'}
+    assert other[key] != found[key]
 
 
 def test_momentum_network_follows_the_backbone():
@@ -429,6 +441,17 @@ def test_takes_a_module_and_the_preprocessor_of_the_config():
 def test_refuses(inputs, settings, message):
     with pytest.raises(ValueError, match=message):
         pair('simclr', **settings)[1].loss(inputs, [])
+
+
+def test_refuses_what_predicts_rotations_already():
+    rotnet = dict(
+        type='mm_rotssl.RotNet', backbone=BACKBONE, neck=POOLING, head=HEAD
+    )
+    model = build(
+        dict(type='mm_rotssl.ESSL', algorithm=rotnet, neck=POOLING, head=HEAD)
+    )
+    with pytest.raises(ValueError, match=r'a RotNet, .*without ESSL'):
+        model.loss(views()[1:], [])
 
 
 @pytest.mark.parametrize('name', ['in_channels', 'hid_channels'])

@@ -165,12 +165,13 @@ class ESSL(BaseSelfSupervisor):
             **kwargs (Any): Of the algorithm.
 
         Returns:
-            dict[str, Tensor]: What the algorithm gives, its ``loss`` renamed
-            to ``algorithm_loss``, since the sum is logged as ``loss``;
+            dict[str, Tensor]: What the algorithm gives, a ``loss`` renamed to
+            ``algorithm_loss``, since the sum is logged as ``loss``;
             ``rotation_loss``, weighted, and ``rotation_accuracy`` (per cent).
 
         Raises:
-            ValueError: If there is no crop beside the views.
+            ValueError: If there is no crop beside the views, or the algorithm
+                predicts rotations itself.
         """
         if not isinstance(inputs, list) or len(inputs) < 2:
             raise ValueError(
@@ -185,7 +186,14 @@ class ESSL(BaseSelfSupervisor):
             data_samples,
             **kwargs,
         )
-        losses['algorithm_loss'] = losses.pop('loss')
+        if 'rotation_accuracy' in losses:
+            raise ValueError(
+                f'model.algorithm, a {type(self).__bases__[-1].__name__}, '
+                'predicts rotations already: train it without ESSL.'
+            )
+        # DenseCL's losses have names of their own
+        if 'loss' in losses:
+            losses['algorithm_loss'] = losses.pop('loss')
         if self.rotation_weight == 0:
             losses['rotation_loss'] = zero_loss(
                 parameter
