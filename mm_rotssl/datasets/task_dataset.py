@@ -1,6 +1,8 @@
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop, Runner
 
 from mm_rotssl.registry import DATASETS
 
@@ -63,22 +65,12 @@ class TaskDataset:
         """What the streams say of themselves.
 
         Returns:
-            dict: Their ``metainfo`` by name; and what only one of them says
-            also by itself, such as the ``num_seeds`` that
-            :class:`SeedsCheckHook` reads.
+            dict[str, dict]: Their ``metainfo`` by name.
         """
-        parts = {
+        return {
             name: getattr(dataset, 'metainfo', {})
             for name, dataset in self.datasets.items()
         }
-        times = Counter(key for part in parts.values() for key in part)
-        alone = {
-            key: value
-            for part in parts.values()
-            for key, value in part.items()
-            if times[key] == 1
-        }
-        return {**alone, **parts}
 
     def full_init(self) -> None:
         """Prepare the streams.
@@ -124,3 +116,48 @@ class TaskDataset:
             shift = number * length // len(self.datasets)
             entry[name] = dataset[(int(idx) + shift) % length]
         return entry
+
+
+def training_streams(
+    runner: Runner,
+) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Go through the data sets of training and what learns from them.
+
+    From a stream of a :class:`TaskDataset`, which may be in a
+    ``RepeatDataset``, the task of its name learns; from any other data set,
+    all of the model.
+
+    Args:
+        runner (Runner): The runner. Validation and tests alone have no data
+            set of training.
+
+    Yields:
+        tuple[str, Any, dict[str, nn.Module]]: Where the data set is in
+        ``train_dataloader.dataset``, '' or '.datasets.NAME'; the data set;
+        and the parts of the model by their names in it, without the prefix
+        of a wrapper.
+    """
+    if not isinstance(runner._train_loop, BaseLoop):
+        return
+    model = runner.model
+    model = model.module if is_model_wrapper(model) else model
+    modules = dict(model.named_modules())
+    dataset = runner.train_dataloader.dataset
+    inner = dataset
+    while not isinstance(inner, TaskDataset):
+        if not hasattr(inner, 'dataset'):
+            yield '', dataset, modules
+            return
+        inner = inner.dataset
+    for stream, part in inner.datasets.items():
+        # with a dot: 'tasks.one' is no part of 'tasks.one_more'
+        prefix = f'tasks.{stream}.'
+        yield (
+            f'.datasets.{stream}',
+            part,
+            {
+                name: module
+                for name, module in modules.items()
+                if f'{name}.'.startswith(prefix)
+            },
+        )

@@ -1,16 +1,19 @@
 import itertools
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mmengine.dataset import default_collate
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from mmpretrain.structures import DataSample
 from torch import nn
+from torch.utils.data import Subset
 
 from mm_rotssl.datasets import Digits, ExemplarDataset, TaskDataset
+from mm_rotssl.datasets.task_dataset import training_streams
 from mm_rotssl.models import ExemplarCNN
 
 COUNTER = itertools.count()
@@ -122,8 +125,66 @@ def test_metainfo():
         a=dict(classes='xy', num_seeds=3),
         b=dict(classes='z'),
         c={},
-        num_seeds=3,
     )
+
+
+class Loop(BaseLoop):
+    def run(self):
+        pass
+
+
+def runner_of(dataset, model):
+    return SimpleNamespace(
+        _train_loop=Loop.__new__(Loop),
+        train_dataloader=SimpleNamespace(dataset=dataset),
+        model=model,
+    )
+
+
+class Mixture(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Linear(2, 2)
+        self.tasks = nn.ModuleDict(
+            dict(
+                a=nn.Sequential(nn.ReLU()),
+                ab=nn.Identity(),
+                # a part may be called as a task is
+                b=nn.ModuleDict(dict(a=nn.Tanh())),
+            )
+        )
+
+
+@pytest.mark.parametrize('wrap', [lambda model: model, nn.DataParallel])
+@pytest.mark.parametrize(
+    'around',
+    [
+        lambda dataset: dataset,
+        lambda dataset: Subset(Subset(dataset, range(2)), range(1)),
+    ],
+)
+def test_training_streams(wrap, around):
+    model = Mixture()
+    streams = dict(b=Numbers(2), a=Numbers(3), ab=Numbers(3))
+    runner = runner_of(around(TaskDataset(streams)), wrap(model))
+    a, b = model.tasks['a'], model.tasks['b']
+    assert list(training_streams(runner)) == [
+        ('.datasets.b', streams['b'], {'tasks.b': b, 'tasks.b.a': b['a']}),
+        ('.datasets.a', streams['a'], {'tasks.a': a, 'tasks.a.0': a[0]}),
+        ('.datasets.ab', streams['ab'], {'tasks.ab': model.tasks['ab']}),
+    ]
+    # another data set belongs to all of the model
+    plain = around(Numbers(3))
+    ((place, dataset, modules),) = training_streams(
+        runner_of(plain, wrap(model))
+    )
+    assert (place, modules) == ('', dict(model.named_modules()))
+    assert dataset is plain
+
+
+def test_streams_without_a_loop_of_training():
+    runner = SimpleNamespace(_train_loop=dict(type='EpochBasedTrainLoop'))
+    assert not list(training_streams(runner))
 
 
 class Vector(nn.Module):
@@ -192,7 +253,11 @@ def test_seeds_are_checked(tmp_path, num_seeds):
         load_from=str(tmp_path / 'epoch_1.pth'),
         resume=True,
     )
-    with pytest.raises(ValueError, match='The seeds are not those'):
+    with pytest.raises(
+        ValueError,
+        match='The seeds are not those.*of '
+        r'train_dataloader\.dataset\.datasets\.exemplar\.seeds, or',
+    ):
         again.train()
 
 

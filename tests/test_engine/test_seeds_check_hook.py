@@ -2,14 +2,17 @@ import itertools
 
 import pytest
 import torch
+from mmengine.dataset import default_collate
 from mmengine.evaluator import BaseMetric
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from mm_rotssl.datasets import TaskDataset
 from mm_rotssl.engine import SeedsCheckHook
-from mm_rotssl.models import ExemplarCNN, RotNet
+from mm_rotssl.models import ExemplarCNN, MultiTask, RotNet
 
 COUNTER = itertools.count()
 
@@ -187,3 +190,90 @@ def test_validation_alone_needs_no_training_set(tmp_path):
     assert runner.val() == dict(pictures=4)
     with pytest.raises(FileNotFoundError):
         runner.train()
+
+
+def mixture(**num_seeds):
+    """Exemplar-CNNs, and a task that has nothing to do with seeds."""
+    tasks = {
+        name: dict(
+            type='mm_rotssl.ExemplarCNN',
+            head=dict(
+                type='mm_rotssl.ExemplarHead', in_channels=2, num_seeds=number
+            ),
+        )
+        for name, number in num_seeds.items()
+    }
+    tasks['rotation'] = dict(
+        type='mm_rotssl.RotNet',
+        head=dict(type='mm_rotssl.RotationHead', in_channels=2),
+    )
+    init_default_scope('mmpretrain')
+    return MultiTask(backbone=Vector(), tasks=tasks)
+
+
+def streams(**datasets):
+    dataset = TaskDataset(dict(datasets, rotation=Plain()))
+    return DataLoader(dataset, 2, collate_fn=default_collate)
+
+
+@pytest.mark.parametrize('wrap', [lambda model: model, nn.DataParallel])
+def test_tasks_are_compared_with_their_own_streams(tmp_path, wrap):
+    def check(numbers, **datasets):
+        model = mixture(**dict(zip(('one', 'one_more'), numbers, strict=True)))
+        runner = build_runner(tmp_path, model, streams(**datasets))
+        runner.train_loop  # noqa: B018
+        runner.model = wrap(runner.model)
+        SeedsCheckHook().before_run(runner)
+
+    four, five = Seeds(num_seeds=4), Seeds(num_seeds=5)
+    check((4, 5), one=four, one_more=five)
+    # in whatever order
+    check((4, 5), one_more=five, one=four)
+    place = r'^train_dataloader\.dataset\.datasets'
+    for numbers, name, seeds, number in (
+        ((5, 5), 'one', 4, 5),
+        ((4, 4), 'one_more', 5, 4),
+        ((5, 4), 'one', 4, 5),
+    ):
+        with pytest.raises(
+            ValueError,
+            match=rf'{place}\.{name} has {seeds} seeds, and model\.tasks\.'
+            rf'{name}\.head\.num_seeds={number}\. Set it to {seeds}\.$',
+        ):
+            check(numbers, one=four, one_more=five)
+    with pytest.raises(
+        ValueError, match=rf'{place}\.one_more has no seeds\. Use .*Exemplar'
+    ):
+        check((4, 5), one=four, one_more=Plain())
+
+
+def test_tasks_resumed_with_other_seeds(tmp_path):
+    def seeds(one, more):
+        return streams(
+            one=Seeds(num_seeds=4, fingerprint=one),
+            one_more=Seeds(num_seeds=5, fingerprint=more),
+        )
+
+    def go_on(dataloader, epochs=2, **settings):
+        model = mixture(one=4, one_more=5)
+        runner = build_runner(tmp_path, model, dataloader, **settings)
+        runner.train_loop._max_epochs = epochs
+        runner.train()
+        return runner
+
+    before = go_on(seeds('first', 'second'), epochs=1).iter
+    assert before == 2
+    resume = dict(load_from=str(tmp_path / 'epoch_1.pth'), resume=True)
+    assert go_on(seeds('first', 'second'), **resume).iter == 4
+    for one, more, name, was in (
+        ('third', 'second', 'one', 'first'),
+        ('first', 'third', 'one_more', 'second'),
+    ):
+        with pytest.raises(
+            ValueError,
+            match=rf'{was} then, third now.*train_dataloader\.dataset\.'
+            rf'datasets\.{name}\.seeds.*load_from',
+        ):
+            go_on(seeds(one, more), **resume)
+    # weights alone
+    go_on(seeds('second', 'first'), load_from=resume['load_from'])

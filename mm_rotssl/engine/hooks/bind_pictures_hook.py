@@ -1,11 +1,13 @@
 import logging
+from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 
 from mm_rotssl.datasets import picture_keys
+from mm_rotssl.datasets.task_dataset import training_streams
 from mm_rotssl.models.losses import NCELoss
 from mm_rotssl.models.memories import MemoryBank, NearestNeighbourQueue
 from mm_rotssl.registry import HOOKS
@@ -19,7 +21,8 @@ class BindPicturesHook(Hook):
     the rows of a memory bank, noise weights. Before training each part of
     the model with a method ``bind_pictures`` is given the names of the
     pictures by index, see :func:`mm_rotssl.datasets.picture_keys`; memory
-    banks get their length from it.
+    banks get their length from it. The parts of a task of
+    :class:`MultiTask` are given those of its stream.
 
     A run that is resumed with other pictures, or the same in another
     order, is stopped: rows would belong to other pictures. Weights of
@@ -39,14 +42,25 @@ class BindPicturesHook(Hook):
         Raises:
             ValueError: If indices of pictures are not unique, or a part does
                 not fit the data set.
+            TypeError: If nothing tells the pictures apart.
         """
-        # validation and tests alone need no training set
-        if not isinstance(runner._train_loop, BaseLoop):
-            return
-        keys = picture_keys(runner.train_dataloader.dataset)
-        for module in runner.model.modules():
-            if hasattr(module, 'bind_pictures'):
-                module.bind_pictures(keys)
+        for place, dataset, modules in training_streams(runner):
+            parts = [
+                module
+                for module in modules.values()
+                if hasattr(module, 'bind_pictures')
+            ]
+            # other tasks' pictures need not be told apart
+            if not parts:
+                continue
+            try:
+                keys = picture_keys(dataset)
+                for module in parts:
+                    module.bind_pictures(keys)
+            except (TypeError, ValueError) as error:
+                # which of the streams
+                error.args = (f'train_dataloader.dataset{place}: {error}',)
+                raise
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare the pictures with those that the bank was made of.
@@ -62,9 +76,8 @@ class BindPicturesHook(Hook):
         model = model.module if is_model_wrapper(model) else model
         state_dict = checkpoint.get('state_dict', checkpoint)
         keys = {key.removeprefix('module.'): key for key in state_dict}
-        modules = dict(model.named_modules())
 
-        def leave_out(*kinds: type) -> None:
+        def leave_out(modules: dict[str, Any], *kinds: type) -> None:
             for name, module in modules.items():
                 if isinstance(module, kinds):
                     for key in [k for k in keys if k.startswith(f'{name}.')]:
@@ -72,33 +85,36 @@ class BindPicturesHook(Hook):
 
         if not runner._resume:
             # its indices are those of the pictures of another run
-            leave_out(NearestNeighbourQueue)
-        other = [
-            name
-            for name, module in modules.items()
-            if isinstance(module, MemoryBank)
-            and f'{name}.fingerprint' in keys
-            and int(state_dict[keys[f'{name}.fingerprint']])
-            not in (0, int(module.fingerprint))
-            and int(module.fingerprint)
-        ]
-        if not other:
-            return
-        before = len(state_dict[keys[f'{other[0]}.feature_bank']])
-        now = len(modules[other[0]])
-        if runner._resume:
-            raise ValueError(
-                'The training set is not the one of the checkpoint: '
-                f'{before} pictures then, {now} now'
-                + (', others or in another order' if before == now else '')
-                + '. The rows of its memory bank belong to those pictures. '
-                'Restore them, or start a new run from its weights with '
-                'load_from=CHECKPOINT and without --resume.'
+            leave_out(dict(model.named_modules()), NearestNeighbourQueue)
+        for place, _, parts in training_streams(runner):
+            other = [
+                name
+                for name, module in parts.items()
+                if isinstance(module, MemoryBank)
+                and f'{name}.fingerprint' in keys
+                and int(state_dict[keys[f'{name}.fingerprint']])
+                not in (0, int(module.fingerprint))
+                and int(module.fingerprint)
+            ]
+            if not other:
+                continue
+            before = len(state_dict[keys[f'{other[0]}.feature_bank']])
+            now = len(parts[other[0]])
+            if runner._resume:
+                raise ValueError(
+                    f'train_dataloader.dataset{place} is not the training '
+                    f'set of the checkpoint: {before} pictures then, {now} '
+                    'now'
+                    + (', others or in another order' if before == now else '')
+                    + '. The rows of its memory bank belong to those '
+                    'pictures. Restore them, or start a new run from its '
+                    'weights with load_from=CHECKPOINT and without --resume.'
+                )
+            print_log(
+                'The memory bank of the checkpoint belongs to other pictures '
+                f'than those of train_dataloader.dataset{place} and is left '
+                'out.',
+                'current',
+                logging.WARNING,
             )
-        print_log(
-            'The memory bank of the checkpoint belongs to other pictures and '
-            'is left out.',
-            'current',
-            logging.WARNING,
-        )
-        leave_out(MemoryBank, NCELoss)
+            leave_out(parts, MemoryBank, NCELoss)
