@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -306,6 +307,16 @@ def test_is_the_algorithm(name):
     assert other[key] != found[key]
 
 
+@pytest.mark.parametrize('name', ['byol', 'densecl', 'swav'])
+def test_is_pickled(name):
+    _, wrapped = pair(name)
+    pickled = pickle.loads(pickle.dumps(wrapped))
+    assert type(pickled) is type(wrapped)
+    assert pickled.rotation_weight == 0.4
+    for key, value in wrapped.state_dict().items():
+        assert torch.equal(pickled.state_dict()[key], value)
+
+
 def test_momentum_network_follows_the_backbone():
     """The new one of each step, which the rotations have changed too."""
     _, wrapped = pair('byol', weight=2.0)
@@ -379,22 +390,28 @@ def test_predict(name):
 
 
 def test_algorithm_of_a_single_view():
-    """RotNet wants a tensor, not a list of one."""
-    rotnet = dict(
-        type='mm_rotssl.RotNet',
+    """Exemplar-CNN wants a tensor, not a list of one."""
+    exemplar = dict(
+        type='mm_rotssl.ExemplarCNN',
         backbone=BACKBONE,
         neck=POOLING,
-        head=dict(type='mm_rotssl.RotationHead', in_channels=6),
+        head=dict(type='mm_rotssl.ExemplarHead', in_channels=6, num_seeds=5),
     )
     torch.manual_seed(0)
     wrapped = build(
-        dict(type='mm_rotssl.ESSL', algorithm=rotnet, neck=POOLING, head=HEAD)
+        dict(
+            type='mm_rotssl.ESSL', algorithm=exemplar, neck=POOLING, head=HEAD
+        )
     )
     first, _, crop = views()
-    plain = build(rotnet)
+    samples = [DataSample() for _ in first]
+    for i, sample in enumerate(samples):
+        sample.set_field(i, 'exemplar_label')
+    plain = build(exemplar)
     plain.load_state_dict(wrapped.state_dict(), strict=False)
-    losses = wrapped.loss([first, crop], [])
-    assert torch.equal(losses['algorithm_loss'], plain.loss(first)['loss'])
+    losses = wrapped.loss([first, crop], samples)
+    expected = plain.loss(first, samples)['loss']
+    assert torch.equal(losses['algorithm_loss'], expected)
 
 
 def test_takes_a_module_and_the_preprocessor_of_the_config():

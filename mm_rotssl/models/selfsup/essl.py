@@ -1,3 +1,4 @@
+import functools
 import math
 import types
 from collections.abc import Sequence
@@ -80,15 +81,12 @@ class ESSL(BaseSelfSupervisor):
 
     def __new__(
         cls,
-        algorithm: Any = None,
+        algorithm: Any,
         *_: Any,
         data_preprocessor: dict | None = None,
         **__: Any,
     ) -> Any:
         """Make the algorithm, of a class that is also this one."""
-        # a copy is made without arguments
-        if cls is not ESSL:
-            return super().__new__(cls)
         if isinstance(algorithm, dict):
             if data_preprocessor is not None:
                 algorithm = {
@@ -96,11 +94,13 @@ class ESSL(BaseSelfSupervisor):
                     **algorithm,
                 }
             algorithm = MODELS.build(algorithm)
-        host = type(algorithm)
-        made = types.new_class(f'{host.__name__}WithRotation', (cls, host))
-        self = super().__new__(made)
+        self = _make(cls, type(algorithm))
         self.__dict__ = algorithm.__dict__
         return self
+
+    def __reduce__(self) -> tuple:
+        """Copy and pickle it by the two classes: its own has no module."""
+        return _make, type(self).__bases__, self.__dict__
 
     def __init__(
         self,
@@ -242,3 +242,13 @@ class ESSL(BaseSelfSupervisor):
         if self.rotation_neck is not None:
             feats = self.rotation_neck(feats)
         return feats
+
+
+@functools.cache
+def _class_of(cls: type, host: type) -> type:
+    return types.new_class(f'{host.__name__}WithRotation', (cls, host))
+
+
+def _make(cls: type, host: type) -> Any:
+    """An instance of both that has nothing yet."""
+    return object.__new__(_class_of(cls, host))
