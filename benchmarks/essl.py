@@ -33,6 +33,8 @@ from experiment import ROOT, spread, train
 from matplotlib.figure import Figure
 from measure import machine
 from mmengine.registry import init_default_scope
+from torch import nn
+from torch.utils.data import DataLoader
 
 from mm_rotssl.apis import (
     build_networks,
@@ -97,27 +99,19 @@ def config_path(prefix: str, algorithm: str, size: str) -> Path:
 
 
 def measure(
-    config: Path, checkpoint: Path, seed: int, device: str
-) -> dict[str, dict[str, float]]:
-    """Accuracy in per cent of the untrained and the trained network."""
-    cfg = read_labelled_config(config)
-    init_default_scope(cfg.default_scope)
-    networks = build_networks(cfg, checkpoint, seed, device)
-    bank = build_ordered_dataloader(cfg.val_cfg.bank_dataloader)
-    test = build_ordered_dataloader(cfg.val_dataloader)
-    results = {}
-    for name, model in networks.items():
-        feats, labels = extract_features(model, bank)
-        test_feats, test_labels = extract_features(model, test)
-        predicted = dict(
-            knn=knn_classify(feats[-1], labels, test_feats[-1]).argmax(1),
-            linear=linear_probe(feats[-1], labels, test_feats[-1]),
-        )
-        results[name] = {
-            key: 100 * (found == test_labels).double().mean().item()
-            for key, found in predicted.items()
-        }
-    return results
+    model: nn.Module, bank: DataLoader, test: DataLoader
+) -> dict[str, float]:
+    """Accuracy in per cent."""
+    feats, labels = extract_features(model, bank)
+    test_feats, test_labels = extract_features(model, test)
+    predicted = dict(
+        knn=knn_classify(feats[-1], labels, test_feats[-1]).argmax(1),
+        linear=linear_probe(feats[-1], labels, test_feats[-1]),
+    )
+    return {
+        key: 100 * (found == test_labels).double().mean().item()
+        for key, found in predicted.items()
+    }
 
 
 def rotation_accuracy(folder: Path) -> float | None:
@@ -211,13 +205,18 @@ def main() -> None:
         seed, algorithm, way = task
         config = configs[algorithm, way]
         print(f'{config.stem}, seed {seed}', flush=True)
-        found = measure(config, checkpoint, seed, args.device)
+        cfg = read_labelled_config(config)
+        init_default_scope(cfg.default_scope)
+        networks = build_networks(cfg, checkpoint, seed, args.device)
+        bank = build_ordered_dataloader(cfg.val_cfg.bank_dataloader)
+        test = build_ordered_dataloader(cfg.val_dataloader)
         # all have the same backbone: the first stands for them
-        untrained.setdefault(seed, found['untrained'])
+        if seed not in untrained:
+            untrained[seed] = measure(networks['untrained'], bank, test)
         runs[algorithm][way].append(
             dict(
                 seed=seed,
-                **found['trained'],
+                **measure(networks['trained'], bank, test),
                 rotation=rotation_accuracy(checkpoint.parent),
             )
         )
