@@ -92,8 +92,9 @@ def test_config(path):
     # what BYOL's momentum is scheduled by
     MessageHub.get_current_instance().update_info('max_iters', 10)
     torch.manual_seed(0)
-    # as the runner does
-    cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    if 'data_preprocessor' in cfg:
+        # as the runner does
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     model = MODELS.build(cfg.model)
     model.init_weights()
     # what the engine does when it is not distributed

@@ -19,9 +19,10 @@ def zero_loss(parameters: Iterable[torch.Tensor]) -> torch.Tensor:
     Examples:
         >>> import torch
         >>> weight = torch.full((2,), torch.inf, requires_grad=True)
-        >>> zero_loss([weight]).backward()
-        >>> weight.grad
-        tensor([0., 0.])
+        >>> loss = zero_loss([weight])
+        >>> loss.backward()
+        >>> loss.item(), weight.grad
+        (0.0, tensor([0., 0.]))
     """
     # sums of nothing
     zeros = [p.flatten()[:0].sum() for p in parameters if p.requires_grad]
