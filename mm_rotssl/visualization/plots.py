@@ -87,6 +87,11 @@ def _curve(
     )
 
 
+def _legend_below(axes: Axes) -> None:
+    """Where it covers no curve."""
+    axes.legend(loc='upper center', bbox_to_anchor=(0.5, -0.16), ncols=4)
+
+
 @rc_context(_STYLE)
 def plot_training_curves(
     train: Sequence[dict],
@@ -151,7 +156,7 @@ def plot_training_curves(
             _curve(axes, train, 'rotation_accuracy', style, 'training')
             style = dict(color=BLUE, marker='o')
             _curve(axes, val, 'rotation/accuracy', style, 'validation')
-            axes.legend()
+            _legend_below(axes)
         else:
             axes.set_title('kNN accuracy (validation)')
             axes.set_ylabel('accuracy (%)')
@@ -163,7 +168,7 @@ def plot_training_curves(
                 )
                 name = blocks[i] if i < len(blocks) else f'{i + 1}'
                 _curve(axes, val, key, style, f'block {name}')
-            axes.legend()
+            _legend_below(axes)
     return figure
 
 
