@@ -9,7 +9,8 @@ color = [
     dict(
         type='RandomApply',
         transforms=[
-            dict(type='NumpyToPIL', to_rgb=True),
+            # RGB as it is
+            dict(type='NumpyToPIL', to_rgb=False),
             dict(
                 type='torchvision/ColorJitter',
                 brightness=0.4,
@@ -17,7 +18,7 @@ color = [
                 saturation=0.2,
                 hue=0.1,
             ),
-            dict(type='PILToNumpy', to_bgr=True),
+            dict(type='PILToNumpy', to_bgr=False),
         ],
         prob=0.8,
     ),

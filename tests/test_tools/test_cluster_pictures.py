@@ -150,7 +150,9 @@ def write(path, colour, size=(16, 16)):
 def probabilities(config, checkpoint, pictures, mean=MEAN, std=STD):
     """Of the classes; pictures (N, H, W, 3), RGB."""
     model = build(config).eval()
-    model.load_state_dict(torch.load(checkpoint)['state_dict'])
+    model.load_state_dict(
+        torch.load(checkpoint, weights_only=True)['state_dict']
+    )
     inputs = (np.asarray(pictures, np.float64) - mean) / std
     inputs = torch.from_numpy(inputs.transpose(0, 3, 1, 2)).float()
     with torch.no_grad():

@@ -234,7 +234,9 @@ def k_means(model, cfg, clusters, seeds, *limit):
 
 def both_networks(config, checkpoint, seed):
     cfg, trained = build(config)
-    trained.load_state_dict(torch.load(checkpoint)['state_dict'])
+    trained.load_state_dict(
+        torch.load(checkpoint, weights_only=True)['state_dict']
+    )
     set_random_seed(seed)
     _, untrained = build(config)
     untrained.init_weights()

@@ -71,7 +71,9 @@ def reference_features(config, checkpoint, split, count, side):
     """Quadrant maxima of both stages, by slices, and the labels."""
     cfg = Config.fromfile(config)
     model = MODELS.build(cfg.model).eval()
-    model.load_state_dict(torch.load(checkpoint)['state_dict'])
+    model.load_state_dict(
+        torch.load(checkpoint, weights_only=True)['state_dict']
+    )
     dataset = Digits(split=split, size=SIZE, pipeline=[])
     pictures = torch.stack(
         [

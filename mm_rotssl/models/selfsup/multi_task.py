@@ -13,7 +13,7 @@ from torch import nn
 
 from mm_rotssl.registry import MODELS
 
-from ..utils import pool_features, set_feats, zero_loss
+from ..utils import zero_loss
 
 
 class _TaskDataPreprocessor(BaseDataPreprocessor):
@@ -228,29 +228,6 @@ class MultiTask(BaseSelfSupervisor):
             if self.weights[name]
         }
 
-    def forward(
-        self,
-        inputs: Any,
-        data_samples: list[DataSample] | None = None,
-        mode: str = 'tensor',
-    ) -> Any:
-        """Entry for training, validation and feature extraction.
-
-        Args:
-            inputs (Tensor | dict[str, dict]): Pictures (N, C, H, W), float;
-                in mode 'loss' see :meth:`loss`.
-            data_samples (list[DataSample], optional): One a picture.
-                Defaults to None.
-            mode (str): 'tensor', 'loss' or 'predict'. Defaults to 'tensor'.
-
-        Returns:
-            tuple[Tensor] | dict[str, Tensor] | list[DataSample]: The
-            backbone's outputs, the losses, or see :meth:`predict`.
-        """
-        if mode == 'predict':
-            return self.predict(inputs, data_samples)
-        return super().forward(inputs, data_samples, mode)
-
     def loss(
         self,
         inputs: dict[str, dict],
@@ -355,26 +332,6 @@ class MultiTask(BaseSelfSupervisor):
                 gradients[one], gradients[other], dim=0
             )
         return results
-
-    def predict(
-        self,
-        inputs: torch.Tensor,
-        data_samples: list[DataSample] | None = None,
-    ) -> list[DataSample]:
-        """Extract the features of pictures.
-
-        Args:
-            inputs (Tensor): Pictures (N, C, H, W), float.
-            data_samples (list[DataSample], optional): One a picture; new
-                ones are made if None.
-
-        Returns:
-            list[DataSample]: The samples with ``feats``, a tuple with a
-            vector (C,) for each of the backbone's outputs.
-        """
-        samples = data_samples or [DataSample() for _ in inputs]
-        set_feats(samples, pool_features(self.extract_feat(inputs)))
-        return samples
 
 
 def _ignored(task: nn.Module) -> list[str]:
