@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import Subset
 
 from mm_rotssl.datasets import Digits, ExemplarDataset, TaskDataset
-from mm_rotssl.datasets.task_dataset import training_streams
+from mm_rotssl.engine.hooks.training_streams import training_streams
 from mm_rotssl.models import ExemplarCNN
 
 COUNTER = itertools.count()

@@ -7,10 +7,11 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mm_rotssl.datasets import picture_keys
-from mm_rotssl.datasets.task_dataset import training_streams
 from mm_rotssl.models.losses import NCELoss
 from mm_rotssl.models.memories import MemoryBank, NearestNeighbourQueue
 from mm_rotssl.registry import HOOKS
+
+from .training_streams import training_streams
 
 
 @HOOKS.register_module()

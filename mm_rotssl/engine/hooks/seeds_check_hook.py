@@ -1,9 +1,10 @@
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mm_rotssl.datasets.task_dataset import training_streams
 from mm_rotssl.models.heads import ExemplarHead
 from mm_rotssl.registry import HOOKS
+
+from .training_streams import training_streams
 
 _KEY = 'exemplar_seeds'
 
