@@ -36,7 +36,7 @@ demo: $(VENV)/.runtime-done ## Train RotNet on real digits and measure it (3 min
 .PHONY: demo-transfer
 demo-transfer: $(VENV)/.test-done ## Fine-tune on detection and segmentation (15 minutes)
 	test -d $(SCENES) || $(PY) tools/dataset_converters/digit_scenes.py \
-		$(SCENES) --train 40 --unlabelled 2000 \
+		$(SCENES) --train 40 --unlabeled 2000 \
 		--preview $(TRANSFER_DIR)/scenes.png
 	@set -e; for seed in 0 1 2; do \
 		folder=$(TRANSFER_DIR)/rotnet-seed$$seed; \

@@ -10,12 +10,12 @@ import cv2
 import mmcv
 import numpy as np
 import torch
+from images import write_images
 from measure import Comparison, Result, divide, interleave
 from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from mmengine.fileio import BaseStorageBackend, register_backend
 from mmengine.registry import DefaultScope
-from pictures import write_pictures
 from PIL import Image
 from torch.utils.data import default_collate as torch_collate
 from torchvision import transforms
@@ -44,7 +44,7 @@ class Ours:
 
     Args:
         root: The checkout.
-        paths: Names of the batch's pictures in :class:`Memory`.
+        paths: Names of the batch's images in :class:`Memory`.
     """
 
     def __init__(self, root: Path, paths: list[str]) -> None:
@@ -68,8 +68,8 @@ class Classic:
     """Four rotated copies from the worker, as RotNet's official code does.
 
     Args:
-        paths: Names of the batch's pictures in :class:`Memory`.
-        as_float: Convert and normalise each copy, as the official code does;
+        paths: Names of the batch's images in :class:`Memory`.
+        as_float: Convert and normalize each copy, as the official code does;
             otherwise leave it uint8.
     """
 
@@ -103,21 +103,21 @@ class Classic:
 
     def four_copies(self, path: str) -> torch.Tensor:
         """Rotate one crop and convert each copy."""
-        with Image.open(io.BytesIO(Memory.files[path])) as picture:
-            crop = self.augment(picture.convert('RGB'))
+        with Image.open(io.BytesIO(Memory.files[path])) as image:
+            crop = self.augment(image.convert('RGB'))
         return torch.stack(
             [self.convert(np.rot90(crop, turns).copy()) for turns in range(4)]
         )
 
 
 def data_path(
-    root: Path, pictures: int, repetitions: int, quality: int
+    root: Path, images: int, repetitions: int, quality: int
 ) -> Result:
-    """CPU time of one process without threads, per picture.
+    """CPU time of one process without threads, per image.
 
     Args:
         root: The checkout.
-        pictures: Number of pictures in the batch.
+        images: Number of images in the batch.
         repetitions: How often each way makes the batch.
         quality: Of the JPEG files.
 
@@ -129,9 +129,7 @@ def data_path(
     cv2.setNumThreads(0)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            paths = write_pictures(
-                Path(folder), pictures, WIDTH, HEIGHT, quality
-            )
+            paths = write_images(Path(folder), images, WIDTH, HEIGHT, quality)
             Memory.files = {path: Path(path).read_bytes() for path in paths}
             contents = list(Memory.files.values())
 
@@ -154,7 +152,7 @@ def data_path(
     return Result(
         settings=dict(
             config=CONFIG,
-            pictures=pictures,
+            images=images,
             width=WIDTH,
             height=HEIGHT,
             crop=CROP,
@@ -162,11 +160,11 @@ def data_path(
             repetitions=repetitions,
         ),
         figures={
-            'kilobytes per picture': statistics.mean(map(len, contents)) / 1e3,
+            'kilobytes per image': statistics.mean(map(len, contents)) / 1e3,
             **{
-                f'{name}, ms per picture': 1e3
+                f'{name}, ms per image': 1e3
                 * statistics.median(spent)
-                / pictures
+                / images
                 for name, spent in seconds.items()
             },
         },
@@ -185,21 +183,21 @@ def data_path(
     )
 
 
-def worker_bytes(root: Path, pictures: int) -> Result:
-    """Bytes of the pictures' tensors that a worker hands over, per picture.
+def worker_bytes(root: Path, images: int) -> Result:
+    """Bytes of the images' tensors that a worker hands over, per image.
 
     Args:
         root: The checkout.
-        pictures: Number of pictures in the batch.
+        images: Number of images in the batch.
 
     Returns:
         Ours over four rotated copies, in uint8 and in float32.
     """
     with tempfile.TemporaryDirectory() as folder:
-        paths = write_pictures(Path(folder), pictures, WIDTH, HEIGHT, 90)
+        paths = write_images(Path(folder), images, WIDTH, HEIGHT, 90)
         Memory.files = {path: Path(path).read_bytes() for path in paths}
         sizes = {
-            name: batch.numel() * batch.element_size() / pictures
+            name: batch.numel() * batch.element_size() / images
             for name, batch in (
                 ('ours', Ours(root, paths)()),
                 ('four copies, uint8', Classic(paths, as_float=False)()),
@@ -207,9 +205,9 @@ def worker_bytes(root: Path, pictures: int) -> Result:
             )
         }
     return Result(
-        settings=dict(config=CONFIG, pictures=pictures, crop=CROP),
+        settings=dict(config=CONFIG, images=images, crop=CROP),
         figures={
-            f'{name}, bytes per picture': size for name, size in sizes.items()
+            f'{name}, bytes per image': size for name, size in sizes.items()
         },
         comparisons=[
             Comparison(

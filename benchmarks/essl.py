@@ -2,7 +2,7 @@ r"""Train the algorithms of configs/essl, plain and with rotation, and compare.
 
 Every config configs/essl/{,essl-}ALGORITHM_SIZE.py is trained once a seed by
 tools/train.py. Then kNN accuracy and that of a linear probe, both with all
-labels of val_cfg.bank_dataloader on the last block's pooled features, are
+labels of val_cfg.bank_dataloader on the last stage's pooled features, are
 measured beside the untrained network. What is trained already is not trained
 again, so an interrupted experiment goes on. Writes summary.json and
 comparison.png and prints a table in Markdown.
@@ -40,7 +40,7 @@ from mm_rotssl.apis import (
     build_networks,
     build_ordered_dataloader,
     extract_features,
-    read_labelled_config,
+    read_labeled_config,
 )
 from mm_rotssl.evaluation.functional import knn_classify, linear_probe
 from mm_rotssl.utils import save_figure, write_file
@@ -101,7 +101,7 @@ def config_path(prefix: str, algorithm: str, size: str) -> Path:
 def measure(
     model: nn.Module, bank: DataLoader, test: DataLoader
 ) -> dict[str, float]:
-    """Accuracy in per cent."""
+    """Accuracy in percent."""
     feats, labels = extract_features(model, bank)
     test_feats, test_labels = extract_features(model, test)
     predicted = dict(
@@ -115,7 +115,7 @@ def measure(
 
 
 def rotation_accuracy(folder: Path) -> float | None:
-    """The last that training logged, in per cent."""
+    """The last that training logged, in percent."""
     lines, _ = read_scalars(sorted(folder.glob('*/vis_data/scalars.json')))
     return lines[-1].get('rotation_accuracy')
 
@@ -151,7 +151,7 @@ def draw(
     untrained: Sequence[dict],
     title: str,
 ) -> Figure:
-    """The picture of the table."""
+    """The image of the table."""
     return plot_comparison(
         {
             name: {
@@ -205,7 +205,7 @@ def main() -> None:
         seed, algorithm, way = task
         config = configs[algorithm, way]
         print(f'{config.stem}, seed {seed}', flush=True)
-        cfg = read_labelled_config(config)
+        cfg = read_labeled_config(config)
         init_default_scope(cfg.default_scope)
         networks = build_networks(cfg, checkpoint, seed, args.device)
         bank = build_ordered_dataloader(cfg.val_cfg.bank_dataloader)

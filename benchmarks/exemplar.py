@@ -1,4 +1,4 @@
-"""Exemplar-CNN: deformations of a batch, and the classifier of many seeds."""
+"""Exemplar-CNN: deformations of a batch, and a classifier of exemplars."""
 
 import statistics
 import time
@@ -9,7 +9,8 @@ from measure import Comparison, Result, divide, interleave
 
 from mm_rotssl.datasets import RandomDeformation
 from mm_rotssl.engine import RowSGD
-from mm_rotssl.models import ExemplarHead, deform_patches
+from mm_rotssl.models import ExemplarHead
+from mm_rotssl.ops import deform_patches
 
 
 def deformation(patches: int, repetitions: int) -> Result:
@@ -84,10 +85,10 @@ def deformation(patches: int, repetitions: int) -> Result:
 
 
 class HeadStep:
-    """Loss, gradient and update of a classifier of seeds.
+    """Loss, gradient and update of a classifier of seed patches.
 
     Args:
-        num_seeds: Number of classes.
+        num_exemplars: Number of classes.
         num_sampled: Of the sampled softmax; None for all classes.
         batch_size: Patches.
         channels: Length of the feature vectors.
@@ -95,18 +96,18 @@ class HeadStep:
 
     def __init__(
         self,
-        num_seeds: int,
+        num_exemplars: int,
         num_sampled: int | None,
         batch_size: int,
         channels: int,
     ) -> None:
-        self.head = ExemplarHead(channels, num_seeds, num_sampled)
+        self.head = ExemplarHead(channels, num_exemplars, num_sampled)
         optimizer = torch.optim.SGD if num_sampled is None else RowSGD
         self.optimizer = optimizer(
             self.head.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4
         )
         self.feats = torch.randn(batch_size, channels, requires_grad=True)
-        self.labels = torch.randint(num_seeds, (batch_size,))
+        self.labels = torch.randint(num_exemplars, (batch_size,))
 
     def __call__(self) -> None:
         """Take a step."""
@@ -129,24 +130,24 @@ def exemplar_head(
         batch_size: Patches.
         channels: Length of the feature vectors.
         num_sampled: Of the sampled softmax.
-        seed_series: Numbers of seeds, each more than `num_sampled`.
+        seed_series: Numbers of seed patches, each more than `num_sampled`.
         repetitions: How often each is timed.
 
     Returns:
-        Sampled over full for each number of seeds, and sampled with the most
-        seeds over sampled with the fewest.
+        Sampled over full for each number of seed patches, and sampled with the
+        most seed patches over sampled with the fewest.
     """
     sampled: dict[int, list[float]] = {}
     full: dict[int, list[float]] = {}
-    for num_seeds in seed_series:
+    for num_exemplars in seed_series:
         # one after the other, for the memory's sake
         ways = {
-            name: HeadStep(num_seeds, count, batch_size, channels)
+            name: HeadStep(num_exemplars, count, batch_size, channels)
             for name, count in (('sampled', num_sampled), ('full', None))
         }
         seconds = interleave(ways, repetitions, time.perf_counter)
-        sampled[num_seeds] = seconds['sampled']
-        full[num_seeds] = seconds['full']
+        sampled[num_exemplars] = seconds['sampled']
+        full[num_exemplars] = seconds['full']
     first, last = seed_series[0], seed_series[-1]
     return Result(
         settings=dict(
@@ -157,23 +158,23 @@ def exemplar_head(
             repetitions=repetitions,
         ),
         figures={
-            f'{name}, {num_seeds} seeds, milliseconds a step': 1000
-            * statistics.median(spent[num_seeds])
-            for num_seeds in seed_series
+            f'{name}, {num_exemplars} seed patches, milliseconds a step': 1000
+            * statistics.median(spent[num_exemplars])
+            for num_exemplars in seed_series
             for name, spent in (('sampled', sampled), ('full', full))
         },
         comparisons=[
             *(
                 Comparison(
                     f'step of {num_sampled} sampled classes / of all '
-                    f'{num_seeds}',
-                    divide(sampled[num_seeds], full[num_seeds]),
+                    f'{num_exemplars}',
+                    divide(sampled[num_exemplars], full[num_exemplars]),
                     goal=1,
                 )
-                for num_seeds in seed_series
+                for num_exemplars in seed_series
             ),
             Comparison(
-                f'sampled step with {last} seeds / with {first}',
+                f'sampled step with {last} seed patches / with {first}',
                 divide(sampled[last], sampled[first]),
                 goal=1.5,
             ),

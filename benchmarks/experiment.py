@@ -3,7 +3,7 @@ r"""Train a config with several seeds, measure each, and sum up.
 For each seed: tools/train.py, then tools/benchmarks/evaluate_features.py (or,
 with --svm, tools/benchmarks/evaluate_svm.py), then the probes, if any. What
 is already there is not done again, so an interrupted experiment goes on.
-Writes summary.json and prints a table in Markdown: per block, kNN and linear
+Writes summary.json and prints a table in Markdown: per stage, kNN and linear
 accuracy of the trained and the untrained network, mean and sample standard
 deviation over the seeds.
 
@@ -214,22 +214,22 @@ def clusters_markdown(runs: list[dict]) -> str:
 
 def markdown(runs: list[dict]) -> str:
     """The table."""
-    shots = list(runs[0]['results']['trained']['blocks'][0]['linear'])
+    shots = list(runs[0]['results']['trained']['stages'][0]['linear'])
     heads = ['kNN', *(f'linear, {n} a class' for n in shots)]
     heads = [head.replace('all a class', 'all labels') for head in heads]
     lines = [
-        '| block | network | ' + ' | '.join(heads) + ' |',
+        '| stage | network | ' + ' | '.join(heads) + ' |',
         '| --- ' * (len(heads) + 2) + '|',
     ]
-    for i, block in enumerate(runs[0]['blocks']):
+    for i, stage in enumerate(runs[0]['stages']):
         for network in NETWORKS:
-            blocks = [run['results'][network]['blocks'][i] for run in runs]
-            cells = [spread([block['knn'] for block in blocks])]
+            stages = [run['results'][network]['stages'][i] for run in runs]
+            cells = [spread([stage['knn'] for stage in stages])]
             cells += [
-                spread([statistics.mean(b['linear'][n]) for b in blocks])
+                spread([statistics.mean(b['linear'][n]) for b in stages])
                 for n in shots
             ]
-            lines.append(f'| {block} | {network} | {" | ".join(cells)} |')
+            lines.append(f'| {stage} | {network} | {" | ".join(cells)} |')
     for title, key in (
         ('rotation accuracy', 'rotation_accuracy'),
         ('fine-tuned, 10 labels a class', 'fine_tuned'),

@@ -13,7 +13,7 @@ TEMPERATURE = 0.07
 
 
 class OfficialGather:
-    """The step of the released code: a row for each picture and negative.
+    """The step of the released code: a row for each image and negative.
 
     Alias draw with replacement, its first column overwritten, rows gathered
     as (B, K + 1, D), products, exponential, constant Z, the two logarithms,
@@ -66,7 +66,7 @@ def memory_bank(
     """Time the steps of instance discrimination.
 
     Args:
-        batch_size: Pictures a step.
+        batch_size: Images a step.
         num_negatives: K.
         rows: Of the bank in the comparison of the ways.
         sizes: Rows of the banks whose step should cost the same.
@@ -101,9 +101,9 @@ def memory_bank(
         'official gather': lambda: official(
             feats, torch.randint(rows, (batch_size,))
         ),
-        'a draw for each picture': step(per_sample, rows),
+        'a draw for each image': step(per_sample, rows),
         'shared by the batch': step(head(rows, True, 'float32'), rows),
-        'a draw for each picture, float16': step(
+        'a draw for each image, float16': step(
             head(rows, False, 'float16'), rows
         ),
     }
@@ -117,7 +117,7 @@ def memory_bank(
             for size in sizes
         }
         spent = interleave(ways, repetitions, time.perf_counter)
-        kind = 'shared' if shared else 'per picture'
+        kind = 'shared' if shared else 'per image'
         seconds |= {f'{kind}, {name}': times for name, times in spent.items()}
         del ways
     # bytes of rows that a step reads for its negatives
@@ -136,12 +136,12 @@ def memory_bank(
             0.1,
         ),
         Comparison(
-            'step with a draw for each picture / official gather',
-            divide(seconds['a draw for each picture'], base),
+            'step with a draw for each image / official gather',
+            divide(seconds['a draw for each image'], base),
             1.1,
         ),
     ]
-    for kind in ('per picture', 'shared'):
+    for kind in ('per image', 'shared'):
         smallest = seconds[f'{kind}, {sizes[0]:.0e} rows']
         comparisons += [
             Comparison(

@@ -64,10 +64,10 @@ def parse_args() -> argparse.Namespace:
         type=int,
         # without a GPU the cores are the device, and workers would take them
         default=2 if torch.cuda.is_available() else 0,
-        help='processes that read pictures',
+        help='processes that read images',
     )
     path = parser.add_argument_group('data_path and worker_bytes')
-    path.add_argument('--pictures', type=int, default=64, help='in the batch')
+    path.add_argument('--images', type=int, default=64, help='in the batch')
     path.add_argument(
         '--quality',
         type=int,
@@ -82,7 +82,7 @@ def parse_args() -> argparse.Namespace:
     )
     bank.add_argument('--negatives', type=int, default=4096)
     bank.add_argument(
-        '--rows', type=int, default=1_281_167, help='pictures of ImageNet'
+        '--rows', type=int, default=1_281_167, help='images of ImageNet'
     )
     bank.add_argument(
         '--row-series',
@@ -118,7 +118,7 @@ def parse_args() -> argparse.Namespace:
     exemplar.add_argument('--exemplar-repetitions', type=int, default=7)
     classifier = parser.add_argument_group('self_classifier_loss')
     classifier.add_argument(
-        '--loss-batch-size', type=int, default=128, help='pictures'
+        '--loss-batch-size', type=int, default=128, help='images'
     )
     classifier.add_argument(
         '--classes',
@@ -145,7 +145,7 @@ def run(name: str, args: argparse.Namespace) -> Result:
         )
     if name == 'data_path':
         return data_path(
-            ROOT, args.pictures, args.path_repetitions, args.quality
+            ROOT, args.images, args.path_repetitions, args.quality
         )
     if name == 'memory_bank':
         return memory_bank(
@@ -182,7 +182,7 @@ def run(name: str, args: argparse.Namespace) -> Result:
             args.views,
             args.loss_repetitions,
         )
-    return worker_bytes(ROOT, args.pictures)
+    return worker_bytes(ROOT, args.images)
 
 
 def main() -> None:

@@ -84,7 +84,7 @@ def self_classifier_loss(
     """Time and peak memory of heads and loss, forward and backward.
 
     Args:
-        batch_size: Pictures.
+        batch_size: Images.
         num_classes: Of the heads.
         num_views: Two of which are global.
         repetitions: How often each way is measured.

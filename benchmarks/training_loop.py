@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from images import write_images
 from measure import Comparison, Result, divide
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATA_SAMPLERS
 from mmengine.runner import Runner
-from pictures import write_pictures
 from torch.utils.data import Sampler
 
-from mm_rotssl.models import RotNet, rotate_batch
+from mm_rotssl.models import RotNet
+from mm_rotssl.ops import rotate_batch
 
 CONFIG = 'configs/rotnet/rotnet_nin_1xb128-steplr-200e_cifar10.py'
 DATA_CONFIG = 'configs/_base_/datasets/cifar10_folder.py'
@@ -28,17 +29,17 @@ EXEMPLAR_CONFIG = (
     'configs/exemplar_cnn/'
     'exemplar-cnn_64c5-128c5-256c5-512f_1xb128-100e_custom.py'
 )
-SEEDS_A_PICTURE = 40
+SEEDS_A_IMAGE = 40
 
 
 class BareSteps:
-    """Backbone, loss, gradient and optimiser on one ready batch.
+    """Backbone, loss, gradient and optimizer on one ready batch.
 
     The rotated copies, or the deformed patches, and their labels are ready
-    too, as normalised floats.
+    too, as normalized floats.
 
     Args:
-        runner: Its model and optimiser are copied, the first batch of its
+        runner: Its model and optimizer are copied, the first batch of its
             data is kept.
         iterations: Number of steps.
     """
@@ -127,7 +128,7 @@ def _config(
         'model.backbone.base_channels': width,
         'model.head.in_channels': width,
         'train_dataloader.batch_size': batch_size,
-        'train_dataloader.dataset.data_root': str(folder / 'pictures'),
+        'train_dataloader.dataset.data_root': str(folder / 'images'),
         # the config logs every hundred steps; here there are fewer
         'default_hooks.logger.interval': 4,
     }
@@ -145,23 +146,23 @@ def training_loop(
     repetitions: int,
     workers: int,
 ) -> Result:
-    """Pictures per second of a run over those of the bare steps.
+    """Images per second of a run over those of the bare steps.
 
     Args:
         root: The checkout.
         width: Of the network in network, a multiple of 6.
-        batch_size: Pictures a step.
+        batch_size: Images a step.
         iterations: Steps a repetition.
         repetitions: How often both are timed, after a warm-up.
-        workers: Processes that read pictures, started anew in each epoch.
+        workers: Processes that read images, started anew in each epoch.
 
     Returns:
         The whole loop over the bare steps.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        pictures = batch_size * iterations
-        write_pictures(folder / 'pictures', pictures, SIZE, SIZE, 95)
+        images = batch_size * iterations
+        write_images(folder / 'images', images, SIZE, SIZE, 95)
         config = _config(
             root, folder, width, batch_size, max_epochs=repetitions + 1
         )
@@ -177,8 +178,8 @@ def training_loop(
             repetitions=repetitions,
             workers=workers,
         ),
-        'pictures',
-        pictures,
+        'images',
+        images,
         loop,
         bare,
         goal=0.95,
@@ -230,7 +231,7 @@ def exemplar_loop(
     root: Path,
     arch: str,
     batch_size: int,
-    num_seeds: int,
+    num_exemplars: int,
     iterations: int,
     repetitions: int,
     workers: int,
@@ -241,7 +242,7 @@ def exemplar_loop(
         root: The checkout.
         arch: Layers of the network.
         batch_size: Patches a step.
-        num_seeds: Number of seeds.
+        num_exemplars: Number of seeds.
         iterations: Steps a repetition.
         repetitions: How often both are timed, after a warm-up.
         workers: Processes that draw deformations, started anew in each
@@ -252,15 +253,15 @@ def exemplar_loop(
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        count = -(-num_seeds // SEEDS_A_PICTURE)
+        count = -(-num_exemplars // SEEDS_A_IMAGE)
         # twice as many as needed: none is used up
-        write_pictures(folder / 'pictures', 2 * count, 256, 256, 95)
+        write_images(folder / 'images', 2 * count, 256, 256, 95)
         config = Config.fromfile(root / EXEMPLAR_CONFIG)
         channels = int(arch.rpartition('-')[2].rstrip('f'))
         dataset = config.train_dataloader.dataset
-        dataset.dataset.data_root = str(folder / 'pictures')
-        dataset.seeds = dict(
-            num_seeds=num_seeds, max_per_picture=SEEDS_A_PICTURE
+        dataset.dataset.data_root = str(folder / 'images')
+        dataset.seed_patches = dict(
+            num_exemplars=num_exemplars, max_per_image=SEEDS_A_IMAGE
         )
         # the first entries of an epoch's order, as many as are timed
         config.train_dataloader.sampler = dict(
@@ -271,7 +272,7 @@ def exemplar_loop(
             'model.backbone.arch': arch,
             'model.backbone.out_indices': -1,
             'model.head.in_channels': channels,
-            'model.head.num_seeds': num_seeds,
+            'model.head.num_exemplars': num_exemplars,
             'train_dataloader.batch_size': batch_size,
             'train_dataloader.num_workers': workers,
             'train_cfg.max_epochs': repetitions + 1,
@@ -284,7 +285,7 @@ def exemplar_loop(
             config=EXEMPLAR_CONFIG,
             arch=arch,
             batch_size=batch_size,
-            num_seeds=num_seeds,
+            num_exemplars=num_exemplars,
             iterations=iterations,
             repetitions=repetitions,
             workers=workers,
@@ -300,10 +301,10 @@ def exemplar_loop(
 # by name: older engines write the config down, and can't write a class
 @DATA_SAMPLERS.register_module()
 class FirstOfShuffled(Sampler):
-    """Random entries of a data set, so many in each epoch.
+    """Random entries of a dataset, so many in each epoch.
 
     Args:
-        dataset: The data set.
+        dataset: The dataset.
         count: How many.
         seed: Of their order.
     """

@@ -20,7 +20,7 @@ def results(tmp_path_factory):
             *(sys.executable, 'benchmarks/run.py', '--out', out),
             *('--width', '6', '--batch-size', '2', '--iterations', '2'),
             *('--loop-repetitions', '2', '--path-repetitions', '3'),
-            *('--pictures', '2'),
+            *('--images', '2'),
             *('--bank-batch-size', '2', '--negatives', '4', '--rows', '50'),
             *('--row-series', '20', '40', '--bank-repetitions', '2'),
             *('--arch', '2c3-2f', '--patches', '3', '--seeds', '5'),
@@ -92,6 +92,6 @@ def test_files_hold_what_a_reader_needs(results, name, goals, repetitions):
 
 def test_bytes_are_those_of_the_tensors(results):
     figures = results['worker_bytes']['figures']
-    assert figures['ours, bytes per picture'] == 3 * 224 * 224
+    assert figures['ours, bytes per image'] == 3 * 224 * 224
     ratios = [c['median'] for c in results['worker_bytes']['comparisons']]
     assert ratios == [1 / 4, 1 / 16]

@@ -11,7 +11,7 @@ import torch
 from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 
-from mm_rotssl.apis import read_labelled_config
+from mm_rotssl.apis import read_labeled_config
 from mm_rotssl.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,7 +30,7 @@ def essl(monkeypatch):
             for argument in arguments
             if argument.startswith('randomness.seed=')
         )
-        cfg = read_labelled_config(config)
+        cfg = read_labeled_config(config)
         init_default_scope(cfg.default_scope)
         # plain another network, so that the ways differ
         set_random_seed(seed + 10 * config.stem.startswith('simsiam'))

@@ -31,13 +31,14 @@ arguments = dict(
     ESSL=dict(
         algorithm=dict(type='mm_rotssl.RotNet', backbone=backbone, head=head),
         head=head),
-    ExemplarHead=dict(in_channels=4, num_seeds=3),
+    ExemplarHead=dict(in_channels=4, num_exemplars=3),
     ExemplarCNN=dict(
         backbone=dict(type='mm_rotssl.ExemplarNet', arch='6c3'),
-        head=dict(type='mm_rotssl.ExemplarHead', in_channels=6, num_seeds=3)),
+        head=dict(type='mm_rotssl.ExemplarHead', in_channels=6,
+        num_exemplars=3)),
     ExemplarDataset=dict(
         dataset=dict(type='mm_rotssl.Digits', size=48),
-        seeds=dict(num_seeds=2), pipeline=[]),
+        seed_patches=dict(num_exemplars=2), pipeline=[]),
     STL10=dict(lazy_init=True),
     SelfClassifierNeck=dict(in_channels=6),
     SelfClassifierHead=dict(in_channels=4),
@@ -45,7 +46,7 @@ arguments = dict(
         backbone=backbone,
         neck=dict(type='mm_rotssl.SelfClassifierNeck', in_channels=6),
         head=dict(type='mm_rotssl.SelfClassifierHead', in_channels=128),
-        queue=dict(type='mm_rotssl.NearestNeighbourQueue', length=5)),
+        queue=dict(type='mm_rotssl.NearestNeighborQueue', length=5)),
     SimCLR=dict(
         backbone=backbone,
         data_preprocessor=dict(type='mmpretrain.SelfSupDataPreprocessor')),
@@ -57,7 +58,7 @@ arguments = dict(
     Digits=dict(pipeline=[]),
     ImageFolder=dict(data_root=sys.argv[2], pipeline=[]),
     RandomResizedCrop=dict(scale=8),
-    TaskDataset=dict(datasets=dict(a=dict(type='mm_rotssl.Digits'))),
+    MultiTaskDataset=dict(datasets=dict(a=dict(type='mm_rotssl.Digits'))),
     MultiTask=dict(backbone=backbone, tasks=dict(
         rotation=dict(type='mm_rotssl.RotNet', head=head))),
     TaskWeightHook=dict(task='rotation', end_iter=1),
@@ -121,10 +122,10 @@ def test_every_name_from_every_scope(scope, tmp_path):
         'SimCLR',
         'SwAVLoss',
         'UniformPriorCrossEntropy',
-        'NearestNeighbourQueue',
+        'NearestNeighborQueue',
         'ClusteringMetric',
         'LARC',
         'MultiTask',
-        'TaskDataset',
+        'MultiTaskDataset',
         'TaskWeightHook',
     } <= set(names)

@@ -1,11 +1,11 @@
-"""Estimate which pictures of a data set have no clear orientation.
+"""Estimate which images of a dataset have no clear orientation.
 
 A rotation network (the config, e.g. one of configs/rotnet) is trained on all
-but one of several folds of its training set, and says of the pictures of the
+but one of several folds of its training set, and says of the images of the
 remaining one, in each rotation, how probable it is that they are un-rotated;
 so for every fold. The probabilities are written to a file that Rotation
 Feature Decoupling weights its rotation loss with (model.noise_file). How
-ambiguous the pictures are is printed and drawn.
+ambiguous the images are is printed and drawn.
 
 Folds that are done are not done again and an unfinished one is resumed: run
 the same command again.
@@ -42,17 +42,17 @@ from mm_rotssl.apis import (
     prepare_cpu_processes,
     read_config,
 )
-from mm_rotssl.datasets import picture_keys
-from mm_rotssl.models import RotNet
-from mm_rotssl.models.utils import (
+from mm_rotssl.datasets import (
     RotationNoise,
+    image_keys,
     noise_weights,
     upright_index,
 )
-from mm_rotssl.models.utils.rotation_noise import GAMMA
+from mm_rotssl.datasets.rotation_noise import GAMMA
+from mm_rotssl.models import RotNet
 from mm_rotssl.registry import DATASETS, MODELS
 from mm_rotssl.utils import save_figure, write_file
-from mm_rotssl.visualization import plot_orientation, shown_picture
+from mm_rotssl.visualization import plot_orientation, shown_image
 
 SHOWN = 24
 # more sub-folders than these are not told apart
@@ -69,7 +69,7 @@ def parse_args() -> argparse.Namespace:
         '--work-dir',
         type=Path,
         help='folder of the folds, the file rotation_noise.npz and the '
-        'picture; by default work_dirs/rotation_noise/<name of the config>',
+        'image; by default work_dirs/rotation_noise/<name of the config>',
     )
     parser.add_argument(
         '--folds', type=int, default=5, help='number of folds (default: 5)'
@@ -106,13 +106,13 @@ def parse_args() -> argparse.Namespace:
 
 
 def plain_pipeline(cfg: Config) -> list[dict]:
-    """The pipeline without augmentation, by which pictures are judged."""
+    """The pipeline without augmentation, by which images are judged."""
     pipeline = ((cfg.get('val_dataloader') or {}).get('dataset') or {}).get(
         'pipeline'
     ) or cfg.get('test_pipeline')
     if not pipeline:
         raise ValueError(
-            'The config says nowhere how to prepare a picture without '
+            'The config says nowhere how to prepare an image without '
             'random crops: add test_pipeline=[...], for instance loading, '
             'ResizeEdge, CenterCrop and PackInputs.'
         )
@@ -120,7 +120,7 @@ def plain_pipeline(cfg: Config) -> list[dict]:
 
 
 def plain_dataset(cfg: Config) -> dict:
-    """The training set, its pictures prepared without augmentation."""
+    """The training set, its images prepared without augmentation."""
     settings = copy.deepcopy(cfg.train_dataloader.dataset)
     settings['pipeline'] = plain_pipeline(cfg)
     return settings
@@ -132,12 +132,12 @@ def build_plain_dataset(cfg: Config) -> BaseDataset:
     if not isinstance(dataset, BaseDataset):
         raise ValueError(
             f'train_dataloader.dataset is a {type(dataset).__name__}. Each '
-            'picture is judged once: give the data set inside it.'
+            'image is judged once: give the dataset inside it.'
         )
     dataset = DATASETS.build(plain_dataset(cfg))
     if 'sample_idx' not in dataset[0]['data_samples']:
         raise ValueError(
-            'The pipeline of validation drops the sample_idx of a picture; '
+            'The pipeline of validation drops the sample_idx of an image; '
             'it has to be among the meta_keys of PackInputs.'
         )
     return dataset
@@ -162,7 +162,7 @@ def check_network(cfg: Config) -> None:
 def fold_settings(
     dataset: dict, fold: int, args: argparse.Namespace, held_out: bool
 ) -> dict:
-    """A part of a data set, as mmpretrain divides it."""
+    """A part of a dataset, as mmpretrain divides it."""
     return dict(
         type='mmpretrain.KFoldDataset',
         dataset=dataset,
@@ -200,10 +200,10 @@ def fold_config(cfg: Config, fold: int, args: argparse.Namespace) -> Config:
 def predict(
     model: Any, dataset: Any, cfg: Config
 ) -> dict[int, np.ndarray] | None:
-    """Classify the copies of each picture.
+    """Classify the copies of each image.
 
     Returns:
-        Index of the picture to its scores (R, R), without those that could
+        Index of the image to its scores (R, R), without those that could
         not be read, on the main process; None on the others.
     """
     loader = Runner.build_dataloader(
@@ -218,7 +218,7 @@ def predict(
     )
     rows = []
     model.eval()
-    batches = track(loader, 'held-out pictures', disable=not is_main_process())
+    batches = track(loader, 'held-out images', disable=not is_main_process())
     for batch in batches:
         with torch.no_grad():
             samples = model.val_step(batch)
@@ -226,7 +226,7 @@ def predict(
             scores = sample.rotation_scores.double().cpu().numpy()
             rows.append((sample.sample_idx, scores))
     rows = collect_results(rows, len(dataset), 'cpu')
-    # a picture that stands in for an unreadable one comes twice
+    # an image that stands in for an unreadable one comes twice
     return None if rows is None else dict(rows)
 
 
@@ -244,7 +244,7 @@ def estimate_fold(cfg: Config, fold: int, args: argparse.Namespace) -> None:
         fold_settings(plain_dataset(cfg), fold, args, held_out=True)
     )
     model = getattr(runner.model, 'module', runner.model)
-    # each process has its own statistics of batch normalisation; those of
+    # each process has its own statistics of batch normalization; those of
     # the first are in the checkpoint
     for buffer in model.buffers():
         broadcast(buffer)
@@ -253,8 +253,8 @@ def estimate_fold(cfg: Config, fold: int, args: argparse.Namespace) -> None:
         upright = upright_index(model.rotations)
         truth = np.arange(len(model.rotations))
         nothing = np.zeros((len(truth), len(truth)))
-        keys = picture_keys(held_out)
-        # in memory, two pictures may be the same
+        keys = image_keys(held_out)
+        # in memory, two images may be the same
         probabilities = {
             key: found.get(i, nothing)[:, upright]
             for i, key in enumerate(keys)
@@ -279,7 +279,7 @@ def check_work_dir(
     digest = hashlib.sha256('\n'.join(keys).encode()).hexdigest()
     settings = cfg._cfg_dict.to_dict()
     description = {
-        'pictures': f'{len(keys)}, {digest[:16]}',
+        'images': f'{len(keys)}, {digest[:16]}',
         '--folds': args.folds,
         '--seed': args.seed,
         **{
@@ -312,7 +312,7 @@ def check_work_dir(
 
 
 def merge(keys: list[str], args: argparse.Namespace) -> RotationNoise:
-    """Put the folds together, in the order of the data set."""
+    """Put the folds together, in the order of the dataset."""
     folds = [
         RotationNoise.load(args.work_dir / f'fold{fold}/rotation_noise.npz')
         for fold in range(args.folds)
@@ -343,7 +343,7 @@ def merge(keys: list[str], args: argparse.Namespace) -> RotationNoise:
 
 
 def readable(noise: RotationNoise) -> RotationNoise:
-    """Without the pictures that could not be read."""
+    """Without the images that could not be read."""
     bad = set(noise.made_by['not_read'])
     kept = [i for i, key in enumerate(noise.keys) if key not in bad]
     return RotationNoise(
@@ -355,7 +355,7 @@ def readable(noise: RotationNoise) -> RotationNoise:
 
 
 def summary(noise: RotationNoise) -> str:
-    """What the probabilities say about the data set."""
+    """What the probabilities say about the dataset."""
     bad = noise.made_by['not_read']
     noise = readable(noise)
     count, num_rotations = noise.probabilities.shape
@@ -368,12 +368,12 @@ def summary(noise: RotationNoise) -> str:
         axis=1,
     )
     lines = [
-        f'{count} pictures, {len(accuracy)} folds. Rotation accuracy on '
-        f'pictures not trained on: {np.mean(accuracy):.1f} % '
+        f'{count} images, {len(accuracy)} folds. Rotation accuracy on '
+        f'images not trained on: {np.mean(accuracy):.1f} % '
         f'({", ".join(f"{value:.1f}" for value in accuracy)}; chance '
         f'{chance:.0f}).',
         f'{100 * unclear.mean():.1f} % have no clear orientation: a rotated '
-        'copy looks at least as un-rotated as the picture itself (guessing: '
+        'copy looks at least as un-rotated as the image itself (guessing: '
         f'{100 - chance:.0f}).',
     ]
     folders = np.array([key.partition('/')[0] for key in noise.keys])
@@ -396,7 +396,7 @@ def summary(noise: RotationNoise) -> str:
     )
     if bad:
         lines.append(
-            f'{len(bad)} pictures could not be read and are left out; they '
+            f'{len(bad)} images could not be read and are left out; they '
             f'have the weight 1: {", ".join(bad[:5])}'
         )
     return '\n'.join(lines)
@@ -409,7 +409,7 @@ def draw(
     cfg: Config,
     args: argparse.Namespace,
 ) -> Path:
-    """The pictures with the least and the most clear orientation."""
+    """The images with the least and the most clear orientation."""
     noise = readable(noise)
     margins = noise.margins()
     places = {key: i for i, key in enumerate(keys)}
@@ -419,7 +419,7 @@ def draw(
     def group(indices: np.ndarray) -> list:
         return [
             (
-                shown_picture(dataset, places[noise.keys[i]], preprocessor),
+                shown_image(dataset, places[noise.keys[i]], preprocessor),
                 noise.probabilities[i],
             )
             for i in indices
@@ -435,7 +435,7 @@ def draw(
         plot_orientation(
             groups,
             noise.rotations,
-            f'Orientation of {len(margins)} pictures: {unclear:.1f} % have '
+            f'Orientation of {len(margins)} images: {unclear:.1f} % have '
             'no clear one',
         ),
         args.work_dir / 'orientation.png',
@@ -454,10 +454,10 @@ def estimate(args: argparse.Namespace) -> None:
         else:
             init_dist(args.launcher, **cfg.env_cfg.dist_cfg)
     dataset = build_plain_dataset(cfg)
-    keys = picture_keys(dataset)
+    keys = image_keys(dataset)
     if len(keys) < args.folds:
         raise ValueError(
-            f'--folds {args.folds}: there are only {len(keys)} pictures.'
+            f'--folds {args.folds}: there are only {len(keys)} images.'
         )
     check_work_dir(cfg, keys, args)
     console = Console()
@@ -470,9 +470,9 @@ def estimate(args: argparse.Namespace) -> None:
     noise = merge(keys, args)
     path = args.work_dir / 'rotation_noise.npz'
     noise.save(path)
-    picture = draw(noise, dataset, keys, cfg, args)
+    image = draw(noise, dataset, keys, cfg, args)
     print(summary(noise))
-    print(f'probabilities {path}\npicture       {picture}')
+    print(f'probabilities {path}\nimage       {image}')
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mm_rotssl.apis import prepare_cpu_processes, read_config
-from mm_rotssl.engine.hooks.checkpoint_guard_hook import check_state_dict
+from mm_rotssl.engine.hooks.checkpoint_check_hook import check_state_dict
 from mm_rotssl.utils import read_checkpoint
 
 
@@ -55,7 +55,7 @@ def main() -> None:
     cfg = read_config(args.config, args.cfg_options)
     if not (cfg.get('test_dataloader') or cfg.get('val_dataloader')):
         raise SystemExit(
-            f'{args.config} names no pictures to test on: add '
+            f'{args.config} names no images to test on: add '
             'val_dataloader, val_cfg and val_evaluator.'
         )
     try:

@@ -14,7 +14,7 @@ custom_hooks = [
     # a resumed run equals one that was never stopped
     dict(type='mm_rotssl.EpochSeedHook'),
     # a checkpoint of another architecture is an error
-    dict(type='mm_rotssl.CheckpointGuardHook'),
+    dict(type='mm_rotssl.CheckpointCheckHook'),
     # a live bar, if the output is a terminal
     dict(type='mm_rotssl.ProgressBarHook'),
 ]

@@ -12,7 +12,7 @@ model = dict(
         type='mm_rotssl.RotationHead', in_channels=128, hid_channels=128
     ),
 )
-# this network takes pictures of one size: the crop is a third view
+# this network takes images of one size: the crop is a third view
 views = dict(_base_.train_pipeline[0], num_views=[3])
 train_dataloader = dict(
     dataset=dict(pipeline=[views, *_base_.train_pipeline[1:]])

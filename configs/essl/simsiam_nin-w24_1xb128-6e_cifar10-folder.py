@@ -1,4 +1,4 @@
-# SimSiam of mmpretrain on CIFAR-10 pictures in folders, at a size for a machine
+# SimSiam of mmpretrain on CIFAR-10 images in folders, at a size for a machine
 # without a GPU. essl-simsiam_nin-w24_1xb128-6e_cifar10-folder.py adds rotation.
 _base_ = [
     '../_base_/models/simsiam_nin-w24.py',

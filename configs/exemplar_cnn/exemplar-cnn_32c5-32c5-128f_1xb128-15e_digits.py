@@ -1,8 +1,8 @@
-# Exemplar-CNN on the embedded digits: a minute or two on two cores. The seeds
+# Exemplar-CNN on the embedded digits: a minute or two on two cores. The seed patches
 # are sampled at the start.
 _base_ = ['../_base_/datasets/digits.py', '../_base_/default_runtime.py']
 
-num_seeds = 1000
+num_exemplars = 1000
 
 model = dict(
     type='mm_rotssl.ExemplarCNN',
@@ -18,7 +18,9 @@ model = dict(
     ),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
-        type='mm_rotssl.ExemplarHead', in_channels=128, num_seeds=num_seeds
+        type='mm_rotssl.ExemplarHead',
+        in_channels=128,
+        num_exemplars=num_exemplars,
     ),
 )
 
@@ -28,10 +30,10 @@ train_dataloader = dict(
         type='mm_rotssl.ExemplarDataset',
         # larger than a patch, which shows most of a digit
         dataset=dict(type='mm_rotssl.Digits', split='train', size=48),
-        seeds=dict(num_seeds=num_seeds, scales=(1.0,)),
+        seed_patches=dict(num_exemplars=num_exemplars, scales=(1.0,)),
         num_deformations=6,
         pipeline=[
-            # there is nothing but grey
+            # there is nothing but gray
             dict(
                 type='mm_rotssl.RandomDeformation',
                 recolor=False,

@@ -1,17 +1,17 @@
-# Exemplar-CNN on CIFAR-10 pictures in folders, at a size for a machine without
-# a GPU: half the width of the paper's small network, 2,000 seeds, 160,000
+# Exemplar-CNN on CIFAR-10 images in folders, at a size for a machine without
+# a GPU: half the width of the paper's small network, 2,000 seed patches, 160,000
 # patches in all (the paper: 200 million).
 _base_ = [
     '../_base_/datasets/cifar10_folder.py',
     '../_base_/default_runtime.py',
 ]
 
-num_seeds = 2000
+num_exemplars = 2000
 every_fifth = list(range(0, 50000, 5))
 
 model = dict(
     type='mm_rotssl.ExemplarCNN',
-    # patches of 16 pixels are shown at 32, as the paper shows the pictures
+    # patches of 16 pixels are shown at 32, as the paper shows the images
     # at 64 when it measures features
     data_preprocessor=dict(
         _base_.data_preprocessor,
@@ -27,7 +27,9 @@ model = dict(
     ),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
-        type='mm_rotssl.ExemplarHead', in_channels=128, num_seeds=num_seeds
+        type='mm_rotssl.ExemplarHead',
+        in_channels=128,
+        num_exemplars=num_exemplars,
     ),
 )
 
@@ -42,9 +44,11 @@ train_dataloader = dict(
             indices=every_fifth,
             pipeline=[dict(type='mm_rotssl.LoadImageFromFile')],
         ),
-        # half of the pictures' 32 pixels, for deformations need room; at the
+        # half of the images' 32 pixels, for deformations need room; at the
         # two lower scales there would be none
-        seeds=dict(num_seeds=num_seeds, patch_size=16, scales=(1.0, 0.8)),
+        seed_patches=dict(
+            num_exemplars=num_exemplars, patch_size=16, scales=(1.0, 0.8)
+        ),
         num_deformations=10,
         pipeline=[
             dict(

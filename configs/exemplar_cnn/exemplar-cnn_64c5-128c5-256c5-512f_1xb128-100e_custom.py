@@ -1,31 +1,31 @@
-# Exemplar-CNN on a folder of one's own pictures: no labels, no list file. The
-# seeds come first, with two pictures beside the file, to look at:
+# Exemplar-CNN on a folder of one's own images: no labels, no list file. The
+# seed patches come first, with two images beside the file, to look at:
 #
-#   python tools/sample_exemplar_seeds.py FOLDER --out SEEDS.npz
+#   python tools/sample_seed_patches.py FOLDER --out SEEDS.npz
 #
 # Then train with this config and, both of which have no default,
 #
 #   --cfg-options train_dataloader.dataset.dataset.data_root=FOLDER \
-#       train_dataloader.dataset.seeds=SEEDS.npz
+#       train_dataloader.dataset.seed_patches=SEEDS.npz
 _base_ = ['../_base_/default_runtime.py']
 
 # ----------------------- What people change most -----------------------
 # (The names below are for this file; on the command line set the keys that
 # they are used in, further down.)
 
-# The folder, and the file of its seeds.
+# The folder, and the file of its seed patches.
 data_root = ''
-seeds = ''
-# Seeds in the file, each of which is a class; model.head.num_seeds. The
+seed_patches = ''
+# Seed patches in the file, each of which is a class; model.head.num_exemplars. The
 # authors have 8,000 to 32,000; for far more there is a sampled softmax
-# (`num_sampled` of the head, with the optimiser mm_rotssl.RowSGD).
-num_seeds = 8000
+# (`num_sampled` of the head, with the optimizer mm_rotssl.RowSGD).
+num_exemplars = 8000
 # Side of the patches in pixels, --patch-size of the tool.
 patch_size = 32
 # Patches a step.
 batch_size = 128
 # Patches of each seed in an epoch, and epochs: 12 million patches of 8,000
-# seeds. (The authors: 200 million of 16,000.)
+# seed patches. (The authors: 200 million of 16,000.)
 num_deformations = 15
 max_epochs = 100
 base_lr = 1e-3
@@ -46,7 +46,7 @@ train_dataloader = dict(
             data_root=data_root,
             pipeline=[dict(type='mm_rotssl.LoadImageFromFile')],
         ),
-        seeds=seeds,
+        seed_patches=seed_patches,
         num_deformations=num_deformations,
         pipeline=[
             # every range is a setting: see RandomDeformation
@@ -84,13 +84,15 @@ model = dict(
     ),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
-        type='mm_rotssl.ExemplarHead', in_channels=512, num_seeds=num_seeds
+        type='mm_rotssl.ExemplarHead',
+        in_channels=512,
+        num_exemplars=num_exemplars,
     ),
 )
 
 # ----------------------------- Schedule --------------------------------
-# Adam and He's initialisation leave chance within some hundred steps; the
-# authors' SGD, with their initialisation, takes far longer, and they train
+# Adam and He's initialization leave chance within some hundred steps; the
+# authors' SGD, with their initialization, takes far longer, and they train
 # for 1.56 million (see the STL-10 configs).
 optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=base_lr, weight_decay=1e-4)

@@ -1,7 +1,7 @@
 # Exemplar-CNN on STL-10 with the middle network, the authors' recipe: 16,000
-# seeds, 1.56 million steps of 128 patches. The seeds come first:
+# seed patches, 1.56 million steps of 128 patches. The seed patches come first:
 #
-#   python tools/sample_exemplar_seeds.py \
+#   python tools/sample_seed_patches.py \
 #       configs/exemplar_cnn/exemplar-cnn_64c5-128c5-256c5-512f_1xb128-steplr-156e_stl10.py
 #
 # and after training
@@ -36,7 +36,7 @@ model = dict(
     head=dict(
         type='mm_rotssl.ExemplarHead',
         in_channels=512,
-        num_seeds=16000,
+        num_exemplars=16000,
         init_cfg=dict(type='Normal', layer='Linear', std=0.005),
     ),
 )

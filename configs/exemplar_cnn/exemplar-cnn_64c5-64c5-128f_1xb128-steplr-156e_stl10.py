@@ -1,7 +1,7 @@
 # Exemplar-CNN on STL-10 with the small network of the first paper: 8,000
-# seeds, else the recipe of the middle network. The seeds:
+# seed patches, else the recipe of the middle network. The seed patches:
 #
-#   python tools/sample_exemplar_seeds.py \
+#   python tools/sample_seed_patches.py \
 #       configs/exemplar_cnn/exemplar-cnn_64c5-64c5-128f_1xb128-steplr-156e_stl10.py
 _base_ = ['./exemplar-cnn_64c5-128c5-256c5-512f_1xb128-steplr-156e_stl10.py']
 
@@ -17,13 +17,13 @@ model = dict(
             ],
         ),
     ),
-    head=dict(in_channels=128, num_seeds=8000, init_cfg=dict(std=0.01)),
+    head=dict(in_channels=128, num_exemplars=8000, init_cfg=dict(std=0.01)),
 )
 
 # 10,000 steps an epoch again
 train_dataloader = dict(
     dataset=dict(
-        seeds='data/stl10/exemplar_seeds_8000.npz', num_deformations=160
+        seed_patches='data/stl10/seed_patches_8000.npz', num_deformations=160
     )
 )
 

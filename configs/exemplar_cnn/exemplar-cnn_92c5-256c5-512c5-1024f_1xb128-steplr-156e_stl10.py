@@ -1,4 +1,4 @@
-# Exemplar-CNN on STL-10 with the large network; seeds and recipe are those of
+# Exemplar-CNN on STL-10 with the large network; seed patches and recipe are those of
 # the middle one.
 _base_ = ['./exemplar-cnn_64c5-128c5-256c5-512f_1xb128-steplr-156e_stl10.py']
 

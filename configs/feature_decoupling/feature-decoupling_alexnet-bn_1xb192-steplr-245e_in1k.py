@@ -8,7 +8,7 @@
 #       --work-dir work_dirs/in1k_noise
 #
 # (The authors do not say how they estimated theirs beyond "out of sample".
-# Ours are of the centre crop, by five networks.)
+# Ours are of the center crop, by five networks.)
 _base_ = ['../_base_/datasets/imagenet.py', '../_base_/default_runtime.py']
 
 model = dict(
@@ -55,7 +55,7 @@ val_evaluator = [
 
 custom_hooks = [
     *_base_.custom_hooks,
-    dict(type='mm_rotssl.BindPicturesHook'),
+    dict(type='mm_rotssl.BindDatasetHook'),
 ]
 # each holds the bank, 656 MB
 default_hooks = dict(checkpoint=dict(interval=5))

@@ -7,7 +7,7 @@
 #
 # add --cfg-options model.noise_file=work_dirs/digits_noise/rotation_noise.npz
 #
-# Network, pictures and number of steps are those of that config of RotNet.
+# Network, images and number of steps are those of that config of RotNet.
 _base_ = ['../rotnet/rotnet_nin-w24_1xb128-15e_digits.py']
 
 model = dict(
@@ -20,7 +20,7 @@ model = dict(
     ),
     rotation_channels=64,
     head=dict(in_channels=64),
-    # Fewer negatives than the paper's 4096: there are 1,438 pictures.
+    # Fewer negatives than the paper's 4096: there are 1,438 images.
     instance_head=dict(
         type='mm_rotssl.InstanceDiscriminationHead',
         in_channels=64,
@@ -64,5 +64,5 @@ val_evaluator = [
 
 custom_hooks = [
     *_base_.custom_hooks,
-    dict(type='mm_rotssl.BindPicturesHook'),
+    dict(type='mm_rotssl.BindDatasetHook'),
 ]

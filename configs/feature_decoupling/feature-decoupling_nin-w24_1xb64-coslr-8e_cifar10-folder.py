@@ -1,5 +1,5 @@
-# Rotation Feature Decoupling on CIFAR-10 pictures in folders, at a size for a
-# machine without a GPU: network, pictures and schedule are those of
+# Rotation Feature Decoupling on CIFAR-10 images in folders, at a size for a
+# machine without a GPU: network, images and schedule are those of
 # ../rotnet/rotnet_nin-w24_1xb64-coslr-8e_cifar10-folder.py, to be compared.
 _base_ = ['../rotnet/rotnet_nin-w24_1xb64-coslr-8e_cifar10-folder.py']
 
@@ -16,7 +16,7 @@ model = dict(
     instance_head=dict(
         type='mm_rotssl.InstanceDiscriminationHead',
         in_channels=128,
-        # fewer than the paper's 4096: there are 10,000 pictures
+        # fewer than the paper's 4096: there are 10,000 images
         num_negatives=1024,
         loss=dict(z='running_mean', z_momentum=0.9),
     ),
@@ -34,5 +34,5 @@ val_evaluator = [
 
 custom_hooks = [
     *_base_.custom_hooks,
-    dict(type='mm_rotssl.BindPicturesHook'),
+    dict(type='mm_rotssl.BindDatasetHook'),
 ]

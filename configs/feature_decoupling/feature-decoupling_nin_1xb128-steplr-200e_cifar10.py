@@ -20,7 +20,7 @@ model = dict(
     ),
     rotation_channels=512,
     head=dict(in_channels=512),
-    # With 391 steps an epoch the features run away from a normaliser that
+    # With 391 steps an epoch the features run away from a normalizer that
     # is estimated once (see the README).
     instance_head=dict(
         type='mm_rotssl.InstanceDiscriminationHead',
@@ -51,5 +51,5 @@ val_evaluator = [
 
 custom_hooks = [
     *_base_.custom_hooks,
-    dict(type='mm_rotssl.BindPicturesHook'),
+    dict(type='mm_rotssl.BindDatasetHook'),
 ]

@@ -1,10 +1,10 @@
-# Rotation Feature Decoupling on a folder of one's own pictures. One setting
+# Rotation Feature Decoupling on a folder of one's own images. One setting
 # has no default, the folder:
 #
 #   python tools/train.py THIS_FILE \
 #       --cfg-options train_dataloader.dataset.data_root=FOLDER
 #
-# In two stages, with noise weights, and with a look at which of the pictures
+# In two stages, with noise weights, and with a look at which of the images
 # have no clear orientation (it trains five networks; --folds 2, two):
 #
 #   python tools/estimate_rotation_noise.py \
@@ -22,7 +22,7 @@ _base_ = ['../rotnet/rotnet_resnet18_1xb64-100e_custom.py']
 
 # Length of the vector that is divided: the first half is for the rotation.
 channels = 1024
-# Pictures that each one is told from, drawn at random.
+# Images that each one is told from, drawn at random.
 num_negatives = 4096
 # First epoch, counted from 0, with noise weights, if there are any.
 noise_start_epoch = 85
@@ -55,5 +55,5 @@ model = dict(
 
 custom_hooks = [
     *_base_.custom_hooks,
-    dict(type='mm_rotssl.BindPicturesHook'),
+    dict(type='mm_rotssl.BindDatasetHook'),
 ]

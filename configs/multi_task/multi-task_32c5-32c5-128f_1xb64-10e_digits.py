@@ -1,11 +1,11 @@
 # RotNet, Exemplar-CNN and Self-Classifier together on the embedded digits:
-# about three minutes on one core. The seeds are sampled at the start.
+# about three minutes on one core. The seed patches are sampled at the start.
 _base_ = ['../_base_/datasets/digits.py', '../_base_/default_runtime.py']
 
-num_seeds = 1000
+num_exemplars = 1000
 
 # Each task by the name of its stream below. What they have in common, the
-# backbone and the normalisation, is said once.
+# backbone and the normalization, is said once.
 model = dict(
     type='mm_rotssl.MultiTask',
     data_preprocessor=_base_.data_preprocessor,
@@ -29,7 +29,7 @@ model = dict(
             head=dict(
                 type='mm_rotssl.ExemplarHead',
                 in_channels=128,
-                num_seeds=num_seeds,
+                num_exemplars=num_exemplars,
             ),
         ),
         clusters=dict(
@@ -53,13 +53,13 @@ model = dict(
 )
 
 train_dataloader = dict(
-    # of each stream; RotNet makes 4 rows of a picture, Self-Classifier 2
+    # of each stream; RotNet makes 4 rows of an image, Self-Classifier 2
     batch_size=64,
     # the loss of Self-Classifier is one over the batch
     drop_last=True,
     dataset=dict(
         _delete_=True,
-        type='mm_rotssl.TaskDataset',
+        type='mm_rotssl.MultiTaskDataset',
         datasets=dict(
             rotation=dict(
                 type='mm_rotssl.Digits',
@@ -70,11 +70,11 @@ train_dataloader = dict(
                 type='mm_rotssl.ExemplarDataset',
                 # larger than a patch, which shows most of a digit
                 dataset=dict(type='mm_rotssl.Digits', split='train', size=48),
-                seeds=dict(num_seeds=num_seeds, scales=(1.0,)),
+                seed_patches=dict(num_exemplars=num_exemplars, scales=(1.0,)),
                 # as many entries as the others have, about
                 num_deformations=1,
                 pipeline=[
-                    # there is nothing but grey
+                    # there is nothing but gray
                     dict(
                         type='mm_rotssl.RandomDeformation',
                         recolor=False,
@@ -129,7 +129,7 @@ val_evaluator = dict(type='mm_rotssl.KNNAccuracy')
 custom_hooks = [
     *_base_.custom_hooks,
     dict(type='mm_rotssl.SeedsCheckHook'),
-    dict(type='mm_rotssl.BatchLossHook'),
+    dict(type='mm_rotssl.BatchSizeCheckHook'),
     # rotations first, classes later:
     # dict(type='mm_rotssl.TaskWeightHook', task='clusters', end_epoch=5),
 ]

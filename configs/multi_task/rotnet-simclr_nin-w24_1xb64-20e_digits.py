@@ -1,6 +1,6 @@
 # RotNet and instance discrimination, by SimCLR, on the embedded digits: two or
 # three minutes on two cores. Other than with E-SSL, what is turned is a stream
-# of its own, whole pictures.
+# of its own, whole images.
 _base_ = [
     '../_base_/models/simclr_nin-w24.py',
     '../_base_/datasets/digits_two_views.py',
@@ -28,11 +28,11 @@ model = dict(
 )
 digits = dict(type='mm_rotssl.Digits', split='train')
 train_dataloader = dict(
-    # of each stream; RotNet makes 4 rows of a picture, SimCLR 2
+    # of each stream; RotNet makes 4 rows of an image, SimCLR 2
     batch_size=64,
     dataset=dict(
         _delete_=True,
-        type='mm_rotssl.TaskDataset',
+        type='mm_rotssl.MultiTaskDataset',
         datasets=dict(
             # as it is
             rotation=dict(**digits, pipeline=_base_.test_pipeline),

@@ -1,6 +1,6 @@
-# RotNet with network, optimiser and number of rows of
+# RotNet with network, optimizer and number of rows of
 # ../exemplar_cnn/exemplar-cnn_32c5-32c5-128f_1xb128-8e_cifar10-folder.py, to
-# be compared: 5,000 pictures in four rotations, 8 times.
+# be compared: 5,000 images in four rotations, 8 times.
 _base_ = ['./rotnet_nin-w24_1xb64-coslr-8e_cifar10-folder.py']
 
 model = dict(

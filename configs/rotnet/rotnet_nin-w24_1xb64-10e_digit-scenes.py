@@ -1,8 +1,8 @@
-# RotNet on pictures of single digits that are drawn as in the scenes of
+# RotNet on images of single digits that are drawn as in the scenes of
 # ../benchmarks: some two minutes on one core. They are written by
 #
 #   python tools/dataset_converters/digit_scenes.py data/digit_scenes \
-#       --unlabelled 2000
+#       --unlabeled 2000
 _base_ = ['./rotnet_nin-w24_1xb128-15e_digits.py']
 
 train_dataloader = dict(
@@ -10,7 +10,7 @@ train_dataloader = dict(
     dataset=dict(
         _delete_=True,
         type='mm_rotssl.ImageFolder',
-        data_root='data/digit_scenes/unlabelled',
+        data_root='data/digit_scenes/unlabeled',
         pipeline=[
             dict(type='mm_rotssl.LoadImageFromFile'),
             dict(type='mm_rotssl.PackInputs'),

@@ -1,5 +1,5 @@
-# RotNet on CIFAR-10 pictures in folders, at a size for a machine without a
-# GPU: an eighth of the paper's width, every fifth picture, 8 epochs.
+# RotNet on CIFAR-10 images in folders, at a size for a machine without a
+# GPU: an eighth of the paper's width, every fifth image, 8 epochs.
 _base_ = [
     '../_base_/datasets/cifar10_folder.py',
     '../_base_/default_runtime.py',
@@ -24,7 +24,7 @@ train_dataloader = dict(
     batch_size=64, num_workers=0, dataset=dict(indices=every_fifth)
 )
 val_dataloader = dict(num_workers=0)
-# the labelled pictures are those that the network was trained on
+# the labeled images are those that the network was trained on
 bank_dataloader = _base_.bank_dataloader
 bank_dataloader.num_workers = 0
 bank_dataloader.dataset.indices = every_fifth

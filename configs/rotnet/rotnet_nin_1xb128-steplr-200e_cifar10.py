@@ -14,7 +14,7 @@ model = dict(
     head=dict(type='mm_rotssl.RotationHead', in_channels=192),
 )
 
-# 128 pictures, 512 rotated copies a step; the rate is that of the official
+# 128 images, 512 rotated copies a step; the rate is that of the official
 # code, which did not scale it by the number of rotations
 optim_wrapper = dict(
     optimizer=dict(

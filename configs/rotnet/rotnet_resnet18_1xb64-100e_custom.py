@@ -1,4 +1,4 @@
-# RotNet on a folder of one's own pictures: no labels, no list file. One
+# RotNet on a folder of one's own images: no labels, no list file. One
 # setting has no default:
 #
 #   python tools/train.py configs/rotnet/rotnet_resnet18_1xb64-100e_custom.py \
@@ -11,15 +11,15 @@ _base_ = ['../_base_/default_runtime.py']
 
 # The folder, searched with all its sub-folders.
 data_root = ''
-# Pictures a step. Each goes through the network in four rotations; halve
+# Images a step. Each goes through the network in four rotations; halve
 # this if memory runs out, and give --auto-scale-lr.
 batch_size = 64
-# Processes that read and crop pictures; the number of cores at most.
+# Processes that read and crop images; the number of cores at most.
 num_workers = 4
 # Passes over the folder. What counts are the steps: with fewer than some
-# 10,000 pictures train longer.
+# 10,000 images train longer.
 max_epochs = 100
-# For 64 pictures a step. The official recipe has 0.1 for 128 (CIFAR-10),
+# For 64 images a step. The official recipe has 0.1 for 128 (CIFAR-10),
 # the ResNet-50 one 0.2 for 128 (ImageNet, with warm-up). Halved with the
 # batch the former is 0.05; the lower of the two is taken because the rate
 # is fit for most folders then, at the price of some speed.
@@ -42,13 +42,13 @@ data_preprocessor = dict(
 
 train_pipeline = [
     dict(type='mm_rotssl.LoadImageFromFile'),
-    # The official augmentation. Set flip_prob=0 for pictures that are never
+    # The official augmentation. Set flip_prob=0 for images that are never
     # seen mirrored, such as text.
     dict(type='mm_rotssl.RandomResizedCrop', scale=crop_size, flip_prob=0.5),
     dict(type='mm_rotssl.PackInputs'),
 ]
 
-# How pictures are judged: nothing is drawn at random.
+# How images are judged: nothing is drawn at random.
 test_pipeline = [
     dict(type='mm_rotssl.LoadImageFromFile'),
     dict(type='ResizeEdge', scale=crop_size * 8 // 7, edge='short'),
@@ -106,21 +106,21 @@ default_hooks = dict(
 )
 
 # ---------------------------- Validation -------------------------------
-# There is none by default. With some labelled pictures, in one sub-folder
+# There is none by default. With some labeled images, in one sub-folder
 # a class, remove the `# ` below: every ten epochs each stage's features
-# are judged by how well the nearest pictures of LABELLED/train classify
+# are judged by how well the nearest images of LABELLED/train classify
 # those of LABELLED/val, and the rotation accuracy is measured on the
 # latter. Labels never take part in training.
 #
 # train_cfg = dict(val_interval=10, by_epoch=True, max_epochs=max_epochs)
-# labelled_dataloader = dict(
+# labeled_dataloader = dict(
 #     batch_size=batch_size,
 #     num_workers=num_workers,
 #     persistent_workers=False,
 #     collate_fn=dict(type='default_collate'),
 #     sampler=dict(type='DefaultSampler', shuffle=False))
 # val_dataloader = dict(
-#     **labelled_dataloader,
+#     **labeled_dataloader,
 #     dataset=dict(
 #         type='mm_rotssl.ImageFolder',
 #         data_root='LABELLED/val',
@@ -128,7 +128,7 @@ default_hooks = dict(
 #         test_mode=True,
 #         pipeline=test_pipeline))
 # bank_dataloader = dict(
-#     **labelled_dataloader,
+#     **labeled_dataloader,
 #     dataset=dict(
 #         type='mm_rotssl.ImageFolder',
 #         data_root='LABELLED/train',

@@ -1,6 +1,6 @@
 # RotNet on ImageNet with ResNet-50, the recipe of OpenMMLab's mmselfsup
 # 1.0 (linear probe 47.0 there; see the README for its layers). One departure:
-# pictures are read and resized by OpenCV, there by Pillow.
+# images are read and resized by OpenCV, there by Pillow.
 _base_ = ['../_base_/datasets/imagenet.py', '../_base_/default_runtime.py']
 
 model = dict(
@@ -22,7 +22,7 @@ model = dict(
     ),
 )
 
-# 8 GPUs with 16 pictures, 64 rotated copies, each
+# 8 GPUs with 16 images, 64 rotated copies, each
 train_dataloader = dict(batch_size=16, num_workers=4)
 val_dataloader = dict(batch_size=16, num_workers=4)
 

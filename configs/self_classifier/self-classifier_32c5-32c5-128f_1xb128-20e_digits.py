@@ -66,5 +66,8 @@ val_evaluator = [
     dict(type='mm_rotssl.ClusteringMetric'),
 ]
 
-custom_hooks = [*_base_.custom_hooks, dict(type='mm_rotssl.BatchLossHook')]
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(type='mm_rotssl.BatchSizeCheckHook'),
+]
 default_hooks = dict(logger=dict(interval=11), checkpoint=dict(interval=5))

@@ -1,5 +1,5 @@
-# Self-Classifier on CIFAR-10 pictures in folders, at a size for a machine
-# without a GPU: a small network, every fifth picture, 8 epochs.
+# Self-Classifier on CIFAR-10 images in folders, at a size for a machine
+# without a GPU: a small network, every fifth image, 8 epochs.
 _base_ = [
     '../_base_/datasets/cifar10_folder.py',
     '../_base_/default_runtime.py',
@@ -28,7 +28,7 @@ color = [
     dict(type='RandomGrayscale', prob=0.2, keep_channels=True),
 ]
 # the official crops, but all of 32 pixels, and no blur, which leaves little
-# of so small pictures
+# of so small images
 train_pipeline = [
     dict(type='mm_rotssl.LoadImageFromFile'),
     dict(
@@ -86,7 +86,7 @@ train_dataloader = dict(
     dataset=dict(indices=every_fifth, pipeline=train_pipeline),
 )
 val_dataloader = dict(num_workers=0)
-# the labelled pictures are those that the network was trained on
+# the labeled images are those that the network was trained on
 bank_dataloader = _base_.bank_dataloader
 bank_dataloader.num_workers = 0
 bank_dataloader.dataset.indices = every_fifth
@@ -107,5 +107,8 @@ val_evaluator = [
     dict(type='mm_rotssl.ClusteringMetric'),
 ]
 
-custom_hooks = [*_base_.custom_hooks, dict(type='mm_rotssl.BatchLossHook')]
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(type='mm_rotssl.BatchSizeCheckHook'),
+]
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=4))

@@ -1,12 +1,12 @@
-# Self-Classifier on a folder of one's own pictures. One setting has no
+# Self-Classifier on a folder of one's own images. One setting has no
 # default, the folder:
 #
 #   python tools/train.py THIS_FILE \
 #       --cfg-options train_dataloader.dataset.data_root=FOLDER
 #
-# Then have the pictures sorted:
+# Then have the images sorted:
 #
-#   python tools/cluster_pictures.py THIS_FILE CHECKPOINT --pictures FOLDER
+#   python tools/sort_images.py THIS_FILE CHECKPOINT --images FOLDER
 _base_ = [
     '../_base_/datasets/imagenet_multicrop.py',
     '../_base_/default_runtime.py',
@@ -18,18 +18,18 @@ _base_ = [
 
 # The folder, searched with all its sub-folders.
 data_root = ''
-# Classes of each classifier. The first are those that pictures are sorted
+# Classes of each classifier. The first are those that images are sorted
 # into: about as many as are wanted. The others help to learn.
 num_classes = [20, 40, 80, 160]
-# Pictures a step; each goes through the network in eight views. Classes are
-# made equally large within it: at least some pictures for each of the first.
+# Images a step; each goes through the network in eight views. Classes are
+# made equally large within it: at least some images for each of the first.
 batch_size = 128
-# Processes that read and crop pictures; the number of cores at most.
+# Processes that read and crop images; the number of cores at most.
 num_workers = 4
 # Passes over the folder. What counts are the steps: with fewer than some
-# 10,000 pictures train longer.
+# 10,000 images train longer.
 max_epochs = 100
-# The authors' is 0.3 for 256 pictures, proportional to their number.
+# The authors' is 0.3 for 256 images, proportional to their number.
 base_lr = 0.15
 # How many unreadable files are named and skipped before the run stops.
 max_broken = 10
@@ -48,7 +48,7 @@ train_dataloader = dict(
         pipeline=_base_.train_pipeline,
     ),
 )
-# What `cluster_pictures.py` sorts; without labels there is nothing to
+# What `sort_images.py` sorts; without labels there is nothing to
 # validate.
 val_dataloader = dict(
     batch_size=batch_size,
@@ -99,7 +99,10 @@ auto_scale_lr = dict(base_batch_size=128)
 
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs)
 
-custom_hooks = [*_base_.custom_hooks, dict(type='mm_rotssl.BatchLossHook')]
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(type='mm_rotssl.BatchSizeCheckHook'),
+]
 default_hooks = dict(
     logger=dict(interval=10), checkpoint=dict(interval=checkpoint_interval)
 )

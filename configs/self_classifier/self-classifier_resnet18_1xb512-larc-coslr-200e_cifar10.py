@@ -64,14 +64,14 @@ model = dict(
         in_channels=128,
         num_classes=(10, 20, 40, 80),
     ),
-    queue=dict(type='mm_rotssl.NearestNeighbourQueue', length=16384),
+    queue=dict(type='mm_rotssl.NearestNeighborQueue', length=16384),
 )
 
 train_dataloader = dict(
     batch_size=512, drop_last=True, dataset=dict(pipeline=train_pipeline)
 )
 
-# 0.3 for 256 pictures
+# 0.3 for 256 images
 optim_wrapper = dict(
     optimizer=dict(
         type='mm_rotssl.LARC', lr=0.6, momentum=0.9, weight_decay=1e-6
@@ -108,6 +108,6 @@ val_evaluator = [
 
 custom_hooks = [
     *_base_.custom_hooks,
-    dict(type='mm_rotssl.BatchLossHook'),
-    dict(type='mm_rotssl.BindPicturesHook'),
+    dict(type='mm_rotssl.BatchSizeCheckHook'),
+    dict(type='mm_rotssl.BindDatasetHook'),
 ]

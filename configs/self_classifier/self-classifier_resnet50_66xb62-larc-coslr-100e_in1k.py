@@ -1,6 +1,6 @@
 # Self-Classifier on ImageNet, the authors' recipe for 100 epochs: 4,092
-# pictures a step on 66 GPUs. Two departures: batch normalisation is
-# synchronised over all GPUs, theirs over groups of 22; and the rate begins at
+# images a step on 66 GPUs. Two departures: batch normalization is
+# synchronized over all GPUs, theirs over groups of 22; and the rate begins at
 # 1/16 of its top, 0.3 of 4.8, in every schedule.
 _base_ = [
     '../_base_/datasets/imagenet_multicrop.py',
@@ -23,7 +23,7 @@ model = dict(
         norm_cfg=dict(type='SyncBN'),
     ),
     head=dict(type='mm_rotssl.SelfClassifierHead', in_channels=128),
-    queue=dict(type='mm_rotssl.NearestNeighbourQueue'),
+    queue=dict(type='mm_rotssl.NearestNeighborQueue'),
 )
 
 train_dataloader = dict(batch_size=62)
@@ -59,7 +59,7 @@ val_evaluator = dict(type='mm_rotssl.ClusteringMetric')
 
 custom_hooks = [
     *_base_.custom_hooks,
-    dict(type='mm_rotssl.BatchLossHook'),
-    # tells the queue how many pictures there are
-    dict(type='mm_rotssl.BindPicturesHook'),
+    dict(type='mm_rotssl.BatchSizeCheckHook'),
+    # tells the queue how many images there are
+    dict(type='mm_rotssl.BindDatasetHook'),
 ]

@@ -1,4 +1,4 @@
-# Self-Classifier on ImageNet with 2,048 pictures a step, the authors' rate.
+# Self-Classifier on ImageNet with 2,048 images a step, the authors' rate.
 _base_ = ['./self-classifier_resnet50_8xb32-larc-coslr-100e_in1k.py']
 
 train_dataloader = dict(batch_size=256)

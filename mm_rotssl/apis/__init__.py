@@ -1,3 +1,6 @@
+from mm_rotssl.converters.backbone import Export, export_backbone
+from mm_rotssl.evaluation.features import extract_features
+
 from .config import (
     algorithm_settings,
     prepare_cpu_processes,
@@ -5,21 +8,18 @@ from .config import (
 )
 from .evaluation import (
     NETWORKS,
-    block_names,
     build_networks,
     build_ordered_dataloader,
     load_network,
-    read_labelled_config,
+    read_labeled_config,
+    stage_names,
     versions,
 )
-from .export import Export, export_backbone
-from .features import extract_features
 
 __all__ = [
     'NETWORKS',
     'Export',
     'algorithm_settings',
-    'block_names',
     'build_networks',
     'build_ordered_dataloader',
     'export_backbone',
@@ -27,6 +27,7 @@ __all__ = [
     'load_network',
     'prepare_cpu_processes',
     'read_config',
-    'read_labelled_config',
+    'read_labeled_config',
+    'stage_names',
     'versions',
 ]

@@ -51,7 +51,7 @@ def check_option(cfg: Config, option: str) -> None:
     """Refuse a key that would have no effect.
 
     All but its last component must be there, and the last must not look like
-    a misspelt one. The first must be one that the runner reads: the others
+    a misspelled one. The first must be one that the runner reads: the others
     are intermediate values, which were copied when the file was read.
     """
     node: Any = cfg._cfg_dict

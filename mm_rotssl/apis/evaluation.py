@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 
 import mm_rotssl
-from mm_rotssl.engine.hooks.checkpoint_guard_hook import check_state_dict
+from mm_rotssl.engine.hooks.checkpoint_check_hook import check_state_dict
 from mm_rotssl.registry import DATASETS, MODELS
 from mm_rotssl.utils import read_checkpoint
 
@@ -25,10 +25,10 @@ from .config import read_config
 NETWORKS = ('untrained', 'trained')
 
 
-def read_labelled_config(
+def read_labeled_config(
     path: str | Path, options: dict | None = None
 ) -> Config:
-    """Read a config that names labelled pictures to learn from and to test on.
+    """Read a config that names labeled images to learn from and to test on.
 
     Args:
         path (str | Path): The file.
@@ -38,19 +38,19 @@ def read_labelled_config(
         Config: With ``val_cfg.bank_dataloader`` and ``val_dataloader``.
 
     Raises:
-        SystemExit: As :func:`read_config`, or if a data set is missing.
+        SystemExit: As :func:`read_config`, or if a dataset is missing.
     """
     cfg = read_config(path, options)
     if not (cfg.get('val_cfg') or {}).get('bank_dataloader'):
         raise SystemExit(
-            f'{path} names no labelled pictures to learn from: add '
+            f'{path} names no labeled images to learn from: add '
             "val_cfg=dict(type='mm_rotssl.KNNValLoop', bank_dataloader="
-            'dict(...)) with the labelled training part of the data.'
+            'dict(...)) with the labeled training part of the data.'
         )
     if not cfg.get('val_dataloader'):
         raise SystemExit(
-            f'{path} names no labelled pictures to test on: add '
-            'val_dataloader=dict(...) with the labelled test part of the '
+            f'{path} names no labeled images to test on: add '
+            'val_dataloader=dict(...) with the labeled test part of the '
             'data.'
         )
     return cfg
@@ -112,16 +112,16 @@ def build_networks(
 def build_ordered_dataloader(
     settings: dict, limit: int | None = None, seed: int = 0
 ) -> DataLoader:
-    """Build a dataloader that keeps the order of the data set.
+    """Build a dataloader that keeps the order of the dataset.
 
     Args:
         settings (dict): Of the dataloader.
-        limit (int, optional): Use only so many pictures, drawn at random.
+        limit (int, optional): Use only so many images, drawn at random.
             Defaults to None, all.
         seed (int): Of the draw. Defaults to 0.
 
     Returns:
-        DataLoader: All pictures, once.
+        DataLoader: All images, once.
     """
     dataset = DATASETS.build(settings['dataset'])
     if limit is not None and limit < len(dataset):
@@ -137,8 +137,8 @@ def build_ordered_dataloader(
     return Runner.build_dataloader(settings, seed=seed)
 
 
-def block_names(model: nn.Module, count: int) -> list[str]:
-    """Number the blocks as in the backbone, where it says which it gives.
+def stage_names(model: nn.Module, count: int) -> list[str]:
+    """Number the stages as in the backbone, where it says which it gives.
 
     Args:
         model (nn.Module): With a ``backbone``.

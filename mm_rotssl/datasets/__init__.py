@@ -1,20 +1,22 @@
 from .digits import Digits
-from .exemplar_dataset import ExemplarDataset
-from .exemplar_seeds import ExemplarSeeds
+from .exemplar import ExemplarDataset, SeedPatches, sample_seed_patches
 from .image_folder import ImageFolder
-from .picture_keys import picture_keys
-from .seed_sampling import sample_seeds
+from .image_keys import image_keys
+from .multi_task_dataset import MultiTaskDataset
+from .rotation_noise import RotationNoise, noise_weights, upright_index
 from .stl10 import STL10
-from .task_dataset import TaskDataset
 from .transforms import *  # noqa: F403
 
 __all__ = [
     'STL10',
     'Digits',
     'ExemplarDataset',
-    'ExemplarSeeds',
     'ImageFolder',
-    'TaskDataset',
-    'picture_keys',
-    'sample_seeds',
+    'MultiTaskDataset',
+    'RotationNoise',
+    'SeedPatches',
+    'image_keys',
+    'noise_weights',
+    'sample_seed_patches',
+    'upright_index',
 ]

@@ -13,7 +13,7 @@ class Digits(BaseDataset):
     """The 1,797 real handwritten digits that scikit-learn ships.
 
     No download, in memory at once: for trying an algorithm in a minute.
-    The 8x8 pictures are scaled to ``size``, bilinearly, with three equal
+    The 8x8 images are scaled to ``size``, bilinearly, with three equal
     channels, so that any pipeline and backbone takes them.
 
     Source: E. Alpaydin and C. Kaynak, *Optical Recognition of Handwritten
@@ -21,10 +21,10 @@ class Digits(BaseDataset):
     :func:`sklearn.datasets.load_digits`.
 
     Args:
-        split (str): 'train' (1,438 pictures), or 'val' (359), which is every
-            fifth picture of the original order. Both hold all ten classes.
+        split (str): 'train' (1,438 images), or 'val' (359), which is every
+            fifth image of the original order. Both hold all ten classes.
             Defaults to 'train'.
-        size (int): Side of the pictures in pixels. Defaults to 32.
+        size (int): Side of the images in pixels. Defaults to 32.
         **kwargs: Other arguments of :class:`mmengine.dataset.BaseDataset`.
 
     Raises:
@@ -46,11 +46,11 @@ class Digits(BaseDataset):
         super().__init__(**kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Make the pictures of the split.
+        """Make the images of the split.
 
         Returns:
             list[dict]: ``img``, uint8 (size, size, 3); ``gt_label``, int;
-            and ``img_path``, a name for the picture: there is no file.
+            and ``img_path``, a name for the image: there is no file.
         """
         images, labels = load_digits(return_X_y=True)
         # 16 is the brightest value of the source
@@ -60,15 +60,15 @@ class Digits(BaseDataset):
             zip(images, labels, strict=True)
         ):
             if (number % 5 == 4) == (self.split == 'val'):
-                grey = cv2.resize(
+                gray = cv2.resize(
                     image,
                     (self.size, self.size),
                     interpolation=cv2.INTER_LINEAR,
                 )
-                grey = np.rint(grey).astype(np.uint8)
+                gray = np.rint(gray).astype(np.uint8)
                 data_list.append(
                     dict(
-                        img=np.repeat(grey[..., None], 3, axis=2),
+                        img=np.repeat(gray[..., None], 3, axis=2),
                         img_path=f'digits/{number:04d}',
                         gt_label=int(label),
                     )

@@ -16,12 +16,12 @@ from .transforms.loading import BrokenImageError
 
 @DATASETS.register_module()
 class ImageFolder(CustomDataset):
-    """A folder of pictures, some of which may be broken.
+    """A folder of images, some of which may be broken.
 
     mmpretrain's ``CustomDataset`` with other defaults (no labels, more file
     types) that survives broken files in training: with
     ``mm_rotssl.LoadImageFromFile`` in the pipeline each is named in one
-    warning and replaced by another, random picture, until there are more
+    warning and replaced by another, random image, until there are more
     than ``max_broken``. With ``test_mode=True`` any broken file is an error.
     In a distributed run each process warns and counts for itself, its
     dataloader's workers together.
@@ -38,7 +38,7 @@ class ImageFolder(CustomDataset):
 
     Raises:
         FileNotFoundError: If the folder does not exist.
-        RuntimeError: If there is no picture in it; when iterated, if more
+        RuntimeError: If there is no image in it; when iterated, if more
             than ``max_broken`` files, or all of them, are broken.
         ValueError: If no folder is given.
     """
@@ -80,7 +80,7 @@ class ImageFolder(CustomDataset):
         folder = self.img_prefix
         if not isdir(folder):
             raise FileNotFoundError(
-                f'There is no folder "{folder}" of pictures (looked from '
+                f'There is no folder "{folder}" of images (looked from '
                 f'"{Path.cwd()}"). Set data_root of the dataset to an '
                 'existing one.'
             )
@@ -88,7 +88,7 @@ class ImageFolder(CustomDataset):
             return super()._find_samples()
         except RuntimeError as error:
             raise RuntimeError(
-                f'No picture was found in "{folder}". Looked for names that '
+                f'No image was found in "{folder}". Looked for names that '
                 f'end in {", ".join(sorted(self.extensions))}, in upper or '
                 'lower case, in all sub-folders; set `extensions` of the '
                 'dataset if yours differ.'
@@ -130,7 +130,7 @@ class ImageFolder(CustomDataset):
             idx (int): Position in the list of files.
 
         Returns:
-            Any: The pipeline's result; None, for which another picture is
+            Any: The pipeline's result; None, for which another image is
             then drawn, where the file is broken.
 
         Raises:
@@ -157,7 +157,7 @@ class ImageFolder(CustomDataset):
         assert self._broken is not None
         self._broken[idx] = True
         print_log(
-            f'Broken picture skipped: {error}',
+            f'Broken image skipped: {error}',
             'current',
             # the engine's logger hides warnings of all ranks but the first
             logging.ERROR if get_rank() else logging.WARNING,
@@ -180,6 +180,6 @@ class ImageFolder(CustomDataset):
                 else 'all that there are. Repair or replace them'
             )
             raise RuntimeError(
-                f'{count} broken pictures in "{self.img_prefix}", {limit}:'
+                f'{count} broken images in "{self.img_prefix}", {limit}:'
                 '\n  ' + '\n  '.join(names) + more
             )

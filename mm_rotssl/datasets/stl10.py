@@ -9,7 +9,7 @@ from mm_rotssl.registry import DATASETS
 
 # channel, column, row: the order in the files
 SHAPE = (3, 96, 96)
-PICTURE_BYTES = 3 * 96 * 96
+IMAGE_BYTES = 3 * 96 * 96
 # said where a file has another size: tests and excerpts may be smaller
 RELEASED = dict(train=5_000, test=8_000, unlabeled=100_000)
 ARCHIVE = (
@@ -23,7 +23,7 @@ class STL10(BaseDataset):
     """STL-10: photographs of 96x96 pixels, most of them without a label.
 
     Reads the binary release, http://ai.stanford.edu/~acoates/stl10/, which
-    has to be downloaded and unpacked before. The pictures stay in its files
+    has to be downloaded and unpacked before. The images stay in its files
     until they are asked for, and come in RGB order: leave ``to_rgb=False`` in
     the data preprocessor, and no loading in the pipeline.
 
@@ -33,18 +33,18 @@ class STL10(BaseDataset):
     Args:
         data_root (str): The folder ``stl10_binary``, or the one that holds
             it. Defaults to 'data/stl10'.
-        split (str): 'train' (5,000 pictures), 'test' (8,000), 'unlabeled'
+        split (str): 'train' (5,000 images), 'test' (8,000), 'unlabeled'
             (100,000), or 'train+unlabeled', one after the other. Defaults to
             'train'.
         fold (int, optional): Which of the ten published folds of 'train'
-            (1,000 pictures each) to take, 0 to 9, in the order of the
-            release. Defaults to None, all pictures.
+            (1,000 images each) to take, 0 to 9, in the order of the
+            release. Defaults to None, all images.
         verify_checksum (bool): Compare the MD5 sums of the files that the
-            split needs with those of the release when the data set is loaded
+            split needs with those of the release when the dataset is loaded
             (2.8 GB for 'unlabeled'). ``fold_indices.txt``, for which no sum
             is known, is only parsed. Defaults to True.
         **kwargs: Other arguments of :class:`mmengine.dataset.BaseDataset`,
-            but ``data_prefix``: the pictures' names have none.
+            but ``data_prefix``: the images' names have none.
 
     Raises:
         FileNotFoundError: If the folder or a file of the split is missing.
@@ -87,7 +87,7 @@ class STL10(BaseDataset):
             if type(fold) is not int or not 0 <= fold <= 9:
                 raise ValueError(
                     f'fold={fold!r} of STL10: an integer from 0 to 9, or None '
-                    'for all pictures.'
+                    'for all images.'
                 )
             if split != 'train':
                 raise ValueError(
@@ -105,16 +105,16 @@ class STL10(BaseDataset):
         super().__init__(data_root=data_root, data_prefix={}, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Check the files and list the pictures of the split.
+        """Check the files and list the images of the split.
 
         Returns:
             list[dict]: ``img_path``, which tells the part of the release and
             the place in it, such as 'stl10/train/000012': there is no such
-            file; and ``gt_label``, int, for the labelled pictures.
+            file; and ``gt_label``, int, for the labeled images.
         """
         data_list = []
         for part in self.split.split('+'):
-            count = self._count_pictures(part)
+            count = self._count_images(part)
             self._verify(f'{part}_X.bin')
             infos: list[dict] = [
                 dict(img_path=f'stl10/{part}/{number:06d}')
@@ -130,36 +130,36 @@ class STL10(BaseDataset):
         return data_list
 
     def get_data_info(self, idx: int) -> dict:
-        """Read a picture.
+        """Read an image.
 
         Args:
-            idx (int): Its place in the data set.
+            idx (int): Its place in the dataset.
 
         Returns:
             dict: ``img``, uint8 (96, 96, 3) in RGB order; ``img_path``, its
-            name in the release; ``sample_idx``, int; and, if it is labelled,
+            name in the release; ``sample_idx``, int; and, if it is labeled,
             ``gt_label``, int from 0 to 9.
         """
         info: dict = super().get_data_info(idx)
         _, part, number = info['img_path'].split('/')
         # Mapped anew each time, in microseconds: pickle and deepcopy, which
         # workers and subsets need, read the whole of a map that is kept.
-        picture = np.memmap(
+        image = np.memmap(
             self._folder / f'{part}_X.bin',
             np.uint8,
             'r',
-            offset=int(number) * PICTURE_BYTES,
+            offset=int(number) * IMAGE_BYTES,
             shape=SHAPE,
         )
-        info['img'] = np.ascontiguousarray(picture.transpose(2, 1, 0))
+        info['img'] = np.ascontiguousarray(image.transpose(2, 1, 0))
         return info
 
     def folds(self) -> list[np.ndarray]:
-        """Read the ten published folds of the training pictures.
+        """Read the ten published folds of the training images.
 
         Returns:
             list[ndarray]: For each fold int64 (K,), the numbers of its
-            pictures, which are their indices in a data set of the whole of
+            images, which are their indices in a dataset of the whole of
             'train'. K is 1,000 in the release.
 
         Raises:
@@ -171,7 +171,7 @@ class STL10(BaseDataset):
                 f"STL10 with split='{self.split}' has no folds: ask one with "
                 "split='train'."
             )
-        count = self._count_pictures('train')
+        count = self._count_images('train')
         file = self._find(stl10.STL10.folds_list_file)
         remedy = f'Unpack it again, or download {ARCHIVE} again.'
         folds = [
@@ -192,7 +192,7 @@ class STL10(BaseDataset):
                     raise ValueError(
                         f'"{file}" is damaged: fold {i} holds '
                         f'"{number.decode(errors="replace")}", but the '
-                        'training pictures are numbered from 0 to '
+                        'training images are numbered from 0 to '
                         f'{count - 1}. {remedy}'
                     )
         return [np.array([int(i) for i in fold], np.int64) for fold in folds]
@@ -211,18 +211,18 @@ class STL10(BaseDataset):
             raise FileNotFoundError(f'There is no file "{file}". {remedy}')
         return file
 
-    def _count_pictures(self, part: str) -> int:
+    def _count_images(self, part: str) -> int:
         file = self._find(f'{part}_X.bin')
         size = file.stat().st_size
-        if size == 0 or size % PICTURE_BYTES:
+        if size == 0 or size % IMAGE_BYTES:
             released = RELEASED[part]
             raise ValueError(
                 f'"{file}" has {size:,} bytes, which is no multiple of the '
-                f"{PICTURE_BYTES:,} of a picture; the release's has "
-                f'{released * PICTURE_BYTES:,} ({released:,} pictures). '
+                f"{IMAGE_BYTES:,} of an image; the release's has "
+                f'{released * IMAGE_BYTES:,} ({released:,} images). '
                 f'Unpack it again, or download {ARCHIVE} again.'
             )
-        return size // PICTURE_BYTES
+        return size // IMAGE_BYTES
 
     def _verify(self, name: str) -> None:
         if not self.verify_checksum:
@@ -246,7 +246,7 @@ class STL10(BaseDataset):
         if size != count:
             raise ValueError(
                 f'"{file}" has {size:,} bytes, one for each label, but there '
-                f'are {count:,} pictures in "{part}_X.bin"; the release has '
+                f'are {count:,} images in "{part}_X.bin"; the release has '
                 f'{RELEASED[part]:,} of each. Unpack both again, or download '
                 f'{ARCHIVE} again.'
             )

@@ -1,13 +1,13 @@
-from .pictures import shown_picture
+from .images import shown_image
 from .plots import (
     SERIES,
-    plot_block_accuracy,
     plot_comparison,
     plot_embedding,
+    plot_image_table,
     plot_neighbors,
     plot_orientation,
     plot_patches,
-    plot_picture_table,
+    plot_stage_accuracy,
     plot_training_curves,
     plot_transfer,
 )
@@ -15,15 +15,15 @@ from .scalars import read_scalars
 
 __all__ = [
     'SERIES',
-    'plot_block_accuracy',
     'plot_comparison',
     'plot_embedding',
+    'plot_image_table',
     'plot_neighbors',
     'plot_orientation',
     'plot_patches',
-    'plot_picture_table',
+    'plot_stage_accuracy',
     'plot_training_curves',
     'plot_transfer',
     'read_scalars',
-    'shown_picture',
+    'shown_image',
 ]

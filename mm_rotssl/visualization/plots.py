@@ -1,7 +1,7 @@
-"""Pictures of what was learnt, as matplotlib figures.
+"""Images of what was learned, as matplotlib figures.
 
 Nothing is shown or saved here, and pyplot's global state is not touched:
-``figure.savefig(path)`` does it. Colours are told apart with any colour
+``figure.savefig(path)`` does it. Colors are told apart with any color
 vision; where they carry a meaning, a shape carries it too.
 """
 
@@ -22,7 +22,7 @@ from mm_rotssl.evaluation.functional import mean_and_std
 # Okabe and Ito's palette
 BLUE, ORANGE, VERMILLION, GREEN = '#0072B2', '#E69F00', '#D55E00', '#009E73'
 PURPLE, SKY = '#CC79A7', '#56B4E9'
-GREY, INK = '#7F7F7F', '#222222'
+GRAY, INK = '#7F7F7F', '#222222'
 # Tol's "muted" palette, for many classes; the two lightest made darker
 CLASS_COLORS = (
     '#332288',
@@ -37,9 +37,9 @@ CLASS_COLORS = (
     '#666666',
 )
 CLASS_MARKERS = 'osD^v<>'
-# colour, line and marker of the networks that are compared
+# color, line and marker of the networks that are compared
 SERIES = (
-    dict(color=GREY, linestyle='--', marker='s'),
+    dict(color=GRAY, linestyle='--', marker='s'),
     dict(color=BLUE, linestyle='-', marker='o'),
     dict(color=VERMILLION, linestyle=':', marker='^'),
     dict(color=GREEN, linestyle='-.', marker='D'),
@@ -96,7 +96,7 @@ def _legend_below(axes: Axes) -> None:
 def plot_training_curves(
     train: Sequence[dict],
     val: Sequence[dict],
-    blocks: Sequence[str] = (),
+    stages: Sequence[str] = (),
     title: str = 'Training',
 ) -> Figure:
     """Draw the loss, and what validation measured, over the epochs.
@@ -108,7 +108,7 @@ def plot_training_curves(
             without that key ``step`` counts.
         val (Sequence[dict]): Logged lines of validation: ``rotation/
             accuracy`` and ``knn/stage*``, as far as they are there.
-        blocks (Sequence[str]): Names of the stages; numbers are used where
+        stages (Sequence[str]): Names of the stages; numbers are used where
             it is too short. Defaults to ().
         title (str): Headline. Defaults to 'Training'.
 
@@ -152,7 +152,7 @@ def plot_training_curves(
         elif panel == 'rotation':
             axes.set_title('Rotation accuracy')
             axes.set_ylabel('accuracy (%)')
-            style = dict(color=GREY, linestyle='--', marker='s')
+            style = dict(color=GRAY, linestyle='--', marker='s')
             _curve(axes, train, 'rotation_accuracy', style, 'training')
             style = dict(color=BLUE, marker='o')
             _curve(axes, val, 'rotation/accuracy', style, 'validation')
@@ -166,8 +166,8 @@ def plot_training_curves(
                     color=colors[i % len(colors)],
                     marker=CLASS_MARKERS[i % len(CLASS_MARKERS)],
                 )
-                name = blocks[i] if i < len(blocks) else f'{i + 1}'
-                _curve(axes, val, key, style, f'block {name}')
+                name = stages[i] if i < len(stages) else f'{i + 1}'
+                _curve(axes, val, key, style, f'stage {name}')
             _legend_below(axes)
     return figure
 
@@ -186,7 +186,7 @@ def plot_transfer(
             Name of what they began with, at most four -> for each seed the
             logged lines of training and of validation, see
             :func:`read_scalars`; of all seeds at the same steps.
-        metrics (Sequence[str]): Keys of validation to draw, in per cent.
+        metrics (Sequence[str]): Keys of validation to draw, in percent.
         unit (str): What ``step`` of the validations counts.
         title (str): Headline. Defaults to 'Fine-tuning'.
 
@@ -229,18 +229,18 @@ def plot_transfer(
 
 
 @rc_context(_STYLE)
-def plot_picture_table(
+def plot_image_table(
     columns: Mapping[str, Sequence[np.ndarray]], title: str
 ) -> Figure:
-    """Draw pictures side by side.
+    """Draw images side by side.
 
     Args:
-        columns (Mapping[str, Sequence[ndarray]]): Heading -> a picture for
+        columns (Mapping[str, Sequence[ndarray]]): Heading -> an image for
             each row, uint8 (H, W, 3) in RGB order.
         title (str): Headline.
 
     Returns:
-        Figure: The page; the pictures of a row are equally high.
+        Figure: The page; the images of a row are equally high.
     """
     first = next(iter(columns.values()))
     side = 2.6
@@ -252,30 +252,30 @@ def plot_picture_table(
     grid = figure.subplots(
         *(len(first), len(columns)), squeeze=False, height_ratios=heights
     )
-    for (name, pictures), line in zip(columns.items(), grid.T, strict=True):
+    for (name, images), line in zip(columns.items(), grid.T, strict=True):
         line[0].set_title(name)
-        for axes, picture in zip(line, pictures, strict=True):
-            axes.imshow(picture)
+        for axes, image in zip(line, images, strict=True):
+            axes.imshow(image)
             axes.set_axis_off()
     return figure
 
 
 @rc_context(_STYLE)
-def plot_block_accuracy(
+def plot_stage_accuracy(
     panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]],
-    blocks: Sequence[str],
+    stages: Sequence[str],
     chance: float,
-    title: str = 'Accuracy by block',
+    title: str = 'Accuracy by stage',
 ) -> Figure:
-    """Draw accuracy by block for several networks.
+    """Draw accuracy by stage for several networks.
 
     Args:
         panels (Mapping[str, Mapping[str, Sequence[Sequence[float]]]]): Title
-            of a panel -> name of a network, at most four -> for each block
-            the repeated measurements, in per cent.
-        blocks (Sequence[str]): Names of the blocks.
-        chance (float): Accuracy of guessing, in per cent.
-        title (str): Headline. Defaults to 'Accuracy by block'.
+            of a panel -> name of a network, at most four -> for each stage
+            the repeated measurements, in percent.
+        stages (Sequence[str]): Names of the stages.
+        chance (float): Accuracy of guessing, in percent.
+        title (str): Headline. Defaults to 'Accuracy by stage'.
 
     Returns:
         Figure: A panel each with a common axis; points are means, bars
@@ -286,16 +286,16 @@ def plot_block_accuracy(
     row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (name, networks) in zip(row, panels.items(), strict=True):
         axes.set_title(name)
-        axes.set_xticks(range(len(blocks)), blocks)
-        axes.set_xlim(-0.4, len(blocks) - 0.6)
-        axes.set_xlabel('block')
-        axes.axhline(chance, color=GREY, linewidth=1, linestyle=':')
+        axes.set_xticks(range(len(stages)), stages)
+        axes.set_xlim(-0.4, len(stages) - 0.6)
+        axes.set_xlabel('stage')
+        axes.axhline(chance, color=GRAY, linewidth=1, linestyle=':')
         for i, (network, results) in enumerate(networks.items()):
             summary = [mean_and_std(values) for values in results]
             # side by side, so that the bars don't hide each other
             shift = 0.12 * (i - (len(networks) - 1) / 2)
             axes.errorbar(
-                [x + shift for x in range(len(blocks))],
+                [x + shift for x in range(len(stages))],
                 [mean for mean, _ in summary],
                 [spread or 0 for _, spread in summary],
                 label=network,
@@ -306,7 +306,7 @@ def plot_block_accuracy(
     row[0].set_ylabel('test accuracy (%)')
     row[0].set_ylim(0, 102)
     row[0].text(
-        len(blocks) - 0.62, chance + 1, 'chance', ha='right', color=GREY
+        len(stages) - 0.62, chance + 1, 'chance', ha='right', color=GRAY
     )
     handles, labels = row[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc='outside lower center', ncols=4)
@@ -325,10 +325,10 @@ def plot_comparison(
     Args:
         panels (Mapping[str, Mapping[str, Sequence[Sequence[float]]]]): Title
             of a panel -> name of a variant, at most three -> for each row
-            the repeated measurements, in per cent.
+            the repeated measurements, in percent.
         rows (Sequence[str]): Names of the methods, from above.
         baselines (Mapping[str, Sequence[float]]): Title of a panel ->
-            measurements of the untrained network, in per cent.
+            measurements of the untrained network, in percent.
         title (str): Headline.
 
     Returns:
@@ -345,10 +345,10 @@ def plot_comparison(
         axes.set_title(name)
         axes.set_xlabel('test accuracy (%)')
         found = baselines[name]
-        axes.axvspan(min(found), max(found), color=GREY, alpha=0.2, lw=0)
+        axes.axvspan(min(found), max(found), color=GRAY, alpha=0.2, lw=0)
         axes.axvline(
             float(np.mean(found)),
-            color=GREY,
+            color=GRAY,
             linestyle='--',
             label='untrained',
         )
@@ -382,28 +382,28 @@ def plot_comparison(
 def plot_neighbors(
     queries: Sequence[tuple[np.ndarray, str]],
     neighbors: Mapping[str, Sequence[Sequence[tuple[np.ndarray, bool]]]],
-    title: str = 'Nearest neighbours',
+    title: str = 'Nearest neighbors',
 ) -> Figure:
-    """Draw pictures with those that networks find most alike.
+    """Draw images with those that networks find most alike.
 
     Args:
-        queries (Sequence[tuple[ndarray, str]]): Pictures, uint8 (H, W, 3) in
+        queries (Sequence[tuple[ndarray, str]]): Images, uint8 (H, W, 3) in
             RGB order, with the name of their class.
         neighbors (Mapping[str, Sequence[Sequence[tuple[ndarray, bool]]]]):
-            Name of a network -> for each query its neighbours, nearest
-            first: picture, and whether it is of the query's class.
-        title (str): Headline. Defaults to 'Nearest neighbours'.
+            Name of a network -> for each query its neighbors, nearest
+            first: image, and whether it is of the query's class.
+        title (str): Headline. Defaults to 'Nearest neighbors'.
 
     Returns:
-        Figure: Two columns of queries, each with one row of neighbours a
-        network. A blue frame marks a neighbour of the same class; a red one
+        Figure: Two columns of queries, each with one row of neighbors a
+        network. A blue frame marks a neighbor of the same class; a red one
         with a cross, another class.
     """
     names = list(neighbors)
     count = max(len(row) for rows in neighbors.values() for row in rows)
     columns = 2 if len(queries) > 1 else 1
     lines = math.ceil(len(queries) / columns)
-    # in units of a neighbour's side
+    # in units of a neighbor's side
     margin, gap = 2.0, 0.6
     side = min(len(names), 2)
     scale = 0.37  # inches
@@ -416,10 +416,10 @@ def plot_neighbors(
     axes.set_ylim(height, 0)
     axes.set_axis_off()
 
-    def show(picture: np.ndarray, x: float, y: float, size: float) -> None:
+    def show(image: np.ndarray, x: float, y: float, size: float) -> None:
         # above the frame, which is a filled square
         axes.imshow(
-            picture,
+            image,
             extent=(x, x + size, y + size, y),
             interpolation='nearest',
             aspect='auto',
@@ -449,11 +449,11 @@ def plot_neighbors(
                 zorder=3,
             )
 
-    for i, (picture, label) in enumerate(queries):
+    for i, (image, label) in enumerate(queries):
         x = (i // lines) * (margin + side + count) + 0.15
         y = (i % lines) * (len(names) + gap) + 0.1
         middle = y + len(names) / 2
-        show(picture, x, middle - side / 2, side)
+        show(image, x, middle - side / 2, side)
         axes.text(
             x + side / 2,
             middle + side / 2 + 0.05,
@@ -488,7 +488,7 @@ def plot_neighbors(
     figure.text(
         0.01,
         1 - 0.38 / figure.get_figheight(),
-        'Large: a test picture; beside it the nearest labelled ones, nearest '
+        'Large: a test image; beside it the nearest labeled ones, nearest '
         'first. Blue: same class; orange with a cross: another class.',
         va='top',
     )
@@ -513,7 +513,7 @@ def plot_embedding(
 
     Returns:
         Figure: A panel each. Names of one letter are drawn in place of
-        points; else colour and marker tell the class, and its name stands at
+        points; else color and marker tell the class, and its name stands at
         the median of its points.
     """
     figure = Figure((5.4 * len(embeddings), 4.4), layout='constrained')
@@ -558,24 +558,24 @@ def plot_orientation(
     rotations: Sequence[int],
     title: str = 'Orientation',
 ) -> Figure:
-    """Draw pictures with how un-rotated each of their copies looks.
+    """Draw images with how un-rotated each of their copies looks.
 
     Args:
         groups (Mapping[str, Sequence[tuple[ndarray, Sequence[float]]]]):
-            Headline -> pictures, uint8 (H, W, 3) in RGB order, each with the
+            Headline -> images, uint8 (H, W, 3) in RGB order, each with the
             probability of being un-rotated for every rotation.
         rotations (Sequence[int]): The angles in degrees.
         title (str): Headline of the page. Defaults to 'Orientation'.
 
     Returns:
-        Figure: Per group a headline and rows of eight pictures as they are
-        in the data set; below each a bar and a number for each rotation:
+        Figure: Per group a headline and rows of eight images as they are
+        in the dataset; below each a bar and a number for each rotation:
         blue for the un-rotated copy, orange for the others.
     """
     columns, cell, bars, gap = 8, 1.0, 0.3, 0.24
     lines = {
-        name: math.ceil(len(pictures) / columns)
-        for name, pictures in groups.items()
+        name: math.ceil(len(images) / columns)
+        for name, images in groups.items()
     }
     headline, top = 0.36, 0.72
     height = top + sum(
@@ -598,20 +598,20 @@ def plot_orientation(
     )
     step = cell / len(rotations)
     y = top
-    for name, pictures in groups.items():
+    for name, images in groups.items():
         text(0.12, y + headline / 2, name, fontsize=10)
         y += headline
-        for i, (picture, probabilities) in enumerate(pictures):
+        for i, (image, probabilities) in enumerate(images):
             x = 0.12 + (i % columns) * (cell + 0.12)
             line = y + (i // columns) * (cell + bars + gap)
             axes.imshow(
-                picture,
+                image,
                 extent=(x, x + cell, line + cell, line),
                 interpolation='nearest',
                 aspect='auto',
             )
             base = line + cell + bars
-            axes.plot((x, x + cell), (base, base), color=GREY, linewidth=0.8)
+            axes.plot((x, x + cell), (base, base), color=GRAY, linewidth=0.8)
             for place, (angle, probability) in enumerate(
                 zip(rotations, probabilities, strict=True)
             ):
@@ -643,10 +643,10 @@ def plot_orientation(
 def plot_patches(
     rows: Sequence[Sequence[np.ndarray]], title: str, note: str
 ) -> Figure:
-    """Draw small pictures of one size in rows.
+    """Draw small images of one size in rows.
 
     Args:
-        rows (Sequence[Sequence[ndarray]]): Pictures, uint8 (S, S, 3) in RGB
+        rows (Sequence[Sequence[ndarray]]): Images, uint8 (S, S, 3) in RGB
             order; rows may be of different lengths.
         title (str): Headline.
         note (str): What stands below it.
@@ -662,9 +662,9 @@ def plot_patches(
         (len(rows) * step - gap, columns * step - gap, 3), 255, np.uint8
     )
     for i, row in enumerate(rows):
-        for j, picture in enumerate(row):
+        for j, image in enumerate(row):
             y, x = i * step, j * step
-            page[y : y + size, x : x + size] = picture
+            page[y : y + size, x : x + size] = image
     width = 9.0
     margin, top = 0.1, 0.62
     inner = width - 2 * margin

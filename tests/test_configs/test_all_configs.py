@@ -1,4 +1,4 @@
-"""Every config loads, builds and takes one optimiser step."""
+"""Every config loads, builds and takes one optimizer step."""
 
 import copy
 import re
@@ -48,11 +48,11 @@ def shrink(model):
         model[part]['in_channels'] = 8 * 32
 
 
-def pictures(dataset, count):
-    """Data set entries without files: noise in the place of pictures."""
-    if dataset['type'] == 'mm_rotssl.TaskDataset':
+def images(dataset, count):
+    """Dataset entries without files: noise in the place of images."""
+    if dataset['type'] == 'mm_rotssl.MultiTaskDataset':
         streams = {
-            name: pictures(stream, count)
+            name: images(stream, count)
             for name, stream in dataset['datasets'].items()
         }
         return [
@@ -100,14 +100,14 @@ def test_config(path):
     # what the engine does when it is not distributed
     model = revert_sync_batchnorm(model)
     for module in model.modules():
-        if hasattr(module, 'bind_pictures'):
-            module.bind_pictures(['0.jpg', '1.jpg'])
+        if hasattr(module, 'bind_dataset'):
+            module.bind_dataset(['0.jpg', '1.jpg'])
     if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper':
         # half precision needs a GPU
         cfg.optim_wrapper.type = 'OptimWrapper'
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
 
-    batch = default_collate(pictures(cfg.train_dataloader.dataset, 2))
+    batch = default_collate(images(cfg.train_dataloader.dataset, 2))
     # one, or one a stream
     for part in [batch] if 'inputs' in batch else batch.values():
         inputs = part['inputs']
@@ -131,7 +131,7 @@ def test_config(path):
             evaluators = [evaluators]
         for evaluator in evaluators:
             METRICS.build(evaluator)
-        batch = default_collate(pictures(cfg.val_dataloader.dataset, 2))
+        batch = default_collate(images(cfg.val_dataloader.dataset, 2))
         # the algorithms of mmpretrain only give features
         if hasattr(model, 'predict'):
             assert len(model.eval().val_step(batch)) == 2

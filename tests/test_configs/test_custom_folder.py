@@ -28,7 +28,7 @@ train_dataloader = dict(batch_size=4, num_workers=2)
 """
 
 
-def pictures(folder, count):
+def images(folder, count):
     rng = np.random.default_rng(count)
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
@@ -37,13 +37,13 @@ def pictures(folder, count):
         Image.fromarray(image).save(folder / f'{i}.jpg')
 
 
-def config_with_validation(folder, labelled):
+def config_with_validation(folder, labeled):
     """A copy of the config in which the commented lines are none."""
     text = CONFIG.read_text()
     rest = text[text.index('# train_cfg = dict(') :]
     lines = [line.removeprefix('# ') for line in rest.splitlines()]
     text = text.replace(rest, '\n'.join(lines) + '\n')
-    text = text.replace('LABELLED', str(labelled))
+    text = text.replace('LABELLED', str(labeled))
     text = text.replace('../_base_', str(ROOT / 'configs/_base_'))
     path = folder / 'validated.py'
     path.write_text(text)
@@ -51,8 +51,8 @@ def config_with_validation(folder, labelled):
 
 
 def test_one_step_at_full_size(tmp_path):
-    """The real network, two pictures, one step of the optimiser."""
-    pictures(tmp_path / 'p', 2)
+    """The real network, two images, one step of the optimizer."""
+    images(tmp_path / 'p', 2)
     cfg = Config.fromfile(CONFIG)
     cfg.work_dir = str(tmp_path / 'w')
     cfg.train_dataloader.dataset.data_root = str(tmp_path / 'p')
@@ -64,7 +64,7 @@ def test_one_step_at_full_size(tmp_path):
     runner.train()
     after = runner.model.head.state_dict()
     assert any(not before[name].equal(after[name]) for name in before)
-    # the crop, not the picture, is what the network sees
+    # the crop, not the image, is what the network sees
     assert runner.train_dataloader.dataset[0]['inputs'].shape == (3, 224, 224)
 
 
@@ -100,7 +100,7 @@ def test_rate_is_meant_for_the_batch_size():
     cfg = Config.fromfile(CONFIG)
     assert cfg.auto_scale_lr.base_batch_size == 64
     assert cfg.train_dataloader.batch_size == 64
-    # the official 0.1 for 128 pictures, scaled linearly
+    # the official 0.1 for 128 images, scaled linearly
     assert cfg.optim_wrapper.optimizer.lr == 0.1 * 64 / 128
 
 
@@ -115,10 +115,10 @@ def test_no_folder():
 def test_broken_files_through_the_command_line(tmp_path):
     """Each is named once on the screen and once in the log file."""
     folder = tmp_path / 'p'
-    pictures(folder, 10)
+    images(folder, 10)
     (folder / 'sub').mkdir()
     (folder / 'sub' / 'empty.png').write_bytes(b'')
-    (folder / 'text.jpg').write_text('no picture')
+    (folder / 'text.jpg').write_text('no image')
     small = tmp_path / 'small.py'
     small.write_text(SMALL.format(base=CONFIG))
     command = [
@@ -146,16 +146,16 @@ def test_broken_files_through_the_command_line(tmp_path):
     (log,) = (tmp_path / 'w').glob('*/*.log')
     for text in (result.stdout, log.read_text()):
         for name in ('sub/empty.png', 'text.jpg'):
-            assert text.count(f'Broken picture skipped: {folder}/{name}') == 1
+            assert text.count(f'Broken image skipped: {folder}/{name}') == 1
     assert (tmp_path / 'w' / 'epoch_2.pth').is_file()
 
 
 def test_commented_validation_works(tmp_path):
-    pictures(tmp_path / 'p', 8)
+    images(tmp_path / 'p', 8)
     for split, count in (('train', 5), ('val', 3)):
         for label in ('cat', 'dog'):
-            pictures(tmp_path / 'labelled' / split / label, count)
-    path = config_with_validation(tmp_path, tmp_path / 'labelled')
+            images(tmp_path / 'labeled' / split / label, count)
+    path = config_with_validation(tmp_path, tmp_path / 'labeled')
     cfg = Config.fromfile(path)
     assert cfg.train_cfg.val_interval == 10
     cfg.work_dir = str(tmp_path / 'w')

@@ -142,14 +142,14 @@ def read(path, checkpoint):
 
 
 def batch(cfg):
-    """Two pictures of noise with labels."""
+    """Two images of noise with labels."""
     rng = np.random.RandomState(0)
     scope = cfg.default_scope
     size = dict(mmdet=128, mmseg=65, mmpretrain=63)[scope]
     inputs, samples = [], []
     for _ in range(2):
-        picture = rng.randint(0, 256, (3, size, size), dtype=np.uint8)
-        inputs.append(torch.from_numpy(picture))
+        image = rng.randint(0, 256, (3, size, size), dtype=np.uint8)
+        inputs.append(torch.from_numpy(image))
         if scope == 'mmdet':
             from mmdet.structures import DetDataSample
             from mmdet.structures.mask import BitmapMasks
@@ -252,7 +252,7 @@ def test_weights_arrive_and_are_trained(path, weights_of):
     for name, value in trained.items():
         assert value.requires_grad, name
         if name.endswith('weight'):
-            # biases before a normalisation have none but rounding errors
+            # biases before a normalization have none but rounding errors
             assert value.grad.abs().max() > 0, name
     wrapper.step()
     for name, value in parts_of(model, path).items():
@@ -264,7 +264,7 @@ def test_weights_arrive_and_are_trained(path, weights_of):
 
 
 @pytest.mark.parametrize('path', of('mmdetection'))
-def test_new_layers_of_detectors_are_normalised(path):
+def test_new_layers_of_detectors_are_normalized(path):
     model = read_only(path).model
     assert model.backbone.norm_cfg.type == 'SyncBN'
     head = model.roi_head
@@ -335,12 +335,12 @@ def test_every_file_is_a_benchmark_or_its_counterpart():
 @pytest.mark.parametrize('path', marked(MAINS))
 def test_numbers_of_the_name(path):
     cfg = read_only(path)
-    devices, pictures = map(
+    devices, images = map(
         int, re.search(r'_(\d+)xb(\d+)-', path.stem).groups()
     )
-    assert devices * pictures == 16
-    assert cfg.train_dataloader.batch_size == pictures
-    assert cfg.auto_scale_lr.base_batch_size == devices * pictures
+    assert devices * images == 16
+    assert cfg.train_dataloader.batch_size == images
+    assert cfg.auto_scale_lr.base_batch_size == devices * images
     # scaled only if asked for
     assert not cfg.auto_scale_lr.get('enable')
     steps = re.search(r'-(\d+)k_', path.stem)
@@ -448,7 +448,7 @@ def test_rates(part, warmup, table, decay):
 
 
 @pytest.mark.parametrize('path', of('mmdetection'))
-def test_scales_and_pictures_of_detectors(path):
+def test_scales_and_images_of_detectors(path):
     cfg = read_only(path)
     least = 480 if 'voc' in path.stem else 640
     sides = [(1333, side) for side in range(least, 801, 32)]
@@ -466,7 +466,7 @@ def test_scales_and_pictures_of_detectors(path):
             step for step in loader.dataset.pipeline if step.type == 'Resize'
         ]
         assert resize.scale == (1333, 800)
-    # as mmpretrain's recipes prepare pictures: the usual mean and standard
+    # as mmpretrain's recipes prepare images: the usual mean and standard
     # deviation, in the order red, green, blue
     data = cfg.model.data_preprocessor
     assert data.mean == [123.675, 116.28, 103.53]
@@ -539,7 +539,7 @@ def test_precision_of_the_detectors_of_voc():
 
 
 @pytest.mark.parametrize('path', of('fcn-d6'))
-def test_head_and_pictures_of_moco_segmentation(path):
+def test_head_and_images_of_moco_segmentation(path):
     cfg = read_only(path)
     backbone = cfg.model.backbone
     assert backbone.strides == (1, 2, 2, 1)
@@ -568,7 +568,7 @@ def test_head_and_pictures_of_moco_segmentation(path):
     assert last == 3 * [((2, 2), (1, 1))]
 
     shape = (375, 500) if 'voc' in path.stem else (1024, 2048)
-    picture = np.zeros((*shape, 3), np.uint8)
+    image = np.zeros((*shape, 3), np.uint8)
     for pipeline in training_pipelines(cfg):
         kinds = [step.type for step in pipeline]
         assert 'PhotoMetricDistortion' not in kinds
@@ -576,13 +576,13 @@ def test_head_and_pictures_of_moco_segmentation(path):
         assert scaling.ratio_range == (0.5, 2.0)
         (flip,) = [step for step in pipeline if step.type == 'RandomFlip']
         assert flip.prob == 0.5
-        # ratios are those to the picture's own size
+        # ratios are those to the image's own size
         for ratio in (0.5, 1, 2):
             with DefaultScope.overwrite_default_scope('mmseg'):
                 resize = TRANSFORMS.build(
                     dict(scaling, ratio_range=(ratio, ratio))
                 )
-            result = resize(dict(img=picture, img_shape=shape))
+            result = resize(dict(img=image, img_shape=shape))
             assert result['img'].shape[:2] == tuple(
                 int(side * ratio + 0.5) for side in shape
             )
@@ -709,7 +709,7 @@ def test_a_prefix_for_a_file_without_is_refused(weights_of):
 
 
 @pytest.mark.downstream
-def test_only_the_extra_normalisation_of_c4_may_be_missing(weights_of):
+def test_only_the_extra_normalization_of_c4_may_be_missing(weights_of):
     file, weights = weights_of(50)
     path = (
         ROOT / 'mmdetection/voc0712/faster-rcnn_r50-c4_8xb2-ms-24k_voc0712.py'

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mm_rotssl.datasets import Digits, digit_scenes
-from mm_rotssl.datasets.digit_scenes import (
+from mm_rotssl.datasets import Digits
+from mm_rotssl.datasets.synthetic import digit_scenes
+from mm_rotssl.datasets.synthetic.digit_scenes import (
     compose_scene,
     generate_scenes,
     mask_to_box,
@@ -24,7 +25,7 @@ CLASSES = tuple('0123456789')
 
 
 def marked(glyphs):
-    """In place of Digits: the same few pictures, and who asked for them."""
+    """In place of Digits: the same few images, and who asked for them."""
 
     class Marked:
         METAINFO = Digits.METAINFO
@@ -39,17 +40,17 @@ def marked(glyphs):
 
         def get_data_info(self, index):
             self.asked.append(self.split)
-            label, grey = glyphs[self.split][index]
-            img = np.repeat(grey[..., None], 3, 2)
+            label, gray = glyphs[self.split][index]
+            img = np.repeat(gray[..., None], 3, 2)
             return dict(img=img, gt_label=label, img_path='')
 
     return Marked
 
 
 def bar(columns):
-    grey = np.zeros((8, 8), np.uint8)
-    grey[:, 4 - columns // 2 : 4 + columns // 2] = 255
-    return grey
+    gray = np.zeros((8, 8), np.uint8)
+    gray[:, 4 - columns // 2 : 4 + columns // 2] = 255
+    return gray
 
 
 CROSS = np.maximum(bar(2), bar(2).T)
@@ -68,7 +69,7 @@ def tight_box(mask):
 
 
 def core_of(mask):
-    """Without its edge, which is soft; OpenCV keeps that of the picture."""
+    """Without its edge, which is soft; OpenCV keeps that of the image."""
     padded = np.pad(mask, 2).astype(np.uint8)
     return cv2.erode(padded, np.ones((5, 5)))[2:-2, 2:-2] > 0
 
@@ -125,9 +126,9 @@ def test_types(scenes):
     for scene in scenes['train']:
         count = len(scene.labels)
         counts.add(count)
-        assert scene.picture.shape == (96, 96, 3)
-        assert scene.picture.dtype == np.uint8
-        assert (scene.picture == scene.picture[..., :1]).all()
+        assert scene.image.shape == (96, 96, 3)
+        assert scene.image.dtype == np.uint8
+        assert (scene.image == scene.image[..., :1]).all()
         assert scene.masks.shape == (count, 96, 96)
         assert scene.masks.dtype == bool
         assert scene.labels.dtype == np.int64
@@ -161,29 +162,29 @@ def test_boxes_are_tight_and_hardly_overlap(scenes):
 def test_digits_are_bright_and_the_ground_is_dark(scenes):
     missed = 0
     for scene in scenes['train']:
-        grey = scene.picture[..., 0].astype(float)
+        gray = scene.image[..., 0].astype(float)
         ink = scene.masks.any(0).astype(np.uint8)
         far = cv2.dilate(ink, np.ones((7, 7))) == 0
-        ground = np.median(grey[far])
+        ground = np.median(gray[far])
         assert ground < 110
         # clutter is there, yet there is more of the digits
-        clutter = (grey > ground + 35) & far
+        clutter = (gray > ground + 35) & far
         missed += clutter.sum() < 20
         assert clutter.sum() < 0.15 * far.sum()
         for mask in scene.masks:
             core = core_of(mask)
             if core.any():
-                assert grey[core].mean() > ground + 40
+                assert gray[core].mean() > ground + 40
     assert missed < 15
 
 
-def test_labels_by_nearest_neighbour():
+def test_labels_by_nearest_neighbor():
     """Turned back, masks look most like digits of their class."""
     for split, other in (('train', 'train'), ('val', 'train')):
         known = Digits(split=other, size=8)
         infos = [known.get_data_info(i) for i in range(len(known))]
-        pictures = np.array([i['img'][..., 0] > 127 for i in infos], float)
-        pictures = pictures.reshape(len(infos), 64)
+        images = np.array([i['img'][..., 0] > 127 for i in infos], float)
+        images = images.reshape(len(infos), 64)
         answers = np.array([i['gt_label'] for i in infos])
         right = []
         for scene in generate_scenes(split, 60, seed=2):
@@ -206,7 +207,7 @@ def test_labels_by_nearest_neighbour():
                     small = cv2.resize(
                         square, (8, 8), interpolation=cv2.INTER_AREA
                     )
-                    distances = ((pictures - small.ravel()) ** 2).sum(1)
+                    distances = ((images - small.ravel()) ** 2).sum(1)
                     found = distances.min(), answers[distances.argmin()]
                     best = min(best or found, found)
                 right.append(best[1] == label)
@@ -246,12 +247,12 @@ def test_what_is_visible(monkeypatch):
     monkeypatch.setattr(digit_scenes, 'TILT', 0)
     hidden = 0
     for scene in generate_scenes('train', 80):
-        grey = scene.picture[..., 0].astype(float)
+        gray = scene.image[..., 0].astype(float)
         lost = []
         for mask in scene.masks:
             core = core_of(mask)
             # a square has the same brightness all over, up to noise of 8
-            assert grey[core].std() < 10
+            assert gray[core].std() < 10
             x, y, width, height = tight_box(mask)
             part = mask[y : y + height, x : x + width]
             lost.append((part != part[::-1, ::-1]).mean())
@@ -268,7 +269,7 @@ def test_crowded_scenes(monkeypatch):
         counts.add(len(scene.labels))
         for mask, _ in free_masks(scene):
             width, height, _ = rectangle(mask)
-            # it would be cut if it were not within the picture
+            # it would be cut if it were not within the image
             assert abs(width - height) < 2.5
             assert fill(mask) > 0.97
         boxes = [tight_box(mask) for mask in scene.masks]
@@ -301,7 +302,7 @@ def test_strokes_are_no_ones():
         canvas = np.zeros((96, 96), np.float32)
         digit_scenes._draw_stroke(np.random.default_rng(seed), canvas, 100.0)
         points = np.argwhere(canvas > 50)
-        # those that reach out of the picture are not seen whole
+        # those that reach out of the image are not seen whole
         if len(points) > 8 and points.min() > 0 and points.max() < 95:
             across = np.linalg.svd(points - points.mean(0))[2][0]
             angles.append(np.degrees(np.arctan2(*np.abs(across))))
@@ -409,10 +410,10 @@ def test_files(written):
             other = folder / f'{voc}/JPEGImages/{name}.jpg'
             assert jpeg == other.read_bytes()
             # an encoder that does not know of this one
-            quality = cv2.imencode('.jpg', scene.picture, [1, 95])[1]
+            quality = cv2.imencode('.jpg', scene.image, [1, 95])[1]
             assert jpeg == quality.tobytes()
-            picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), 1)
-            error = picture.astype(int) - scene.picture
+            image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), 1)
+            error = image.astype(int) - scene.image
             assert np.abs(error).mean() < 2
     assert set(files_of(folder)) == expected
     # readable by whom the umask lets
@@ -540,15 +541,15 @@ def test_coco_json(written):
 
 
 def downstream(dataset, split, folder):
-    """What a library's data set makes of a split: one result a picture."""
+    """What a library's dataset makes of a split: one result an image."""
     dataset.full_init()
     assert len(dataset) == COUNTS[split]
     results = [dataset[i] for i in range(len(dataset))]
     for number, result in enumerate(results):
-        picture = cv2.imread(
+        image = cv2.imread(
             str(folder / f'coco/{split}2017' / f'{name_of(split, number)}.jpg')
         )
-        np.testing.assert_array_equal(result['img'], picture)
+        np.testing.assert_array_equal(result['img'], image)
     return results
 
 
@@ -558,7 +559,7 @@ def test_detection_data_sets(written, split):
     registry = pytest.importorskip('mmdet.registry')
     folder, drawn = written
     load = dict(type='mmdet.LoadAnnotations', with_bbox=True)
-    pictures = dict(type='LoadImageFromFile')
+    images = dict(type='LoadImageFromFile')
     coco = registry.DATASETS.build(
         dict(
             type='mmdet.CocoDataset',
@@ -567,7 +568,7 @@ def test_detection_data_sets(written, split):
             data_prefix=dict(img=f'{split}2017/'),
             metainfo=dict(classes=CLASSES),
             pipeline=[
-                pictures,
+                images,
                 dict(load, with_mask=True, poly2mask=True),
             ],
         )
@@ -579,7 +580,7 @@ def test_detection_data_sets(written, split):
             ann_file=f'VOC2012/ImageSets/Main/{split}.txt',
             data_prefix=dict(sub_data_root='VOC2012/'),
             metainfo=dict(classes=CLASSES),
-            pipeline=[pictures, load],
+            pipeline=[images, load],
         )
     )
     found = zip(
@@ -713,31 +714,31 @@ def test_an_interrupted_run_leaves_nothing(out, monkeypatch, error, empty):
     assert list(out.parent.rglob('*')) == [out] * empty
 
 
-def test_unlabelled(written, out):
+def test_unlabeled(written, out):
     folder, _ = written
     write_scenes(out, TRAIN, VAL, SIZE, SEED, 5)
-    extra = files_of(out / 'unlabelled')
+    extra = files_of(out / 'unlabeled')
     assert sorted(extra) == [f'{number:06d}.jpg' for number in range(5)]
     assert len(set(extra.values())) == 5
     # the rest is as it is without
     rest = {
         name: content
         for name, content in files_of(out).items()
-        if not name.startswith('unlabelled')
+        if not name.startswith('unlabeled')
     }
     assert rest == files_of(folder)
     fewer = out.with_name('fewer')
     write_scenes(fewer, 1, 1, SIZE, SEED, 2)
-    some = files_of(fewer / 'unlabelled')
+    some = files_of(fewer / 'unlabeled')
     assert len(some) == 2
     assert all(extra[name] == content for name, content in some.items())
     other = out.with_name('other')
     write_scenes(other, 1, 1, SIZE, SEED + 1, 2)
     values = set(extra.values())
-    assert values.isdisjoint(files_of(other / 'unlabelled').values())
+    assert values.isdisjoint(files_of(other / 'unlabeled').values())
 
 
-def test_unlabelled_holds_one_digit_of_training(out, monkeypatch):
+def test_unlabeled_holds_one_digit_of_training(out, monkeypatch):
     digits = marked({'train': [(0, bar(8))], 'val': [(1, CROSS)]})
     monkeypatch.setattr(digit_scenes, 'Digits', digits)
     scenes = []
@@ -748,14 +749,14 @@ def test_unlabelled_holds_one_digit_of_training(out, monkeypatch):
         return scenes[-1]
 
     monkeypatch.setattr(digit_scenes, 'compose_scene', spy)
-    write_scenes(out, 1, 1, unlabelled=40)
+    write_scenes(out, 1, 1, unlabeled=40)
     # nothing of validation after its only scene
     last = len(digits.asked) - digits.asked[::-1].index('val')
     assert len(digits.asked) - last >= 80
-    files = sorted((out / 'unlabelled').iterdir())
+    files = sorted((out / 'unlabeled').iterdir())
     for scene, file in zip(scenes[2:], files, strict=True):
-        picture = cv2.imread(str(file))
-        assert np.abs(picture.astype(int) - scene.picture).mean() < 2
+        image = cv2.imread(str(file))
+        assert np.abs(image.astype(int) - scene.image).mean() < 2
         (mask,) = scene.masks
         width, height, _ = rectangle(mask)
         # a whole square
@@ -778,7 +779,7 @@ def test_without_pycocotools(tmp_path, monkeypatch):
         (dict(train=0), r'train=0.* at least 1'),
         (dict(val=-1), r'val=-1.* at least 1'),
         (dict(seed=-1), r'seed=-1.* at least 0'),
-        (dict(unlabelled=-1), r'unlabelled=-1.* at least 0'),
+        (dict(unlabeled=-1), r'unlabeled=-1.* at least 0'),
         (dict(size=31), r'size=31.* at least 32'),
     ],
 )

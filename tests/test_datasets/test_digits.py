@@ -8,7 +8,7 @@ from mm_rotssl.datasets import Digits
 
 
 def bilinear(image, size):
-    """Resize with pixel centres aligned and edges repeated, in float64."""
+    """Resize with pixel centers aligned and edges repeated, in float64."""
     scale = len(image) / size
     position = (np.arange(size) + 0.5) * scale - 0.5
     position = position.clip(0, len(image) - 1)
@@ -59,7 +59,7 @@ def test_against_the_source(size):
             assert img.dtype == np.uint8
             assert img.shape == (size, size, 3)
             assert info['gt_label'] == labels[number]
-            # 16 is the largest grey value of the source; it is rounded to
+            # 16 is the largest gray value of the source; it is rounded to
             # eight bits before and after the resize, hence one step
             want = bilinear(images[number].reshape(8, 8) * 255 / 16, size)
             for channel in range(3):

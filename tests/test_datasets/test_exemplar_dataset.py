@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader
 from mm_rotssl.datasets import (
     Digits,
     ExemplarDataset,
-    ExemplarSeeds,
     ImageFolder,
-    sample_seeds,
+    SeedPatches,
+    sample_seed_patches,
 )
 from mm_rotssl.datasets.transforms import RandomDeformation
 
@@ -30,12 +30,12 @@ def pixels(number):
     return rng.integers(0, 256, (height, width, 3), np.uint8)
 
 
-class Pictures(BaseDataset):
-    """Pictures in memory, that notes which were read."""
+class Images(BaseDataset):
+    """Images in memory, that notes which were read."""
 
-    def __init__(self, order=range(4), grey=False, **kwargs):
+    def __init__(self, order=range(4), gray=False, **kwargs):
         self.order = list(order)
-        self.grey = grey
+        self.gray = gray
         self.read = Counter()
         super().__init__(
             data_prefix=dict(img_path='root/'),
@@ -47,7 +47,7 @@ class Pictures(BaseDataset):
     def load_data_list(self):
         return [
             dict(
-                img=pixels(i)[..., 0] if self.grey else pixels(i),
+                img=pixels(i)[..., 0] if self.gray else pixels(i),
                 img_path=NAMES[i],
             )
             for i in self.order
@@ -62,11 +62,11 @@ class Pictures(BaseDataset):
 
 
 def make_seeds(**changes):
-    """Seeds in no order; the second picture of the data set has none."""
+    """Seed patches in no order; the second image of the dataset has none."""
     arrays = dict(
         keys=[NAMES[3], NAMES[0], NAMES[2]],
         sizes=np.array([SIZES[3], SIZES[0], SIZES[2]], np.int32),
-        pictures=np.array([2, 0, 1, 0, 2, 0], np.int64),
+        images=np.array([2, 0, 1, 0, 2, 0], np.int64),
         centers=np.array(
             [[12, 40], [10, 30], [20, 20], [40, 20], [21, 14], [70, 9]],
             np.float32,
@@ -74,7 +74,7 @@ def make_seeds(**changes):
         scales=np.array([1, 1, 1, 0.8, 0.64, 1], np.float32),
         patch_size=PATCH,
     )
-    return ExemplarSeeds(**{**arrays, **changes})
+    return SeedPatches(**{**arrays, **changes})
 
 
 def of_folder(folder):
@@ -86,28 +86,28 @@ def of_folder(folder):
 @pytest.fixture
 def folder(tmp_path):
     for i, name in enumerate(NAMES):
-        path = tmp_path / 'pictures' / name
+        path = tmp_path / 'images' / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(cv2.imencode('.png', pixels(i))[1].tobytes())
-    return tmp_path / 'pictures'
+    return tmp_path / 'images'
 
 
-def expected_window(seeds, label, size):
-    """Cut out of the picture with its edge repeated."""
-    key = seeds.keys[seeds.pictures[label]]
-    picture = pixels(NAMES.index(key))
-    full = np.array(picture.shape[1::-1])
-    scale = float(seeds.scales[label])
+def expected_window(seed_patches, label, size):
+    """Cut out of the image with its edge repeated."""
+    key = seed_patches.keys[seed_patches.images[label]]
+    image = pixels(NAMES.index(key))
+    full = np.array(image.shape[1::-1])
+    scale = float(seed_patches.scales[label])
     if scale != 1:
         small = [round(side * scale) for side in full.tolist()]
-        picture = cv2.resize(picture, small, interpolation=cv2.INTER_AREA)
-    now = np.array(picture.shape[1::-1])
-    start = seeds.centers[label] * now / full - PATCH / 2
+        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+    now = np.array(image.shape[1::-1])
+    start = seed_patches.centers[label] * now / full - PATCH / 2
     assert (abs(start % 1 - 0.5) > 1e-4).all(), 'not clear where it begins'
     x, y = np.floor(start + 0.5).astype(int) - (size - PATCH) // 2
     columns = np.arange(x, x + size)
     rows = np.arange(y, y + size)
-    window = picture[
+    window = image[
         np.clip(rows, 0, now[1] - 1)[:, None], np.clip(columns, 0, now[0] - 1)
     ]
     inside = [
@@ -124,39 +124,39 @@ def expected_window(seeds, label, size):
 @pytest.mark.parametrize('in_memory', [True, False])
 @pytest.mark.parametrize('order', [(0, 1, 2, 3), (2, 3, 0, 1)])
 def test_entries(order, in_memory):
-    seeds = make_seeds()
+    seed_patches = make_seeds()
     deformation = RandomDeformation(patch_size=PATCH, on_device=True)
     size = deformation.window_size
     assert size > PATCH
-    pictures = Pictures(order)
+    images = Images(order)
     data = ExemplarDataset(
-        pictures, seeds, [deformation], 3, in_memory=in_memory
+        images, seed_patches, [deformation], 3, in_memory=in_memory
     )
     assert len(data) == 18
-    assert data.metainfo['num_seeds'] == 6
+    assert data.metainfo['num_exemplars'] == 6
     for idx in range(18):
         entry = data.get_data_info(idx)
-        # not the number of the picture
+        # not the number of the image
         label = idx // 3
-        window, valid = expected_window(seeds, label, size)
+        window, valid = expected_window(seed_patches, label, size)
         np.testing.assert_array_equal(entry.pop('img'), window)
         assert entry == dict(
             img_shape=(size, size),
             valid=valid,
             exemplar_label=label,
             sample_idx=idx,
-            img_path=seeds.keys[seeds.pictures[label]],
+            img_path=seed_patches.keys[seed_patches.images[label]],
         )
     # without a deformation, the patches themselves
-    data = ExemplarDataset(pictures, seeds, [], 1, in_memory=in_memory)
+    data = ExemplarDataset(images, seed_patches, [], 1, in_memory=in_memory)
     for label in range(6):
-        patch, valid = expected_window(seeds, label, PATCH)
+        patch, valid = expected_window(seed_patches, label, PATCH)
         assert valid == (0, 0, PATCH, PATCH)
         np.testing.assert_array_equal(data[label]['img'], patch)
 
 
 def test_numbers_of_entries():
-    data = ExemplarDataset(Pictures(), make_seeds(), [], 2)
+    data = ExemplarDataset(Images(), make_seeds(), [], 2)
     for idx in (-1, 12, 99):
         with pytest.raises(IndexError, match=f'{idx} of 12'):
             data[idx]
@@ -164,7 +164,7 @@ def test_numbers_of_entries():
     assert type(entry['exemplar_label']) is int
     assert (entry['exemplar_label'], entry['sample_idx']) == (3, 7)
     # the default of the authors' code
-    assert len(ExemplarDataset(Pictures(), make_seeds(), [])) == 6 * 150
+    assert len(ExemplarDataset(Images(), make_seeds(), [])) == 6 * 150
 
 
 def test_largest_window_of_the_pipeline():
@@ -172,36 +172,36 @@ def test_largest_window_of_the_pipeline():
     large = RandomDeformation(patch_size=PATCH)
     assert small.window_size < large.window_size
     for pipeline in ([small, large], [large, small]):
-        data = ExemplarDataset(Pictures(), make_seeds(), pipeline)
+        data = ExemplarDataset(Images(), make_seeds(), pipeline)
         assert data.window_size == large.window_size
         assert data.windows.shape == (6, *[large.window_size] * 2, 3)
 
 
-def test_each_picture_is_read_once_and_when_first_used():
-    pictures = Pictures(lazy_init=True)
-    data = ExemplarDataset(pictures, make_seeds(), [], 2, lazy_init=True)
+def test_each_image_is_read_once_and_when_first_used():
+    images = Images(lazy_init=True)
+    data = ExemplarDataset(images, make_seeds(), [], 2, lazy_init=True)
     assert len(data) == 12
-    assert data.metainfo['num_seeds'] == 6
-    assert not pictures.read
+    assert data.metainfo['num_exemplars'] == 6
+    assert not images.read
     first = data[4]
-    assert pictures.read == {NAMES[i]: 1 for i in (0, 2, 3)}
+    assert images.read == {NAMES[i]: 1 for i in (0, 2, 3)}
     for _ in range(2):
         data.full_init()
         for i in range(12):
             _ = data[i]
-    assert pictures.read == {NAMES[i]: 1 for i in (0, 2, 3)}
-    eager = ExemplarDataset(pictures, make_seeds(), [], 2)
-    assert pictures.read == {NAMES[i]: 2 for i in (0, 2, 3)}
+    assert images.read == {NAMES[i]: 1 for i in (0, 2, 3)}
+    eager = ExemplarDataset(images, make_seeds(), [], 2)
+    assert images.read == {NAMES[i]: 2 for i in (0, 2, 3)}
     np.testing.assert_array_equal(first['img'], eager[4]['img'])
 
 
-def test_pictures_are_read_each_time():
-    pictures = Pictures(lazy_init=True)
-    data = ExemplarDataset(pictures, make_seeds(), [], 2, in_memory=False)
-    assert not pictures.read
+def test_images_are_read_each_time():
+    images = Images(lazy_init=True)
+    data = ExemplarDataset(images, make_seeds(), [], 2, in_memory=False)
+    assert not images.read
     for i in (0, 1, 0, 5, 10):
         _ = data[i]
-    assert pictures.read == {NAMES[2]: 3, NAMES[0]: 1, NAMES[3]: 1}
+    assert images.read == {NAMES[2]: 3, NAMES[0]: 1, NAMES[3]: 1}
     assert not hasattr(data, 'windows')
 
 
@@ -213,7 +213,7 @@ def test_windows_stay_as_they_are(in_memory):
         return results
 
     data = ExemplarDataset(
-        Pictures(), make_seeds(), [spoil], 2, in_memory=in_memory
+        Images(), make_seeds(), [spoil], 2, in_memory=in_memory
     )
     before = data.get_data_info(5)['img']
     assert not data[5]['img'].any()
@@ -223,9 +223,9 @@ def test_windows_stay_as_they_are(in_memory):
 
 
 @pytest.mark.parametrize('in_memory', [True, False])
-def test_grey_pictures(in_memory):
+def test_gray_images(in_memory):
     data = ExemplarDataset(
-        Pictures(grey=True), make_seeds(), [], 1, in_memory=in_memory
+        Images(gray=True), make_seeds(), [], 1, in_memory=in_memory
     )
     for label in (0, 1, 2, 5):
         patch, _ = expected_window(make_seeds(), label, PATCH)
@@ -237,12 +237,14 @@ def deformation(**kwargs):
     return dict(type='mm_rotssl.RandomDeformation', patch_size=PATCH, **kwargs)
 
 
-def stored(seeds, number, random_seed):
+def stored(seed_patches, number, random_seed):
     """All patches, made one by one beforehand, as the paper's authors did."""
     transform = RandomDeformation(patch_size=PATCH)
     patches = []
-    for label in range(len(seeds)):
-        window, valid = expected_window(seeds, label, transform.window_size)
+    for label in range(len(seed_patches)):
+        window, valid = expected_window(
+            seed_patches, label, transform.window_size
+        )
         for k in range(number):
             results = dict(
                 img=window.copy(),
@@ -268,7 +270,7 @@ def one_thread():
 
 def fixed(in_memory=True):
     return ExemplarDataset(
-        Pictures(),
+        Images(),
         make_seeds(),
         [deformation()],
         4,
@@ -333,8 +335,8 @@ def test_fixed_deformations_differ():
             for column in np.asarray(rows).T
         )
 
-    # of pictures with room for any of them
-    seeds = ExemplarSeeds(
+    # of images with room for any of them
+    seed_patches = SeedPatches(
         [f'{i}' for i in range(3)],
         np.full((3, 2), 90),
         np.arange(3),
@@ -342,16 +344,16 @@ def test_fixed_deformations_differ():
         np.ones(3),
         PATCH,
     )
-    pictures = BaseDataset(lazy_init=True, serialize_data=False, pipeline=[])
-    pictures.load_data_list = lambda: [
+    images = BaseDataset(lazy_init=True, serialize_data=False, pipeline=[])
+    images.load_data_list = lambda: [
         dict(img=np.zeros((90, 90, 3), np.uint8), img_path=key)
-        for key in seeds.keys
+        for key in seed_patches.keys
     ]
 
     def make(random_seed, number=5):
         return ExemplarDataset(
-            pictures,
-            seeds,
+            images,
+            seed_patches,
             [deformation(on_device=True)],
             number,
             fixed_deformations=True,
@@ -359,8 +361,8 @@ def test_fixed_deformations_differ():
         )
 
     found = [numbers(make(random_seed)) for random_seed in (0, 1)]
-    # between deformations, seeds and random seeds; sine and cosine of the
-    # angle, with the scale, give four numbers
+    # between deformations, seed patches and random seed patches; sine and
+    # cosine of the angle, with the scale, give four numbers
     together = np.concatenate(found)
     assert together.shape == (30, 16)
     changing = [0, 1, 2, 5, *range(6, 16)]
@@ -373,7 +375,7 @@ def test_fixed_deformations_differ():
 
 def test_deformations_that_are_not_fixed():
     data = ExemplarDataset(
-        Pictures(), make_seeds(), [deformation(on_device=True)], 2
+        Images(), make_seeds(), [deformation(on_device=True)], 2
     )
 
     def epoch():
@@ -384,7 +386,7 @@ def test_deformations_that_are_not_fixed():
     np.random.seed(5)
     np.testing.assert_array_equal(epoch(), first)
     np.testing.assert_array_equal(epoch(), second)
-    # colours, which always change
+    # colors, which always change
     assert not np.isclose(first[:, 6:], second[:, 6:]).any()
     np.random.seed(6)
     assert not np.isclose(epoch()[:, 6:], first[:, 6:]).any()
@@ -392,16 +394,16 @@ def test_deformations_that_are_not_fixed():
 
 
 def test_seeds_as_settings_file_or_object(folder, tmp_path):
-    settings = dict(num_seeds=5, patch_size=PATCH, max_per_picture=3)
-    seeds = sample_seeds(of_folder(folder), **settings)
-    seeds.save(tmp_path / 'seeds.npz')
+    settings = dict(num_exemplars=5, patch_size=PATCH, max_per_image=3)
+    seed_patches = sample_seed_patches(of_folder(folder), **settings)
+    seed_patches.save(tmp_path / 'seeds.npz')
     images = {name: pixels(i) for i, name in enumerate(NAMES)}
     windows = []
     for given in (
         settings,
         str(tmp_path / 'seeds.npz'),
         tmp_path / 'seeds.npz',
-        seeds,
+        seed_patches,
     ):
         data = ExemplarDataset(
             dict(
@@ -413,24 +415,26 @@ def test_seeds_as_settings_file_or_object(folder, tmp_path):
             [],
             1,
         )
-        assert data.metainfo['num_seeds'] == 5
+        assert data.metainfo['num_exemplars'] == 5
         windows.append(data.windows)
         np.testing.assert_array_equal(windows[0], windows[-1])
-    for label, scale in enumerate(seeds.scales):
+    for label, scale in enumerate(seed_patches.scales):
         if scale == 1:
-            x, y = (seeds.centers[label] - PATCH / 2).round().astype(int)
-            picture = images[seeds.keys[seeds.pictures[label]]]
+            x, y = (
+                (seed_patches.centers[label] - PATCH / 2).round().astype(int)
+            )
+            image = images[seed_patches.keys[seed_patches.images[label]]]
             np.testing.assert_array_equal(
-                windows[0][label], picture[y : y + PATCH, x : x + PATCH]
+                windows[0][label], image[y : y + PATCH, x : x + PATCH]
             )
 
 
 def test_missing_file_of_seeds(tmp_path):
-    with pytest.raises(FileNotFoundError, match='sample_exemplar_seeds'):
-        ExemplarDataset(Pictures(), str(tmp_path / 'none.npz'), [])
+    with pytest.raises(FileNotFoundError, match='sample_seed_patches'):
+        ExemplarDataset(Images(), str(tmp_path / 'none.npz'), [])
 
 
-def test_pictures_that_are_not_there(folder, tmp_path):
+def test_images_that_are_not_there(folder, tmp_path):
     make_seeds().save(tmp_path / 'seeds.npz')
     data = ExemplarDataset(of_folder(folder), tmp_path / 'seeds.npz', [], 1)
     # the folder may have been moved, and may have got more
@@ -440,7 +444,7 @@ def test_pictures_that_are_not_there(folder, tmp_path):
     np.testing.assert_array_equal(data.windows, again.windows)
     (moved / NAMES[2]).rename(moved / 'b/other.png')
     (moved / NAMES[0]).unlink()
-    with pytest.raises(ValueError, match='2 of the 3 pictures') as error:
+    with pytest.raises(ValueError, match='2 of the 3 images') as error:
         ExemplarDataset(of_folder(moved), tmp_path / 'seeds.npz', [])
     message = str(error.value)
     assert f'"{tmp_path / "seeds.npz"}"' in message
@@ -455,15 +459,15 @@ def test_pictures_that_are_not_there(folder, tmp_path):
     assert 'moved/a/0.png' in str(error.value)
 
 
-def test_pictures_that_changed_their_size(folder, tmp_path):
+def test_images_that_changed_their_size(folder, tmp_path):
     make_seeds().save(tmp_path / 'seeds.npz')
     # a pixel more, and turned
-    for name, picture in (
+    for name, image in (
         (NAMES[2], np.zeros((50, 36, 3), np.uint8)),
         (NAMES[3], np.zeros((80, 40, 3), np.uint8)),
     ):
         old = (folder / name).read_bytes()
-        content = cv2.imencode('.png', picture)[1].tobytes()
+        content = cv2.imencode('.png', image)[1].tobytes()
         (folder / name).write_bytes(content)
         with pytest.raises(ValueError, match=re.escape(name)) as error:
             ExemplarDataset(of_folder(folder), tmp_path / 'seeds.npz', [])
@@ -474,9 +478,9 @@ def test_pictures_that_changed_their_size(folder, tmp_path):
         )
         label = make_seeds().keys.index(name)
         with pytest.raises(ValueError, match=re.escape(name)) as error:
-            data[np.flatnonzero(data.seeds.pictures == label)[-1]]
+            data[np.flatnonzero(data.seed_patches.images == label)[-1]]
         assert str(error.value) == message
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         was = SIZES[NAMES.index(name)]
         assert f'is {width}x{height} pixels now' in message
         assert f'was {was[0]}x{was[1]} ' in message
@@ -489,29 +493,29 @@ def test_patches_of_another_size(tmp_path):
     make_seeds().save(tmp_path / 'seeds.npz')
     other = dict(type='mm_rotssl.RandomDeformation', patch_size=32)
     with pytest.raises(ValueError, match='patch_size=32') as error:
-        ExemplarDataset(Pictures(), tmp_path / 'seeds.npz', [other])
+        ExemplarDataset(Images(), tmp_path / 'seeds.npz', [other])
     message = str(error.value)
     assert 'RandomDeformation' in message
     assert f'"{tmp_path / "seeds.npz"}" are for 16' in message
-    with pytest.raises(ValueError, match='the seeds are for 16'):
-        ExemplarDataset(Pictures(), make_seeds(), [deformation(), other])
-    # before pictures are read
-    pictures = Pictures()
+    with pytest.raises(ValueError, match='the seed patches are for 16'):
+        ExemplarDataset(Images(), make_seeds(), [deformation(), other])
+    # before images are read
+    images = Images()
     with pytest.raises(ValueError, match='32'):
-        ExemplarDataset(pictures, make_seeds(), [other])
-    assert not pictures.read
+        ExemplarDataset(images, make_seeds(), [other])
+    assert not images.read
 
 
 @pytest.mark.parametrize('number', [0, -1])
 def test_number_of_deformations(number):
     with pytest.raises(ValueError, match=f'num_deformations={number} '):
-        ExemplarDataset(Pictures(), make_seeds(), [], number)
+        ExemplarDataset(Images(), make_seeds(), [], number)
 
 
 SETTINGS = dict(
     type='mm_rotssl.ExemplarDataset',
     dataset=dict(type='mm_rotssl.Digits', size=48, indices=30),
-    seeds=dict(num_seeds=12, scales=(1.0,)),
+    seed_patches=dict(num_exemplars=12, scales=(1.0,)),
     num_deformations=3,
     pipeline=[
         dict(
@@ -543,8 +547,10 @@ def test_with_the_engine(pack):
         ),
         seed=1,
     )
-    assert loader.dataset.metainfo['num_seeds'] == 12
-    seeds = sample_seeds(Digits(size=48, indices=30), **SETTINGS['seeds'])
+    assert loader.dataset.metainfo['num_exemplars'] == 12
+    seed_patches = sample_seed_patches(
+        Digits(size=48, indices=30), **SETTINGS['seed_patches']
+    )
     side = RandomDeformation(recolor=False).window_size
     # patches of 32 of 48 pixels, with what is around them
     whole = Digits(size=48, indices=30)
@@ -557,22 +563,22 @@ def test_with_the_engine(pack):
         inputs = batch['inputs']
         assert inputs.dtype == torch.uint8
         assert inputs.shape[1:] == (3, side, side)
-        for picture, sample in zip(inputs, batch['data_samples'], strict=True):
+        for image, sample in zip(inputs, batch['data_samples'], strict=True):
             label = sample.exemplar_label
             seen[label] += 1
             assert label == sample.sample_idx // 3
             assert sample.deformation.shape == (6,)
             assert sample.deformation.dtype == np.float32
-            key = seeds.keys[seeds.pictures[label]]
+            key = seed_patches.keys[seed_patches.images[label]]
             assert sample.img_path == key
-            x, y = (seeds.centers[label] - 16).astype(int)
+            x, y = (seed_patches.centers[label] - 16).astype(int)
             middle = (side - 32) // 2
-            patch = picture[:, middle : middle + 32, middle : middle + 32]
+            patch = image[:, middle : middle + 32, middle : middle + 32]
             np.testing.assert_array_equal(
                 patch.permute(1, 2, 0),
                 images[key][y : y + 32, x : x + 32],
             )
-            # it stays within the part that is of the picture
+            # it stays within the part that is of the image
             cos, sin, middle_x, _, _, middle_y = sample.deformation.tolist()
             reach = (abs(cos) + abs(sin)) / 2
             left, top = side / 2 - 16 - x, side / 2 - 16 - y

@@ -53,7 +53,7 @@ def broken_files(folder, count=4):
     """Write one of each kind, then more of the last."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'empty.jpg').write_bytes(b'')
-    (folder / 'text.jpg').write_text('no picture')
+    (folder / 'text.jpg').write_text('no image')
     noise(40, 40, 3).save(folder / 'cut.jpg')
     noise(40, 40, 3).save(folder / 'cut.png')
     names = ['empty.jpg', 'text.jpg', 'cut.jpg', 'cut.png']
@@ -88,7 +88,7 @@ def _no_waiting():
 
 
 def read(dataset, workers):
-    """Count the pictures of an epoch."""
+    """Count the images of an epoch."""
     loader = DataLoader(
         dataset, 4, num_workers=workers, collate_fn=default_collate
     )
@@ -102,15 +102,15 @@ def warnings_about(log, name):
 
 @pytest.fixture(scope='module')
 def zoo(tmp_path_factory):
-    """One picture of each kind, in sub-folders, with other files between."""
+    """One image of each kind, in sub-folders, with other files between."""
     root = tmp_path_factory.mktemp('zoo')
     deep = root / 'a' / 'b'
     deep.mkdir(parents=True)
-    noise(50, 60).save(root / 'grey.png')
-    noise(50, 60).save(root / 'grey.JPG')
+    noise(50, 60).save(root / 'gray.png')
+    noise(50, 60).save(root / 'gray.JPG')
     noise(50, 60, top=2**16, dtype=np.uint16).save(root / '16bit.png')
     noise(50, 60, 4).save(root / 'rgba.png')
-    noise(50, 60, 2).save(root / 'grey_alpha.png')
+    noise(50, 60, 2).save(root / 'gray_alpha.png')
     noise(50, 60, 3).quantize(8).save(root / 'palette.png')
     noise(50, 60, 3).convert('CMYK').save(deep / 'cmyk.jpeg')
     noise(1, 1, 3).save(deep / 'tiny.png')
@@ -122,7 +122,7 @@ def zoo(tmp_path_factory):
     noise(50, 60, 3).save(deep / 'a.webp')
     noise(50, 60, 3).save(deep / 'a.tif')
     noise(50, 60, 3).save(deep / 'a.ppm')
-    (root / 'notes.txt').write_text('no picture, and not named like one')
+    (root / 'notes.txt').write_text('no image, and not named like one')
     return root
 
 
@@ -137,7 +137,7 @@ def test_all_kinds(zoo, pipeline):
         assert 'gt_label' not in dataset[i]['data_samples']
 
 
-def test_huge_keeps_its_colour(zoo):
+def test_huge_keeps_its_color(zoo):
     dataset = ImageFolder(str(zoo), pipeline=TRAIN)
     paths = [dataset.get_data_info(i)['img_path'] for i in range(16)]
     huge = next(i for i, path in enumerate(paths) if 'huge' in path)
@@ -171,7 +171,7 @@ def test_labels_from_folders(tmp_path):
     ('workers', 'persistent'), [(0, False), (2, False), (2, True)]
 )
 def test_broken_files_are_named_once(tmp_path, log, workers, persistent):
-    folder = tmp_path / 'pictures'
+    folder = tmp_path / 'images'
     good_files(folder, 9)
     broken = broken_files(folder)
     dataset = ImageFolder(str(folder), pipeline=PATH)
@@ -201,7 +201,7 @@ def test_broken_files_are_named_once(tmp_path, log, workers, persistent):
 
 @pytest.mark.parametrize('workers', [0, 2])
 def test_too_many_broken_files(tmp_path, workers):
-    folder = tmp_path / 'pictures'
+    folder = tmp_path / 'images'
     good_files(folder, 30)
     broken = broken_files(folder, 6)
 
@@ -213,7 +213,7 @@ def test_too_many_broken_files(tmp_path, workers):
     with pytest.raises(RuntimeError, match='more than max_broken=5') as info:
         read(dataset(5), workers)
     message = str(info.value)
-    assert f'6 broken pictures in "{folder}/"' in message
+    assert f'6 broken images in "{folder}/"' in message
     assert 'raise max_broken of the dataset' in message
     for name in broken:
         assert f'{folder}/{name}' in message
@@ -223,7 +223,7 @@ def test_none_may_be_broken(tmp_path):
     good_files(tmp_path, 3)
     (tmp_path / 'empty.jpg').write_bytes(b'')
     dataset = ImageFolder(str(tmp_path), max_broken=0, pipeline=PATH)
-    with pytest.raises(RuntimeError, match='1 broken pictures'):
+    with pytest.raises(RuntimeError, match='1 broken images'):
         dataset[0]
 
 
@@ -232,7 +232,7 @@ def test_all_files_are_broken(tmp_path, count):
     for i in range(count):
         (tmp_path / f'{i}.jpg').write_bytes(b'')
     dataset = ImageFolder(str(tmp_path), max_broken=100, pipeline=PATH)
-    text = f'{count} broken pictures in "{tmp_path}/", all that there are'
+    text = f'{count} broken images in "{tmp_path}/", all that there are'
     with pytest.raises(RuntimeError, match=text) as info:
         dataset[0]
     # a long list is cut
@@ -332,7 +332,7 @@ def test_empty_folder(tmp_path, with_label):
     (tmp_path / 'sub').mkdir()
     (tmp_path / 'sub' / 'notes.txt').write_text('')
     with pytest.raises(
-        RuntimeError, match=r'No picture.*\.jpeg.*all sub-folders.*extensions'
+        RuntimeError, match=r'No image.*\.jpeg.*all sub-folders.*extensions'
     ):
         ImageFolder(str(tmp_path), with_label=with_label)
 

@@ -1,4 +1,4 @@
-"""Archives of a few pictures, written byte by byte as STL-10 defines."""
+"""Archives of a few images, written byte by byte as STL-10 defines."""
 
 import copy
 import gc
@@ -13,7 +13,7 @@ import torchvision
 from mmengine.registry import DATASETS
 from torch.utils.data import DataLoader
 
-from mm_rotssl.datasets import STL10, picture_keys
+from mm_rotssl.datasets import STL10, image_keys
 
 URL = 'http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz'
 CLASSES = [
@@ -40,7 +40,7 @@ def brightness(part, number, row, column, channel):
 
 @pytest.fixture(scope='module', autouse=True)
 def _quick_collection():
-    # each data set collects garbage when it is made: 0.2 s with PyTorch
+    # each dataset collects garbage when it is made: 0.2 s with PyTorch
     gc.freeze()
     yield
     gc.unfreeze()
@@ -48,29 +48,29 @@ def _quick_collection():
 
 @pytest.fixture(scope='module')
 def archive(tmp_path_factory):
-    """A folder with stl10_binary, and its pictures [row, column, channel]."""
+    """A folder with stl10_binary, and its images [row, column, channel]."""
     root = tmp_path_factory.mktemp('stl10')
     folder = root / 'stl10_binary'
     folder.mkdir()
-    pictures = {}
+    images = {}
     for part, count in COUNTS.items():
         content = bytearray()
         for number in range(count):
-            picture = np.zeros((96, 96, 3), np.uint8)
+            image = np.zeros((96, 96, 3), np.uint8)
             for channel in range(3):
                 for column in range(96):
                     for row in range(96):
                         value = brightness(part, number, row, column, channel)
                         content.append(value)
-                        picture[row, column, channel] = value
-            pictures[part, number] = picture
+                        image[row, column, channel] = value
+            images[part, number] = image
         (folder / f'{part}_X.bin').write_bytes(content)
     for part, labels in LABELS.items():
         (folder / f'{part}_y.bin').write_bytes(bytes(labels))
     (folder / 'class_names.txt').write_text('\n'.join(CLASSES))
     lines = [' '.join(map(str, fold)) for fold in FOLDS]
     (folder / 'fold_indices.txt').write_text('\n'.join(lines))
-    return root, pictures
+    return root, images
 
 
 @pytest.fixture
@@ -102,14 +102,14 @@ def unverified(root, **kwargs):
     return STL10(str(root), verify_checksum=False, **kwargs)
 
 
-def assert_entries(dataset, pictures, want):
+def assert_entries(dataset, images, want):
     """Compare with (part, number) of the archive, in this order."""
     assert len(dataset) == len(want)
     for i, (part, number) in enumerate(want):
         info = dataset.get_data_info(i)
         assert info['sample_idx'] == i
         assert info['img_path'] == f'stl10/{part}/00000{number}'
-        np.testing.assert_array_equal(info['img'], pictures[part, number])
+        np.testing.assert_array_equal(info['img'], images[part, number])
         if part == 'unlabeled':
             assert 'gt_label' not in info
         else:
@@ -123,9 +123,9 @@ def everything(split):
 
 @pytest.mark.parametrize('split', PARTS)
 def test_against_the_format(archive, split):
-    root, pictures = archive
+    root, images = archive
     dataset = unverified(root, split=split)
-    assert_entries(dataset, pictures, everything(split))
+    assert_entries(dataset, images, everything(split))
     assert dataset.metainfo['classes'] == tuple(CLASSES)
 
 
@@ -136,9 +136,9 @@ def test_against_torchvision(archive, split):
     theirs = torchvision.datasets.STL10(root, split=split)
     ours = STL10(str(root), split=split)
     assert len(ours) == len(theirs)
-    for i, (picture, label) in enumerate(theirs):
+    for i, (image, label) in enumerate(theirs):
         info = ours.get_data_info(i)
-        np.testing.assert_array_equal(info['img'], np.asarray(picture))
+        np.testing.assert_array_equal(info['img'], np.asarray(image))
         # theirs is -1 where there is none
         assert info.get('gt_label', -1) == label
     assert list(ours.metainfo['classes']) == theirs.classes
@@ -148,8 +148,8 @@ def test_train_is_the_default(archive):
     assert_entries(unverified(archive[0]), archive[1], everything('train'))
 
 
-def test_pictures_are_plain_arrays_of_ones_own(archive):
-    root, pictures = archive
+def test_images_are_plain_arrays_of_ones_own(archive):
+    root, images = archive
     dataset = unverified(root, serialize_data=False)
     img = dataset.get_data_info(2)['img']
     assert type(img) is np.ndarray
@@ -157,11 +157,11 @@ def test_pictures_are_plain_arrays_of_ones_own(archive):
     assert img.flags.c_contiguous
     img += 1
     info = dataset.get_data_info(2)
-    np.testing.assert_array_equal(info['img'], pictures['train', 2])
+    np.testing.assert_array_equal(info['img'], images['train', 2])
 
 
 def test_pipeline(archive):
-    root, pictures = archive
+    root, images = archive
     dataset = DATASETS.build(
         dict(
             type='mm_rotssl.STL10',
@@ -172,42 +172,42 @@ def test_pipeline(archive):
         )
     )
     packed = dataset[2]
-    want = pictures['test', 2].transpose(2, 0, 1)
+    want = images['test', 2].transpose(2, 0, 1)
     np.testing.assert_array_equal(packed['inputs'].numpy(), want)
     assert packed['data_samples'].gt_label.tolist() == [0]
     assert packed['data_samples'].img_path == 'stl10/test/000002'
 
 
 def test_either_folder(archive, monkeypatch):
-    root, pictures = archive
+    root, images = archive
     want = everything('test')
     inner = root / 'stl10_binary'
-    assert_entries(unverified(inner, split='test'), pictures, want)
+    assert_entries(unverified(inner, split='test'), images, want)
     monkeypatch.chdir(inner)
     here = unverified('.', split='test')
     above = unverified('..', split='test')
     # read after the directory has changed
     monkeypatch.chdir('/')
-    assert_entries(here, pictures, want)
-    assert_entries(above, pictures, want)
+    assert_entries(here, images, want)
+    assert_entries(above, images, want)
 
 
 @pytest.mark.parametrize('fold', range(10))
 def test_a_fold(archive, fold):
-    root, pictures = archive
+    root, images = archive
     want = [('train', number) for number in FOLDS[fold]]
-    assert_entries(unverified(root, fold=fold), pictures, want)
+    assert_entries(unverified(root, fold=fold), images, want)
 
 
 def test_all_folds(archive):
-    root, pictures = archive
+    root, images = archive
     for dataset in (unverified(root), unverified(root, fold=3)):
         folds = dataset.folds()
         assert [fold.tolist() for fold in folds] == FOLDS
         assert {fold.dtype for fold in folds} == {np.dtype(np.int64)}
     subset = unverified(root).get_subset(folds[4].tolist())
     want = [('train', number) for number in FOLDS[4]]
-    assert_entries(subset, pictures, want)
+    assert_entries(subset, images, want)
 
 
 def test_white_space_in_the_folds(root):
@@ -220,30 +220,30 @@ def test_white_space_in_the_folds(root):
 @pytest.mark.parametrize('serialize', [True, False])
 @pytest.mark.parametrize('split', PARTS)
 def test_subsets(archive, split, serialize):
-    root, pictures = archive
+    root, images = archive
     kwargs = dict(split=split, serialize_data=serialize)
     full = everything(split)
     last, some = full[-2:], [full[i] for i in (2, 0, 2)]
     dataset = unverified(root, indices=2, **kwargs)
-    assert_entries(dataset, pictures, full[:2])
+    assert_entries(dataset, images, full[:2])
     dataset = unverified(root, indices=-2, **kwargs)
-    assert_entries(dataset, pictures, last)
+    assert_entries(dataset, images, last)
     dataset = unverified(root, indices=[2, 0, 2], **kwargs)
-    assert_entries(dataset, pictures, some)
+    assert_entries(dataset, images, some)
     dataset = unverified(root, **kwargs)
-    assert_entries(dataset.get_subset(-2), pictures, last)
+    assert_entries(dataset.get_subset(-2), images, last)
     subset = dataset.get_subset([2, 0, 2])
-    assert_entries(subset, pictures, some)
+    assert_entries(subset, images, some)
     subset.get_subset_([1])
-    assert_entries(subset, pictures, full[:1])
-    assert_entries(dataset, pictures, full)
+    assert_entries(subset, images, full[:1])
+    assert_entries(dataset, images, full)
 
 
 def test_indices_of_a_fold(archive):
-    root, pictures = archive
+    root, images = archive
     dataset = unverified(root, fold=2, indices=[2, 1])
     want = [('train', FOLDS[2][2]), ('train', FOLDS[2][1])]
-    assert_entries(dataset, pictures, want)
+    assert_entries(dataset, images, want)
 
 
 def test_names_stay_when_the_folder_is_moved(archive, tmp_path, monkeypatch):
@@ -254,19 +254,19 @@ def test_names_stay_when_the_folder_is_moved(archive, tmp_path, monkeypatch):
     # the second is how the names begin, too
     for root in (archive[0], 'stl10', 'stl10/stl10_binary'):
         dataset = unverified(root, split='train+unlabeled')
-        assert picture_keys(dataset) == want
+        assert image_keys(dataset) == want
 
 
-def test_copies_hold_no_pictures(archive):
-    root, pictures = archive
+def test_copies_hold_no_images(archive):
+    root, images = archive
     want = everything('train+unlabeled')
     dataset = unverified(root, split='train+unlabeled')
     # what has been read must not stay
-    assert_entries(dataset, pictures, want)
+    assert_entries(dataset, images, want)
     content = pickle.dumps(dataset)
     assert len(content) < 27_648 / 2
-    assert_entries(pickle.loads(content), pictures, want)
-    assert_entries(copy.deepcopy(dataset), pictures, want)
+    assert_entries(pickle.loads(content), images, want)
+    assert_entries(copy.deepcopy(dataset), images, want)
 
 
 def read(info):
@@ -274,7 +274,7 @@ def read(info):
 
 
 def test_workers(archive):
-    root, pictures = archive
+    root, images = archive
     dataset = unverified(root, split='unlabeled', pipeline=[read])
     # opened in this process, then in the others
     assert dataset[0][0] == 'stl10/unlabeled/000000'
@@ -284,13 +284,13 @@ def test_workers(archive):
     for _ in range(2):
         for i, (name, img) in enumerate(loader):
             assert name == f'stl10/unlabeled/00000{i}'
-            np.testing.assert_array_equal(img, pictures['unlabeled', i])
+            np.testing.assert_array_equal(img, images['unlabeled', i])
         assert i == 4
 
 
 def test_the_size_of_the_release(archive, tmp_path):
-    _, pictures = archive
-    last = pictures['unlabeled', 3]
+    _, images = archive
+    last = images['unlabeled', 3]
     with (tmp_path / 'unlabeled_X.bin').open('wb') as file:
         # a hole on most file systems, so nothing is written before
         file.seek(99_999 * 27_648)
@@ -375,7 +375,7 @@ def test_small_archives_are_not_the_release(archive, split):
     ],
 )
 @pytest.mark.parametrize('verify', [True, False])
-def test_truncated_pictures(root, part, size, released, verify):
+def test_truncated_images(root, part, size, released, verify):
     file = root / 'stl10_binary' / f'{part}_X.bin'
     file.write_bytes(file.read_bytes()[:size])
     with pytest.raises(ValueError, match='no multiple of') as caught:
@@ -397,14 +397,14 @@ def test_labels_of_other_number(root, part, size, verify):
         STL10(str(root), split=part, verify_checksum=verify)
     message = str(caught.value)
     assert f'"{file}" has {size} bytes' in message
-    assert f'{COUNTS[part]} pictures' in message
+    assert f'{COUNTS[part]} images' in message
     assert URL in message
 
 
-def test_pictures_truncated_at_a_picture(root):
+def test_images_truncated_at_a_image(root):
     file = root / 'stl10_binary' / 'train_X.bin'
     file.write_bytes(file.read_bytes()[: 27_648 * 5])
-    with pytest.raises(ValueError, match=r'8 bytes.* 5 pictures'):
+    with pytest.raises(ValueError, match=r'8 bytes.* 5 images'):
         unverified(root)
 
 

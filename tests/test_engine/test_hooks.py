@@ -9,9 +9,9 @@ from mmengine.logging import MessageHub
 from rich.console import Console
 from torch import nn
 
-from mm_rotssl.engine.hooks import CheckpointGuardHook, ProgressBarHook
+from mm_rotssl.engine.hooks import CheckpointCheckHook, ProgressBarHook
 from mm_rotssl.engine.hooks import progress_bar_hook as bar_module
-from mm_rotssl.engine.hooks.checkpoint_guard_hook import check_state_dict
+from mm_rotssl.engine.hooks.checkpoint_check_hook import check_state_dict
 
 
 class Model(nn.Module):
@@ -27,7 +27,7 @@ def guard(model, state_dict, resume):
     runner = SimpleNamespace(
         model=model, _resume=resume, _load_from='some/file.pth'
     )
-    CheckpointGuardHook().after_load_checkpoint(
+    CheckpointCheckHook().after_load_checkpoint(
         runner, dict(state_dict=state_dict)
     )
 

@@ -395,7 +395,7 @@ def test_built_from_a_config():
         ):
             (own,) = [s for k, s in settings.items() if name.startswith(k)]
             reference.step(grad.numpy(), **{'lr': 0.4, 'momentum': 0.9, **own})
-    # a bias in front of a normalisation has a gradient of rounding errors
+    # a bias in front of a normalization has a gradient of rounding errors
     for name, parameter, reference in zip(
         names, model.parameters(), references, strict=True
     ):

@@ -103,7 +103,7 @@ def test_what_arrives_is_trained(tmp_path, file):
     runner.logger.addHandler(watch)
     runner.train()
     assert runner.iter == 2
-    # weight and bias, of the normalisation with mean, variance and count
+    # weight and bias, of the normalization with mean, variance and count
     assert 'All 7 pre-trained tensors are in the model.' in watch.found
 
 

@@ -12,9 +12,8 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mm_rotssl.datasets import Digits, picture_keys
+from mm_rotssl.datasets import Digits, RotationNoise, image_keys
 from mm_rotssl.engine.hooks import EpochSeedHook
-from mm_rotssl.models import RotationNoise
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 CONFIG = CONFIGS / 'rotnet/rotnet_nin-w24_1xb128-15e_digits.py'
@@ -34,7 +33,7 @@ def _no_pretty_text():
 
 
 class Recorder(Hook):
-    """Note the pictures of every step, as they come from the pipeline."""
+    """Note the images of every step, as they come from the pipeline."""
 
     def __init__(self):
         self.epochs = {}
@@ -57,7 +56,7 @@ def run(
     config=CONFIG,
     **settings,
 ):
-    """Train and return the runner and the pictures of each epoch."""
+    """Train and return the runner and the images of each epoch."""
     cfg = Config.fromfile(config)
     cfg.merge_from_dict(
         {
@@ -106,7 +105,7 @@ def same(one, other):
 @pytest.mark.parametrize(('workers', 'validate'), [(0, True), (2, False)])
 def test_resumed_equals_uninterrupted(tmp_path, workers, validate):
     # no seed is set: the resumed run must take it from the checkpoint
-    whole, pictures = run(tmp_path / 'whole', 3, workers, validate=validate)
+    whole, images = run(tmp_path / 'whole', 3, workers, validate=validate)
     checkpoint = tmp_path / 'whole' / 'epoch_1.pth'
     torch.manual_seed(0)
     resumed, again = run(
@@ -115,10 +114,10 @@ def test_resumed_equals_uninterrupted(tmp_path, workers, validate):
     assert resumed.seed == whole.seed
     assert sorted(again) == [1, 2]
     for epoch in (1, 2):
-        assert same(again[epoch], pictures[epoch])
+        assert same(again[epoch], images[epoch])
     # and the epochs, the workers, differ from one another
-    assert not same(pictures[0], pictures[1])
-    assert not same(pictures[1], pictures[2])
+    assert not same(images[0], images[1])
+    assert not same(images[1], images[2])
     want, got = (runner.model.state_dict() for runner in (whole, resumed))
     for name, value in want.items():
         assert torch.equal(value, got[name]), name
@@ -148,7 +147,7 @@ SMALL_DECOUPLING = {
 
 @pytest.mark.parametrize('z', ['first_batch', 'running_mean'])
 def test_decoupling_resumed_equals_uninterrupted(tmp_path, z):
-    keys = picture_keys(Digits(pipeline=[], indices=60))
+    keys = image_keys(Digits(pipeline=[], indices=60))
     noise = np.random.RandomState(0).rand(60, 4)
     RotationNoise(keys, noise, (0, 90, 180, 270)).save(tmp_path / 'p.npz')
     settings = {
@@ -189,7 +188,7 @@ def test_decoupling_resumed_equals_uninterrupted(tmp_path, z):
 
 def test_cut_run_equals_the_beginning(tmp_path):
     """Stop after one epoch, as one does, with the same configured seed."""
-    whole, pictures = run(tmp_path / 'whole', 2, 0, seed=5)
+    whole, images = run(tmp_path / 'whole', 2, 0, seed=5)
     _, first = run(tmp_path / 'cut', 1, 0, seed=5)
     checkpoint = tmp_path / 'cut' / 'epoch_1.pth'
     resumed, _ = run(tmp_path / 'cut', 2, 0, checkpoint, seed=5)
@@ -197,17 +196,17 @@ def test_cut_run_equals_the_beginning(tmp_path):
         assert torch.equal(value, resumed.model.state_dict()[name]), name
     # the seed is what makes them equal
     _, other = run(tmp_path / 'other', 1, 0, seed=6)
-    assert same(first[0], pictures[0])
-    assert not same(other[0], pictures[0])
+    assert same(first[0], images[0])
+    assert not same(other[0], images[0])
 
 
 def test_without_the_hook_they_differ(tmp_path):
-    """What the hook is for; if this fails the engine has learnt it."""
+    """What the hook is for; if this fails the engine has learned it."""
     without = 'mm_rotssl.EpochSeedHook'
-    _, pictures = run(tmp_path / 'whole', 2, 0, without=without)
+    _, images = run(tmp_path / 'whole', 2, 0, without=without)
     checkpoint = tmp_path / 'whole' / 'epoch_1.pth'
     _, again = run(tmp_path / 'resumed', 2, 0, checkpoint, without=without)
-    assert not same(again[1], pictures[1])
+    assert not same(again[1], images[1])
 
 
 def test_each_epoch_and_rank_draws_its_own(monkeypatch):

@@ -10,7 +10,7 @@ from mmpretrain.structures import DataSample
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from mm_rotssl.datasets import TaskDataset
+from mm_rotssl.datasets import MultiTaskDataset
 from mm_rotssl.engine import SeedsCheckHook
 from mm_rotssl.models import ExemplarCNN, MultiTask, RotNet
 
@@ -29,7 +29,7 @@ class Vector(nn.Module):
 
 
 class Plain(Dataset):
-    """Pictures, and nothing said of them."""
+    """Images, and nothing said of them."""
 
     def __len__(self):
         return 4
@@ -55,9 +55,11 @@ def load(dataset):
     return DataLoader(dataset, 2, collate_fn=collate)
 
 
-def exemplar_cnn(num_seeds):
+def exemplar_cnn(num_exemplars):
     head = dict(
-        type='mm_rotssl.ExemplarHead', in_channels=2, num_seeds=num_seeds
+        type='mm_rotssl.ExemplarHead',
+        in_channels=2,
+        num_exemplars=num_exemplars,
     )
     return ExemplarCNN(backbone=Vector(), head=head)
 
@@ -78,23 +80,26 @@ def build_runner(tmp_path, model, train_dataloader, **settings):
 
 
 def test_what_fits_is_trained(tmp_path):
-    runner = build_runner(tmp_path, exemplar_cnn(4), load(Seeds(num_seeds=4)))
+    runner = build_runner(
+        tmp_path, exemplar_cnn(4), load(Seeds(num_exemplars=4))
+    )
     before = runner.model.backbone.fc.bias.detach().clone()
     runner.train()
     assert not torch.equal(runner.model.backbone.fc.bias, before)
 
 
-@pytest.mark.parametrize('seeds', [3, 5])
+@pytest.mark.parametrize('seed_patches', [3, 5])
 @pytest.mark.parametrize('wrap', [lambda model: model, nn.DataParallel])
-def test_another_number(tmp_path, seeds, wrap):
-    """More classes than seeds, and fewer; the key is that of the config."""
+def test_another_number(tmp_path, seed_patches, wrap):
+    """More classes than seed patches, and fewer; the key is that of the
+    config."""
     runner = build_runner(
-        tmp_path, exemplar_cnn(4), load(Seeds(num_seeds=seeds))
+        tmp_path, exemplar_cnn(4), load(Seeds(num_exemplars=seed_patches))
     )
     runner.model = wrap(runner.model)
     message = (
-        rf'has {seeds} seeds, and model\.head\.num_seeds=4\. '
-        rf'Set it to {seeds}\.$'
+        rf'has {seed_patches} seed patches, and '
+        rf'model\.head\.num_exemplars=4\. Set it to {seed_patches}\.$'
     )
     with pytest.raises(ValueError, match=message):
         runner.train()
@@ -103,12 +108,14 @@ def test_another_number(tmp_path, seeds, wrap):
 
 
 def test_wrapped_model_that_fits(tmp_path):
-    runner = build_runner(tmp_path, exemplar_cnn(4), load(Seeds(num_seeds=4)))
+    runner = build_runner(
+        tmp_path, exemplar_cnn(4), load(Seeds(num_exemplars=4))
+    )
     runner.train()
     runner.model = nn.DataParallel(runner.model)
     SeedsCheckHook().before_run(runner)
-    runner.model.module.head.num_seeds = 3
-    with pytest.raises(ValueError, match=r'model\.head\.num_seeds=3'):
+    runner.model.module.head.num_exemplars = 3
+    with pytest.raises(ValueError, match=r'model\.head\.num_exemplars=3'):
         SeedsCheckHook().before_run(runner)
 
 
@@ -116,18 +123,19 @@ def test_wrapped_model_that_fits(tmp_path):
 def test_data_set_without_seeds(tmp_path, dataset):
     runner = build_runner(tmp_path, exemplar_cnn(4), load(dataset))
     with pytest.raises(
-        ValueError, match=r'has no seeds\. Use .*mm_rotssl\.ExemplarDataset'
+        ValueError,
+        match=r'has no seed patches\. Use .*mm_rotssl\.ExemplarDataset',
     ):
         runner.train()
 
 
 def test_resumed_with_other_seeds(tmp_path):
     """The same number of others stops; weights alone may be taken."""
-    first = load(Seeds(num_seeds=4, fingerprint='first'))
+    first = load(Seeds(num_exemplars=4, fingerprint='first'))
     build_runner(tmp_path, exemplar_cnn(4), first).train()
     file = str(tmp_path / 'epoch_1.pth')
     saved = torch.load(file, weights_only=False)
-    assert saved['exemplar_seeds'] == 'first'
+    assert saved['seed_patches'] == 'first'
 
     def go_on(dataloader, **settings):
         runner = build_runner(
@@ -137,15 +145,15 @@ def test_resumed_with_other_seeds(tmp_path):
         runner.train()
         return runner
 
-    other = load(Seeds(num_seeds=4, fingerprint='second'))
+    other = load(Seeds(num_exemplars=4, fingerprint='second'))
     with pytest.raises(ValueError, match=r'first then, second now.*load_from'):
         go_on(other, resume=True)
     assert go_on(first, resume=True).epoch == 2
     go_on(other)
     # without a fingerprint there is nothing to compare
-    assert go_on(load(Seeds(num_seeds=4)), resume=True).epoch == 2
+    assert go_on(load(Seeds(num_exemplars=4)), resume=True).epoch == 2
     saved = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)
-    assert 'exemplar_seeds' not in saved
+    assert 'seed_patches' not in saved
     torch.save(saved, file)
     assert go_on(other, resume=True).epoch == 2
 
@@ -165,7 +173,7 @@ class Count(BaseMetric):
         self.results.append(len(data_samples))
 
     def compute_metrics(self, results):
-        return dict(pictures=sum(results))
+        return dict(images=sum(results))
 
 
 def test_validation_alone_needs_no_training_set(tmp_path):
@@ -174,7 +182,7 @@ def test_validation_alone_needs_no_training_set(tmp_path):
         dataset=dict(
             type='mm_rotssl.ExemplarDataset',
             dataset=dict(type='mm_rotssl.Digits', pipeline=[]),
-            seeds=str(tmp_path / 'absent.npz'),
+            seed_patches=str(tmp_path / 'absent.npz'),
             pipeline=[],
         ),
         batch_size=2,
@@ -187,21 +195,23 @@ def test_validation_alone_needs_no_training_set(tmp_path):
         val_evaluator=[Count()],
     )
     runner = build_runner(tmp_path, exemplar_cnn(5), absent, **settings)
-    assert runner.val() == dict(pictures=4)
+    assert runner.val() == dict(images=4)
     with pytest.raises(FileNotFoundError):
         runner.train()
 
 
-def mixture(**num_seeds):
-    """Exemplar-CNNs, and a task that has nothing to do with seeds."""
+def mixture(**num_exemplars):
+    """Exemplar-CNNs, and a task that has nothing to do with seed patches."""
     tasks = {
         name: dict(
             type='mm_rotssl.ExemplarCNN',
             head=dict(
-                type='mm_rotssl.ExemplarHead', in_channels=2, num_seeds=number
+                type='mm_rotssl.ExemplarHead',
+                in_channels=2,
+                num_exemplars=number,
             ),
         )
-        for name, number in num_seeds.items()
+        for name, number in num_exemplars.items()
     }
     tasks['rotation'] = dict(
         type='mm_rotssl.RotNet',
@@ -212,7 +222,7 @@ def mixture(**num_seeds):
 
 
 def streams(**datasets):
-    dataset = TaskDataset(dict(datasets, rotation=Plain()))
+    dataset = MultiTaskDataset(dict(datasets, rotation=Plain()))
     return DataLoader(dataset, 2, collate_fn=default_collate)
 
 
@@ -225,33 +235,35 @@ def test_tasks_are_compared_with_their_own_streams(tmp_path, wrap):
         runner.model = wrap(runner.model)
         SeedsCheckHook().before_run(runner)
 
-    four, five = Seeds(num_seeds=4), Seeds(num_seeds=5)
+    four, five = Seeds(num_exemplars=4), Seeds(num_exemplars=5)
     check((4, 5), one=four, one_more=five)
     # in whatever order
     check((4, 5), one_more=five, one=four)
     place = r'^train_dataloader\.dataset\.datasets'
-    for numbers, name, seeds, number in (
+    for numbers, name, seed_patches, number in (
         ((5, 5), 'one', 4, 5),
         ((4, 4), 'one_more', 5, 4),
         ((5, 4), 'one', 4, 5),
     ):
         with pytest.raises(
             ValueError,
-            match=rf'{place}\.{name} has {seeds} seeds, and model\.tasks\.'
-            rf'{name}\.head\.num_seeds={number}\. Set it to {seeds}\.$',
+            match=rf'{place}\.{name} has {seed_patches} seed patches, and '
+            rf'model\.tasks\.{name}\.head\.num_exemplars={number}\. Set it to '
+            rf'{seed_patches}\.$',
         ):
             check(numbers, one=four, one_more=five)
     with pytest.raises(
-        ValueError, match=rf'{place}\.one_more has no seeds\. Use .*Exemplar'
+        ValueError,
+        match=rf'{place}\.one_more has no seed patches\. Use .*Exemplar',
     ):
         check((4, 5), one=four, one_more=Plain())
 
 
 def test_tasks_resumed_with_other_seeds(tmp_path):
-    def seeds(one, more):
+    def seed_patches(one, more):
         return streams(
-            one=Seeds(num_seeds=4, fingerprint=one),
-            one_more=Seeds(num_seeds=5, fingerprint=more),
+            one=Seeds(num_exemplars=4, fingerprint=one),
+            one_more=Seeds(num_exemplars=5, fingerprint=more),
         )
 
     def go_on(dataloader, epochs=2, **settings):
@@ -261,10 +273,10 @@ def test_tasks_resumed_with_other_seeds(tmp_path):
         runner.train()
         return runner
 
-    before = go_on(seeds('first', 'second'), epochs=1).iter
+    before = go_on(seed_patches('first', 'second'), epochs=1).iter
     assert before == 2
     resume = dict(load_from=str(tmp_path / 'epoch_1.pth'), resume=True)
-    assert go_on(seeds('first', 'second'), **resume).iter == 4
+    assert go_on(seed_patches('first', 'second'), **resume).iter == 4
     for one, more, name, was in (
         ('third', 'second', 'one', 'first'),
         ('first', 'third', 'one_more', 'second'),
@@ -272,8 +284,8 @@ def test_tasks_resumed_with_other_seeds(tmp_path):
         with pytest.raises(
             ValueError,
             match=rf'{was} then, third now.*train_dataloader\.dataset\.'
-            rf'datasets\.{name}\.seeds.*load_from',
+            rf'datasets\.{name}\.seed patches.*load_from',
         ):
-            go_on(seeds(one, more), **resume)
+            go_on(seed_patches(one, more), **resume)
     # weights alone
-    go_on(seeds('second', 'first'), load_from=resume['load_from'])
+    go_on(seed_patches('second', 'first'), load_from=resume['load_from'])

@@ -13,7 +13,7 @@ COUNTER = itertools.count()
 DIGITS = dict(
     type='mm_rotssl.Digits', indices=12, pipeline=[dict(type='PackInputs')]
 )
-# per epoch, of 12 pictures in batches of 4
+# per epoch, of 12 images in batches of 4
 STEPS = 3
 
 
@@ -63,7 +63,8 @@ def build(tmp_path, *hooks, epochs=4, model=None, **settings):
             sampler=dict(type='DefaultSampler', shuffle=True),
             collate_fn=dict(type='default_collate'),
             dataset=dict(
-                type='mm_rotssl.TaskDataset', datasets=dict(a=DIGITS, b=DIGITS)
+                type='mm_rotssl.MultiTaskDataset',
+                datasets=dict(a=DIGITS, b=DIGITS),
             ),
         ),
         train_cfg=dict(by_epoch=True, max_epochs=epochs),

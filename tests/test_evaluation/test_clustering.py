@@ -14,14 +14,14 @@ from mm_rotssl.evaluation import (
 )
 
 
-def draw(clusters, classes, pictures, seed):
+def draw(clusters, classes, images, seed):
     """Clusters that tend to hold one class, numbered with gaps."""
     rng = np.random.default_rng(seed)
-    targets = rng.integers(0, classes, pictures)
+    targets = rng.integers(0, classes, images)
     usual = rng.integers(0, clusters, classes)
-    noisy = rng.random(pictures) < 0.6
+    noisy = rng.random(images) < 0.6
     predictions = np.where(
-        noisy, rng.integers(0, clusters, pictures), usual[targets]
+        noisy, rng.integers(0, clusters, images), usual[targets]
     )
     return 3 * predictions + 1, 2 * targets
 
@@ -111,7 +111,7 @@ def authors_accuracy(predictions, targets, number):
 @pytest.mark.parametrize(('clusters', 'classes'), [(12, 12), (12, 5), (6, 12)])
 def test_as_the_authors_count(clusters, classes):
     rng = np.random.default_rng(1)
-    # so many pictures that no two matchings are equally good
+    # so many images that no two matchings are equally good
     targets = rng.integers(0, classes, 5000)
     predictions = (targets * 7 + rng.integers(0, 6, 5000) ** 2 // 5) % clusters
     assert clustering_scores(predictions, targets)[
@@ -239,7 +239,7 @@ def test_superclasses_against_a_loop(clusters, seed):
             100 * hits / len(kept)
         )
     assert scores['superclasses'] == 3
-    assert scores['pictures'] == len(kept) < 400
+    assert scores['images'] == len(kept) < 400
 
 
 def test_matching_is_of_the_classes_that_count():
@@ -249,12 +249,12 @@ def test_matching_is_of_the_classes_that_count():
     scores = superclass_scores(predictions, targets, np.array([0, -1, 1]))
     assert scores['fine_accuracy'] == 100
     assert scores['coarse_accuracy'] == 100
-    assert scores['pictures'] == 6
+    assert scores['images'] == 6
 
 
 def test_superclasses_are_not_matched_themselves():
     # best of the classes: 0 - 2, 1 - 0; of the superclasses it would be
-    # 0 - {0, 1} and 1 - {2}, with 10 pictures
+    # 0 - {0, 1} and 1 - {2}, with 10 images
     predictions = np.repeat([0, 0, 0, 1, 1], [3, 3, 4, 5, 4])
     targets = np.repeat([0, 1, 2, 0, 2], [3, 3, 4, 5, 4])
     scores = superclass_scores(predictions, targets, np.array([0, 0, 1]))
@@ -266,7 +266,7 @@ def test_superclasses_are_not_matched_themselves():
     ('superclasses', 'message'),
     [
         ([0, 0], 'Class 2 occurs, but superclasses has only 2'),
-        ([-1, -1, -1], 'None of the 3 pictures'),
+        ([-1, -1, -1], 'None of the 3 images'),
         ([0, -2, 1], 'smallest -2'),
         ([0.0, 1.0, 1.0], 'float64'),
         ([[0, 1, 1]], r'\(1, 3\)'),

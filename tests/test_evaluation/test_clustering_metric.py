@@ -60,10 +60,10 @@ def test_on_one_and_two_processes(hierarchy):
     predictions, targets = make_labels()
     fine = clustering_scores(predictions, targets)
     coarse = superclass_scores(predictions, targets, SUPERCLASSES)
-    assert coarse['pictures'] < 17
+    assert coarse['images'] < 17
     without = {f'cluster/{name}': x for name, x in fine.items()}
     expected = {f'cluster/{name}': x for name, x in {**fine, **coarse}.items()}
-    # the picture that pads the last batch would change it
+    # the image that pads the last batch would change it
     twice = [np.append(a, a[0]) for a in (predictions, targets)]
     assert clustering_scores(*twice)['ari'] != fine['ari']
     assert run_metric(0, 1) == pytest.approx(without)

@@ -50,20 +50,20 @@ def test_variance_between_the_copies():
     )
     found = metric.evaluate(9)
     for name, rows in parts.items():
-        centre = rows.reshape(36, 5).mean(0)
+        center = rows.reshape(36, 5).mean(0)
         within = total = 0
-        for picture in rows:
-            for copy in picture:
-                within += ((copy - picture.mean(0)) ** 2).sum()
-                total += ((copy - centre) ** 2).sum()
+        for image in rows:
+            for copy in image:
+                within += ((copy - image.mean(0)) ** 2).sum()
+                total += ((copy - center) ** 2).sum()
         want = pytest.approx(100 * within / total)
         assert found[f'decoupling/{name}_variance'] == want
     assert found['decoupling/related_variance'] > 60
     assert found['decoupling/unrelated_variance'] < 20
 
 
-def test_tested_on_other_pictures():
-    """Random vectors can be learnt by heart, but not foretold."""
+def test_tested_on_other_images():
+    """Random vectors can be learned by heart, but not foretold."""
     metric = DecouplingProbe()
     rows = []
     for i in range(40):
@@ -74,7 +74,7 @@ def test_tested_on_other_pictures():
 
 
 def numbered(numbers):
-    """Parts that tell which picture they are of."""
+    """Parts that tell which image they are of."""
     return [
         dict(
             related_feats=torch.full((2, 1), float(i)),
@@ -87,7 +87,7 @@ def numbered(numbers):
 def test_drawn_from_the_whole_of_a_sorted_set():
     counts = torch.zeros(200)
     for trial in range(300):
-        metric = DecouplingProbe(max_pictures=20)
+        metric = DecouplingProbe(max_images=20)
         metric._random.seed(trial)
         for start in range(0, 200, 8):
             metric.process(None, numbered(range(start, start + 8)))
@@ -103,8 +103,8 @@ def test_drawn_from_the_whole_of_a_sorted_set():
         assert part.mean().item() == pytest.approx(30, abs=3)
 
 
-def test_the_same_pictures_each_time():
-    metric = DecouplingProbe(max_pictures=8)
+def test_the_same_images_each_time():
+    metric = DecouplingProbe(max_images=8)
     kept = []
     for _ in range(2):
         metric.process(None, samples(40))
@@ -114,8 +114,8 @@ def test_the_same_pictures_each_time():
 
 
 def probe_on_rank(rank):
-    metric = DecouplingProbe(max_pictures=30)
-    # the sampler deals the pictures out in turn, and pads: 21 of them
+    metric = DecouplingProbe(max_images=30)
+    # the sampler deals the images out in turn, and pads: 21 of them
     rows = samples(22)[rank::2]
     if rank == 1:
         # spoilt, if it counted
@@ -126,13 +126,13 @@ def probe_on_rank(rank):
     metric.process(None, rows)
     found = metric.evaluate(21)
     # and with more than asked for
-    metric = DecouplingProbe(max_pictures=6)
+    metric = DecouplingProbe(max_images=6)
     metric.process(None, samples(20)[rank::2])
     return found, metric.evaluate(20)
 
 
 def test_two_processes():
-    metric = DecouplingProbe(max_pictures=30)
+    metric = DecouplingProbe(max_images=30)
     metric.process(None, samples(21))
     want = metric.evaluate(21)
     for found, few in run_on_two(probe_on_rank):
@@ -145,5 +145,5 @@ def test_two_processes():
 def test_other_algorithm_and_bad_number():
     with pytest.raises(KeyError, match='val_evaluator'):
         DecouplingProbe().process(None, [dict(rotation_scores=0)])
-    with pytest.raises(ValueError, match='max_pictures=1 '):
-        DecouplingProbe(max_pictures=1)
+    with pytest.raises(ValueError, match='max_images=1 '):
+        DecouplingProbe(max_images=1)

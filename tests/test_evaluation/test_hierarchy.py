@@ -32,7 +32,7 @@ def test_file(file):
     with pytest.warns(UserWarning, match="lacks 1 of the 5 .*: 'stone'") as w:
         superclasses, names = read_hierarchy(file, CLASSES)
     assert w[0].filename == __file__
-    # "rock" has no class of the data set
+    # "rock" has no class of the dataset
     assert names == ['flower', 'tree']
     assert superclasses.tolist() == [0, 1, -1, 0, 1]
     assert superclasses.dtype == 'int64'

@@ -16,7 +16,7 @@ LABELS = torch.tensor([2, 0, 2, 5, 0, 5, 2, 0, 5, 5])
 
 
 @pytest.mark.parametrize('shots', [1, 2, 3])
-def test_draw_takes_different_pictures_of_every_class(shots):
+def test_draw_takes_different_images_of_every_class(shots):
     for seed in range(20):
         chosen = draw_labels(LABELS, shots, seed)
         assert chosen.dtype == torch.int64
@@ -25,7 +25,7 @@ def test_draw_takes_different_pictures_of_every_class(shots):
         assert LABELS[chosen].tolist() == want
 
 
-def test_draws_depend_on_the_seed_alone_and_reach_every_picture():
+def test_draws_depend_on_the_seed_alone_and_reach_every_image():
     torch.manual_seed(1)
     np.random.seed(1)
     first = [draw_labels(LABELS, 1, (0, i)).tolist() for i in range(40)]
@@ -113,8 +113,8 @@ def network():
     )
 
 
-def pictures(count=60):
-    """Class = direction of the stripes, which no mean colour tells."""
+def make_images(count=60):
+    """Class = direction of the stripes, which no mean color tells."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(count) % 2
     stripes = torch.ones(8, 8)
@@ -127,7 +127,7 @@ def pictures(count=60):
 def test_fine_tuning_learns_and_leaves_the_network_alone():
     start = network()
     before = {k: v.clone() for k, v in start.state_dict().items()}
-    images, labels = pictures()
+    images, labels = make_images()
     tuned = fine_tune(start, images, labels, 2)
     assert not tuned.training
     logits = tuned(images)
@@ -140,7 +140,7 @@ def test_fine_tuning_learns_and_leaves_the_network_alone():
 
 
 def test_fine_tuning_depends_on_its_seed_alone():
-    images, labels = pictures(20)
+    images, labels = make_images(20)
     torch.manual_seed(5)
     state = torch.get_rng_state()
     first = fine_tune(network(), images, labels, 2, seed=1)(images)

@@ -6,12 +6,12 @@ from mm_rotssl.evaluation import RotationAccuracy
 
 def test_counts_every_copy():
     metric = RotationAccuracy()
-    # picture 1: copies 0 and 2 recognised; picture 2: copies 0, 1, 2
+    # image 1: copies 0 and 2 recognized; image 2: copies 0, 1, 2
     first = torch.eye(3)[[0, 2, 2]]
     second = torch.eye(3)
     second[0] = torch.tensor([0.4, 0.3, 0.3])
     metric.process(None, [dict(rotation_scores=s) for s in (first, second)])
-    # a repeated picture that pads the last batch
+    # a repeated image that pads the last batch
     metric.process(None, [dict(rotation_scores=1 - torch.eye(3))])
     assert metric.evaluate(2) == pytest.approx(
         {

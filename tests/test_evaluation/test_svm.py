@@ -9,22 +9,18 @@ from scipy.stats import kstest, loguniform
 from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
 from sklearn.svm import LinearSVC
 
-from mm_rotssl.evaluation import (
-    choose_c,
-    percentile_scale,
-    pool_cells,
-    svm_classify,
-)
+from mm_rotssl.evaluation import choose_c, percentile_scale, svm_classify
 from mm_rotssl.evaluation.functional import svm
+from mm_rotssl.ops import pool_cells
 
 
 def largest_in_cells(maps, level):
     """The definition, with loops: cells of ceil(side / level) or the rest."""
     high, wide = (math.ceil(side / level) for side in maps.shape[2:])
     out = []
-    for picture in maps.tolist():
+    for image in maps.tolist():
         row = []
-        for channel in picture:
+        for channel in image:
             for i in range(level):
                 for j in range(level):
                     lines = channel[i * high : (i + 1) * high]
@@ -98,7 +94,7 @@ def test_stages_without_a_map_stay_vectors():
     ('size', 'levels', 'message'),
     [
         # cells of 2 leave 3 of them on a side of 5
-        ((5, 5), (1, 2, 4), r'5 × 5.*2 × 2 .* 3 × 3 .*4 × 4.*larger pictures'),
+        ((5, 5), (1, 2, 4), r'5 × 5.*2 × 2 .* 3 × 3 .*4 × 4.*larger images'),
         ((2, 3), (4,), '2 × 3.*smaller than 4'),
         ((1, 6), (2,), '1 × 6; cells of 1 × 3 .* 1 × 2 parts, not into 2 × 2'),
         ((6, 6), (2, 0), r'\(2, 0\)'),
@@ -218,7 +214,7 @@ def decision_values(feats, labels, queries, c, bias):
 @pytest.mark.parametrize('bias', [1.0, 5.0])
 @pytest.mark.parametrize('c', [1e-3, 0.3])
 @pytest.mark.parametrize('classes', [2, 4])
-def test_svm_minimises_the_squared_hinge(classes, c, bias):
+def test_svm_minimizes_the_squared_hinge(classes, c, bias):
     feats, labels = problem(classes, 60)
     queries, _ = problem(classes, 20_000, spread=2.0)
     got = svm_classify(feats, labels, queries, c, bias).numpy()
@@ -335,9 +331,9 @@ def test_trials_that_were_stopped_are_counted_once(monkeypatch):
 
 
 @pytest.mark.parametrize('bias', [1.0, 5.0])
-def test_c_is_the_best_on_the_held_out_pictures(bias):
+def test_c_is_the_best_on_the_held_out_images(bias):
     feats, labels = problem(3, 40)
-    # the test pictures want another C than the held-out ones
+    # the test images want another C than the held-out ones
     held_out, truth = problem(3, 200, offset=1.5)
     queries, query_truth = problem(3, 200, offset=4.0)
     found = {}

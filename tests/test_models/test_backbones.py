@@ -81,7 +81,7 @@ def test_alexnet_shapes_of_the_paper():
     assert all(m.bias is None for m in linear)
     convs = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
     assert all(m.bias is not None for m in convs)
-    # normalisation everywhere, dropout nowhere
+    # normalization everywhere, dropout nowhere
     norms = [
         m
         for m in net.modules()

@@ -7,10 +7,8 @@ import torch
 from mmpretrain.models import SelfSupDataPreprocessor
 from mmpretrain.structures import DataSample
 
-from mm_rotssl.models.utils import (
-    DeformationDataPreprocessor,
-    deform_patches,
-)
+from mm_rotssl.models.utils import DeformationDataPreprocessor
+from mm_rotssl.ops import deform_patches
 from mm_rotssl.registry import MODELS
 
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]

@@ -369,15 +369,13 @@ def test_hooks_find_what_they_look_for(tmp_path):
 def test_predict(name):
     _, wrapped = pair(name, rotations=(0, 180))
     wrapped.eval()
-    pictures = views()[0]
-    samples = wrapped(
-        pictures, [DataSample() for _ in pictures], mode='predict'
-    )
-    for picture, sample in zip(pictures, samples, strict=True):
-        feats = wrapped.backbone(picture[None])
+    images = views()[0]
+    samples = wrapped(images, [DataSample() for _ in images], mode='predict')
+    for image, sample in zip(images, samples, strict=True):
+        feats = wrapped.backbone(image[None])
         torch.testing.assert_close(sample.feats[-1], feats[-1].mean((2, 3))[0])
         for k, scores in enumerate(sample.rotation_scores):
-            turned = torch.rot90(picture, 2 * k, (1, 2))[None]
+            turned = torch.rot90(image, 2 * k, (1, 2))[None]
             pooled = wrapped.backbone(turned)[-1].mean((2, 3))
             hidden = wrapped.rotation_head.hidden(pooled)
             logits = wrapped.rotation_head.fc(hidden)
@@ -385,8 +383,8 @@ def test_predict(name):
         assert ('pred_label' in sample) == (name == 'self_classifier')
     assert wrapped.rotation_head.num_rotations == 2
     # without samples, and as a feature extractor
-    assert len(wrapped.predict(pictures)) == len(pictures)
-    assert torch.equal(wrapped(pictures)[-1], wrapped.backbone(pictures)[-1])
+    assert len(wrapped.predict(images)) == len(images)
+    assert torch.equal(wrapped(images)[-1], wrapped.backbone(images)[-1])
 
 
 def test_algorithm_of_a_single_view():
@@ -395,7 +393,9 @@ def test_algorithm_of_a_single_view():
         type='mm_rotssl.ExemplarCNN',
         backbone=BACKBONE,
         neck=POOLING,
-        head=dict(type='mm_rotssl.ExemplarHead', in_channels=6, num_seeds=5),
+        head=dict(
+            type='mm_rotssl.ExemplarHead', in_channels=6, num_exemplars=5
+        ),
     )
     torch.manual_seed(0)
     wrapped = build(
@@ -533,7 +533,7 @@ def test_resumed_run_equals_one_that_never_stopped(tmp_path):
 
 
 class Flat(nn.Module):
-    """Without normalisation, which two processes do separately."""
+    """Without normalization, which two processes do separately."""
 
     def __init__(self):
         super().__init__()
@@ -546,7 +546,7 @@ class Flat(nn.Module):
 def flat_model():
     torch.manual_seed(0)
     settings = host_settings('self_classifier', Flat())
-    # as the neck has normalisation too
+    # as the neck has normalization too
     settings['neck'] = nn.Linear(6, 4)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         return ESSL(

@@ -33,7 +33,7 @@ MODEL = dict(
         out_indices=(0, 1, 2),
     ),
     neck=POOL,
-    head=dict(type='mm_rotssl.ExemplarHead', in_channels=6, num_seeds=9),
+    head=dict(type='mm_rotssl.ExemplarHead', in_channels=6, num_exemplars=9),
 )
 LABELS = (4, 0, 8, 4)
 
@@ -137,7 +137,7 @@ def test_labels_that_do_not_fit(num_sampled):
         images, samples = batch((0, label, 3, 2))
         with pytest.raises(
             IndexError,
-            match=rf'a seed {label}, and model\.head\.num_seeds=9',
+            match=rf'a seed {label}, and model\.head\.num_exemplars=9',
         ):
             model.loss(images, samples)
 
@@ -171,7 +171,7 @@ def test_preprocessor_by_default():
     for settings in (None, dict(mean=[3.0], std=[2.0])):
         model = build(data_preprocessor=settings)
         assert type(model.data_preprocessor) is DeformationDataPreprocessor
-    # 8 of the 32 pixels, moved by a pixel: no resampling, but normalisation
+    # 8 of the 32 pixels, moved by a pixel: no resampling, but normalization
     model = build(data_preprocessor=dict(patch_size=8, mean=[3.0], std=[2.0]))
     windows = torch.randint(256, (2, 3, 12, 12), dtype=torch.uint8)
     _, samples = batch((1, 2))
@@ -219,7 +219,7 @@ def test_other_backbones(name, num_sampled):
         head=dict(
             type='mm_rotssl.ExemplarHead',
             in_channels=in_channels,
-            num_seeds=6,
+            num_exemplars=6,
             num_sampled=num_sampled,
         ),
     )
@@ -263,13 +263,13 @@ def build_runner(folder, epochs=1, validate=False, resume=None, **settings):
             'experiment_name': f'test_exemplar_cnn_{next(COUNTER)}',
             'model.backbone.arch': '4c5-5c5-6f',
             'model.head.in_channels': 6,
-            'model.head.num_seeds': 24,
+            'model.head.num_exemplars': 24,
             'train_cfg.max_epochs': epochs,
             'param_scheduler.T_max': 3,
             'train_dataloader.batch_size': 16,
             'train_dataloader.num_workers': 0,
             'train_dataloader.dataset.dataset.indices': 60,
-            'train_dataloader.dataset.seeds.num_seeds': 24,
+            'train_dataloader.dataset.seed_patches.num_exemplars': 24,
             'train_dataloader.dataset.num_deformations': 2,
             'val_dataloader.dataset.indices': 40,
             'val_cfg.bank_dataloader.dataset.indices': 50,

@@ -1,4 +1,4 @@
-"""The classifier over the seeds against loops in float64."""
+"""The classifier over the seed patches against loops in float64."""
 
 import itertools
 import math
@@ -44,9 +44,9 @@ def reference(feat, weight, bias, labels, drawn=None):
     return loss, *grads
 
 
-def build(num_seeds=11, num_sampled=None, in_channels=5):
+def build(num_exemplars=11, num_sampled=None, in_channels=5):
     torch.manual_seed(0)
-    head = ExemplarHead(in_channels, num_seeds, num_sampled)
+    head = ExemplarHead(in_channels, num_exemplars, num_sampled)
     # scores that differ from one another
     with torch.no_grad():
         head.fc.weight.normal_()
@@ -83,7 +83,7 @@ def check(head, feat, labels, drawn=None):
         found = found.to_dense() if found.is_sparse else found
         np.testing.assert_allclose(found, grad, atol=2e-6)
     scores = inputs[0] @ inputs[1].T + inputs[2]
-    seen = range(head.num_seeds) if drawn is None else drawn
+    seen = range(head.num_exemplars) if drawn is None else drawn
     hits = [
         all(row[label] > row[c] for c in seen if c != label)
         for row, label in zip(scores, labels.tolist(), strict=True)
@@ -104,14 +104,14 @@ def test_all_classes():
 
 
 @pytest.mark.parametrize(
-    ('num_seeds', 'num_sampled'),
+    ('num_exemplars', 'num_sampled'),
     # most of the classes; few; one; two classes
     [(11, 6), (40, 7), (40, 1), (2, 1)],
 )
-def test_some_classes(num_seeds, num_sampled):
-    head = build(num_seeds, num_sampled)
+def test_some_classes(num_exemplars, num_sampled):
+    head = build(num_exemplars, num_sampled)
     feat = torch.randn(6, 5)
-    labels = torch.randint(num_seeds, (6,))
+    labels = torch.randint(num_exemplars, (6,))
     labels[3] = labels[0]
     drawn = draw_again(head, 5)
     # one accidental hit
@@ -200,11 +200,11 @@ def test_float32_inside(dtype):
         np.testing.assert_allclose(tensor.double(), grad, rtol=1e-2, atol=1e-2)
 
 
-def subset_counts(num_seeds, num_sampled, draws):
+def subset_counts(num_exemplars, num_sampled, draws):
     """How often each set of classes is drawn."""
     torch.manual_seed(0)
-    head = ExemplarHead(1, num_seeds, num_sampled)
-    sets = itertools.combinations(range(num_seeds), num_sampled)
+    head = ExemplarHead(1, num_exemplars, num_sampled)
+    sets = itertools.combinations(range(num_exemplars), num_sampled)
     counts = dict.fromkeys(sets, 0)
     for _ in range(draws):
         drawn = head._draw(torch.device('cpu'))
@@ -217,10 +217,10 @@ def subset_counts(num_seeds, num_sampled, draws):
 # as a permutation, of which more than a quarter is used; and drawn again
 # where one comes twice
 @pytest.mark.parametrize(
-    ('num_seeds', 'num_sampled'), [(7, 3), (6, 5), (3, 1), (8, 2), (9, 1)]
+    ('num_exemplars', 'num_sampled'), [(7, 3), (6, 5), (3, 1), (8, 2), (9, 1)]
 )
-def test_draws_are_uniform_without_replacement(num_seeds, num_sampled):
-    counts = subset_counts(num_seeds, num_sampled, 4000)
+def test_draws_are_uniform_without_replacement(num_exemplars, num_sampled):
+    counts = subset_counts(num_exemplars, num_sampled, 4000)
     assert chisquare(counts).pvalue > 1e-3
 
 
@@ -229,9 +229,11 @@ def test_everything_may_be_drawn():
     assert subset_counts(1, 1, 3) == [3]
 
 
-@pytest.mark.parametrize(('num_seeds', 'num_sampled'), [(30, 20), (1000, 20)])
-def test_draws_come_from_the_generator(num_seeds, num_sampled):
-    head = ExemplarHead(1, num_seeds, num_sampled)
+@pytest.mark.parametrize(
+    ('num_exemplars', 'num_sampled'), [(30, 20), (1000, 20)]
+)
+def test_draws_come_from_the_generator(num_exemplars, num_sampled):
+    head = ExemplarHead(1, num_exemplars, num_sampled)
     one, again = draw_again(head, 3), draw_again(head, 3)
     assert torch.equal(one, again)
     # and go on from there
@@ -242,15 +244,15 @@ def test_draws_come_from_the_generator(num_seeds, num_sampled):
 @pytest.mark.parametrize(
     ('kwargs', 'message'),
     [
-        (dict(in_channels=0), 'in_channels=0 and num_seeds=7 of Exem'),
-        (dict(num_seeds=0), 'in_channels=3 and num_seeds=0 of Exem'),
+        (dict(in_channels=0), 'in_channels=0 and num_exemplars=7 of Exem'),
+        (dict(num_exemplars=0), 'in_channels=3 and num_exemplars=0 of Exem'),
         (dict(num_sampled=0), r'num_sampled=0 of Exem.*in 1\.\.7'),
         (dict(num_sampled=8), r'num_sampled=8 of Exem.*in 1\.\.7'),
     ],
 )
 def test_bad_settings(kwargs, message):
     with pytest.raises(ValueError, match=message):
-        ExemplarHead(**{'in_channels': 3, 'num_seeds': 7, **kwargs})
+        ExemplarHead(**{'in_channels': 3, 'num_exemplars': 7, **kwargs})
 
 
 @pytest.mark.parametrize('num_sampled', [None, 2])
@@ -271,7 +273,7 @@ LABELS = ((0, 8, 4, 0), (3, 3, 3, 3), (7, 1, 1, 2))
 
 
 def train(num_sampled, rank=None):
-    """Some steps of a network, on all pictures or the half of a process."""
+    """Some steps of a network, on all images or the half of a process."""
     init_default_scope('mmpretrain')
     # the second process starts from other weights
     torch.manual_seed(rank or 0)
@@ -286,7 +288,7 @@ def train(num_sampled, rank=None):
         head=dict(
             type='mm_rotssl.ExemplarHead',
             in_channels=6,
-            num_seeds=NUM_SEEDS,
+            num_exemplars=NUM_SEEDS,
             num_sampled=num_sampled,
         ),
     )

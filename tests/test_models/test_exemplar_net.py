@@ -132,7 +132,7 @@ def test_number_of_parameters(arch, in_channels, counts):
 
 
 @pytest.mark.parametrize(
-    ('arch', 'input_size', 'picture'),
+    ('arch', 'input_size', 'image'),
     [
         (MIXED, 12, (12, 12)),
         # the second fully connected layer is the third
@@ -148,9 +148,9 @@ def test_number_of_parameters(arch, in_channels, counts):
         ('4c3', 5, (5, 5)),
     ],
 )
-def test_outputs_and_gradient(arch, input_size, picture):
+def test_outputs_and_gradient(arch, input_size, image):
     net = build(arch, input_size=input_size).eval()
-    image = torch.randn(2, 3, *picture).double().requires_grad_()
+    image = torch.randn(2, 3, *image).double().requires_grad_()
     outs = net(image)
     want = [reference(net, arch, x) for x in image.detach().numpy()]
     for found, *stages in zip(outs, *want, strict=True):
@@ -268,7 +268,7 @@ def test_bad_settings(kwargs, message):
         ExemplarNet(**kwargs)
 
 
-def test_smallest_pictures():
+def test_smallest_images():
     # 4 to 2 to 1
     net = build('2c3-3c3-4c3-2f', input_size=4)
     assert net.stage4.conv.weight.shape == (2, 4, 1, 1)
@@ -276,7 +276,7 @@ def test_smallest_pictures():
     assert net(torch.zeros(1, 3, 2, 2).double())[1].shape == (1, 2, 1, 1)
 
 
-def test_initialisation_by_stage():
+def test_initialization_by_stage():
     stds = dict(stage1=0.05, stage2=0.02, stage3=0.01, stage4=0.03)
     torch.manual_seed(0)
     net = ExemplarNet(
@@ -327,7 +327,7 @@ def test_a_fully_connected_layer_reads_all_that_is_left(size):
     assert net.stage2.conv.kernel_size == (size // 2, size // 2)
 
 
-def test_pictures_that_are_too_small():
+def test_images_that_are_too_small():
     net = build(SMALL)
     with pytest.raises(ValueError, match=r'input_size=32.*of 40x31 pixels'):
         net(torch.zeros(1, 3, 31, 40).double())

@@ -97,7 +97,7 @@ def test_loss_gradient_and_bank(temperature, monkeypatch):
         np.testing.assert_allclose(head.memory.feature_bank, bank, atol=1e-6)
 
 
-def test_fresh_bank_has_the_known_normaliser():
+def test_fresh_bank_has_the_known_normalizer():
     torch.manual_seed(0)
     head = InstanceDiscriminationHead(
         16, memory=dict(length=20_000), num_negatives=4096
@@ -243,7 +243,7 @@ def test_half_precision_bank():
 def test_no_rows_and_too_few():
     feats, indices = inputs()
     head = InstanceDiscriminationHead(6)
-    with pytest.raises(RuntimeError, match='BindPicturesHook'):
+    with pytest.raises(RuntimeError, match='BindDatasetHook'):
         head.loss(feats, indices)
     head = build()
     with pytest.raises(IndexError, match=r'sample_idx=30.*30 rows'):

@@ -17,7 +17,7 @@ def features(seed, count=6, dim=8):
 
 
 def reference(bank, indices, feats, momentum):
-    """The last occurrence of a picture counts, on its value before."""
+    """The last occurrence of an image counts, on its value before."""
     bank = bank.double().numpy().copy()
     old = bank.copy()
     for index, feat in zip(indices, feats.double().numpy(), strict=True):
@@ -90,7 +90,7 @@ def test_rows_of_any_shape():
     assert torch.equal(rows[0, 0], rows[0, 2])
 
 
-# picture 5 is in both processes and twice in the second: a padded last batch
+# image 5 is in both processes and twice in the second: a padded last batch
 SHARES = (
     [[0, 5, 2], [5, 9, 5]],
     [[1, 1, 1], [1, 1, 1]],
@@ -124,7 +124,7 @@ def first_rows_on_rank(rank):
     torch.manual_seed(rank)
     np.random.seed(rank)
     bank = MemoryBank(feat_dim=8)
-    bank.bind_pictures([f'{i}.jpg' for i in range(30)])
+    bank.bind_dataset([f'{i}.jpg' for i in range(30)])
     return bank.feature_bank
 
 
@@ -134,17 +134,17 @@ def test_two_processes_begin_with_the_same_rows():
     assert one.unique().numel() > 200
 
 
-def test_rows_for_the_pictures():
+def test_rows_for_the_images():
     bank = MemoryBank(feat_dim=8)
     assert len(bank) == 0
-    bank.bind_pictures(['a', 'b', 'c'])
+    bank.bind_dataset(['a', 'b', 'c'])
     assert bank.feature_bank.shape == (3, 8)
     first = bank.fingerprint.clone()
     assert first > 0
-    bank.bind_pictures(['a', 'c', 'b'])
+    bank.bind_dataset(['a', 'c', 'b'])
     assert bank.fingerprint != first
     with pytest.raises(ValueError, match=r'length=4 rows.*3 different'):
-        MemoryBank(length=4).bind_pictures(['a', 'b', 'c'])
+        MemoryBank(length=4).bind_dataset(['a', 'b', 'c'])
 
 
 class Model(BaseModel):
@@ -159,10 +159,10 @@ class Model(BaseModel):
 
 def test_saved_and_loaded():
     bank = MemoryBank(feat_dim=8)
-    bank.bind_pictures(['a', 'b', 'c'])
+    bank.bind_dataset(['a', 'b', 'c'])
     bank.update(torch.tensor([1]), features(0, 1))
     state = Model(bank).state_dict()
-    # one that knows no data set takes on the rows of the file
+    # one that knows no dataset takes on the rows of the file
     other = Model(MemoryBank(feat_dim=8))
     other.load_state_dict(state)
     assert torch.equal(other.head.memory.feature_bank, bank.feature_bank)

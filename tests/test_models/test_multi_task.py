@@ -29,7 +29,9 @@ TASKS = dict(
     exemplar=dict(
         type='mm_rotssl.ExemplarCNN',
         neck=POOLING,
-        head=dict(type='mm_rotssl.ExemplarHead', in_channels=6, num_seeds=9),
+        head=dict(
+            type='mm_rotssl.ExemplarHead', in_channels=6, num_exemplars=9
+        ),
     ),
     clusters=dict(
         type='mm_rotssl.SelfClassifier',
@@ -581,7 +583,7 @@ def test_copies_share_a_backbone_of_their_own():
     ]
 
 
-def test_parts_are_initialised_as_their_config_says():
+def test_parts_are_initialized_as_their_config_says():
     def constant(value, layer):
         return dict(type='Constant', layer=layer, val=value)
 
@@ -642,7 +644,7 @@ def test_momentum_encoders_copy_the_shared_backbone():
 NORM = dict(mean=[10.0, 20.0, 30.0], std=[2.0, 4.0, 5.0])
 
 
-def normalised(images, mean, std):
+def normalized(images, mean, std):
     return (images.float() - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(
         std
     ).view(3, 1, 1)
@@ -675,20 +677,20 @@ def test_each_task_prepares_its_data():
     for name, part in parts.items():
         assert len(part['data_samples']) == len(data[name]['data_samples'])
     torch.testing.assert_close(
-        parts['rotation']['inputs'], normalised(images, **NORM)
+        parts['rotation']['inputs'], normalized(images, **NORM)
     )
     torch.testing.assert_close(
-        parts['exemplar']['inputs'], normalised(images[:2], **NORM)
+        parts['exemplar']['inputs'], normalized(images[:2], **NORM)
     )
     for found, view in zip(
         parts['clusters']['inputs'], (images, images[:1]), strict=True
     ):
-        want = normalised(view.flip(1), own['mean'], own['std'])
+        want = normalized(view.flip(1), own['mean'], own['std'])
         torch.testing.assert_close(found, want)
-    # pictures alone, in validation
+    # images alone, in validation
     plain = dict(inputs=images, data_samples=samples)
     torch.testing.assert_close(
-        model.data_preprocessor(plain)['inputs'], normalised(images, **NORM)
+        model.data_preprocessor(plain)['inputs'], normalized(images, **NORM)
     )
     # the config is not written to
     assert 'data_preprocessor' not in tasks['rotation']
@@ -704,7 +706,7 @@ def test_deformations_are_made_by_their_own_task():
     images = torch.randint(0, 256, (2, 3, 20, 20), dtype=torch.uint8)
     samples = [DataSample() for _ in images]
     for i, one in enumerate(samples):
-        # turned and moved, without recolouring
+        # turned and moved, without recoloring
         numbers = [0, 12 - i, 10, 12 - i, 0, 10]
         one.set_field(np.array(numbers, np.float32), 'deformation')
     data = {name: dict(inputs=images, data_samples=samples) for name in TASKS}
@@ -747,8 +749,8 @@ def rename(name):
         (rename('inputs'), 'named "inputs".*choose another'),
         (rename('data_samples'), 'named "data_samples"'),
         (
-            change(weights=dict(colours=1.0)),
-            'weight for "colours", and model.tasks has rotation, exemplar, cl',
+            change(weights=dict(colors=1.0)),
+            'weight for "colors", and model.tasks has rotation, exemplar, cl',
         ),
         (
             change(weights=dict(rotation=-0.1)),
@@ -795,10 +797,10 @@ def test_streams_and_tasks_must_fit():
     ):
         model.train_step(data, optimizer)
     data = batches()
-    data['colours'] = data['rotation']
+    data['colors'] = data['rotation']
     with pytest.raises(
         ValueError,
-        match=r'stream "colours", and model\.tasks only rotation, e',
+        match=r'stream "colors", and model\.tasks only rotation, e',
     ):
         model.train_step(data, optimizer)
     with pytest.raises(ValueError, match='no streams for the tasks rotation,'):
@@ -836,7 +838,7 @@ def _build_for_two(**weights):
     model = build(
         ['rotation', 'clusters'], weights=weights, gradient_interval=1
     )
-    # statistics of batch normalisation are those of a process
+    # statistics of batch normalization are those of a process
     model.backbone.eval()
     return model
 

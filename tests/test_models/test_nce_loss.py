@@ -63,7 +63,7 @@ def test_value_and_gradient(n, weighted):
 @pytest.mark.parametrize(('k', 'chance'), [(4096, 9.318), (1024, 7.932)])
 @pytest.mark.parametrize('n', [10**4, 10**6])
 def test_value_at_chance(k, chance, n):
-    # all pictures equally probable: P = 1 / n, whatever the scores are
+    # all images equally probable: P = 1 / n, whatever the scores are
     loss = nce_loss(
         torch.full((2,), 3.0), torch.full((2, k), 3.0), 3 + math.log(n), n
     )

@@ -12,11 +12,8 @@ from mmpretrain.structures import DataSample
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mm_rotssl.models import (
-    DecouplingNeck,
-    RotationFeatureDecoupling,
-    RotationNoise,
-)
+from mm_rotssl.datasets import RotationNoise
+from mm_rotssl.models import DecouplingNeck, RotationFeatureDecoupling
 
 ROTATIONS = (0, 90, 180, 270)
 MODEL = dict(
@@ -68,7 +65,7 @@ def batch(indices=(3, 0, 11), size=8, seed=0):
 
 
 def vectors(model, images, rotations=ROTATIONS):
-    """Of all copies, made with NumPy, picture by picture."""
+    """Of all copies, made with NumPy, image by image."""
     rows = [
         np.rot90(image, angle // 90, (1, 2)).copy()
         for image in images.numpy()
@@ -90,12 +87,12 @@ def reference(model, f, indices, negatives, weights, detached=True, half=4):
     for i in range(n):
         mean = sum(unrelated[i * r + y] for y in range(r)) / r
         means.append(mean)
-        centre = mean.detach() if detached else mean
+        center = mean.detach() if detached else mean
         for y in range(r):
             row = logits[i * r + y]
             cross_entropy = row.exp().sum().log() - row[y]
             rotation = rotation + weights[i, y] * cross_entropy / (n * r)
-            distance = (unrelated[i * r + y] - centre).pow(2).sum()
+            distance = (unrelated[i * r + y] - center).pow(2).sum()
             irrelevance = irrelevance + distance / (n * r * len(mean))
     fc = model.instance_head.fc
     bank = model.instance_head.memory.feature_bank.double()
@@ -149,7 +146,7 @@ def test_losses_and_gradients(weighted, rotations, tmp_path, monkeypatch, hub):
                 weights[i, y] = 1 - p[index, y] ** 2 if angle else 1
     model, other = build(**kwargs), build(**kwargs)
     if weighted:
-        model.bind_pictures(keys)
+        model.bind_dataset(keys)
     draws = noted_draws(monkeypatch)
     losses = model(images, samples, mode='loss')
     # a bank of the same rows, not yet updated
@@ -227,7 +224,7 @@ def test_first_epoch_with_weights(tmp_path, hub):
     p = np.full((12, 4), 0.9, np.float32)
     keys = noise_file(tmp_path / 'p.npz', p)
     model = build(noise_file=str(tmp_path / 'p.npz'))
-    model.bind_pictures(keys)
+    model.bind_dataset(keys)
     images, samples = batch()
     losses = {}
     for epoch in (0, 209, 210, 244):
@@ -247,7 +244,7 @@ def test_first_epoch_with_weights(tmp_path, hub):
 def test_weights_that_would_never_be_used(tmp_path, hub):
     keys = noise_file(tmp_path / 'p.npz', np.zeros((12, 4), np.float32))
     model = build(noise_file=str(tmp_path / 'p.npz'), noise_start_epoch=8)
-    model.bind_pictures(keys)
+    model.bind_dataset(keys)
     hub.update_info('max_epochs', 8)
     with pytest.raises(ValueError, match=r'noise_start_epoch=8.*max_epochs=8'):
         model.loss(*batch())
@@ -258,15 +255,15 @@ def test_weights_that_would_never_be_used(tmp_path, hub):
 def test_weights_without_the_data_set(tmp_path):
     noise_file(tmp_path / 'p.npz', np.zeros((12, 4), np.float32))
     model = build(noise_file=str(tmp_path / 'p.npz'))
-    with pytest.raises(RuntimeError, match='BindPicturesHook'):
+    with pytest.raises(RuntimeError, match='BindDatasetHook'):
         model.loss(*batch())
 
 
-def test_weights_follow_the_pictures_not_their_order(tmp_path):
+def test_weights_follow_the_images_not_their_order(tmp_path):
     p = np.random.RandomState(0).rand(12, 4).astype(np.float32)
     keys = noise_file(tmp_path / 'p.npz', p)
     model = build(noise_file=str(tmp_path / 'p.npz'), noise_gamma=3)
-    model.bind_pictures(keys[::-1][:7])
+    model.bind_dataset(keys[::-1][:7])
     want = 1 - p[::-1][:7].astype(np.float64) ** 3
     want[:, 0] = 1
     np.testing.assert_allclose(model.noise_weight, want, atol=1e-6)
@@ -407,7 +404,7 @@ def test_bad_settings(kwargs, message):
         build(**kwargs)
 
 
-def test_pictures_without_index():
+def test_images_without_index():
     images, samples = batch()
     for bad in (None, samples[:2], [DataSample() for _ in samples]):
         with pytest.raises(ValueError, match=r'no sample_idx.*meta_keys'):
@@ -444,7 +441,7 @@ def train_on_rank(rank):
 
 
 def test_two_processes_equal_one():
-    """A network without batch normalisation, so that the parts add up."""
+    """A network without batch normalization, so that the parts add up."""
     one, other = run_on_two(train_on_rank)
     whole = train(slice(None))
     for name, value in one.items():

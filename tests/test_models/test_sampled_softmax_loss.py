@@ -51,7 +51,7 @@ def tensors(*arrays, dtype=torch.float32):
         (12, [3, 8, 1], [0, 5, 11, 5]),
         (12, [3, 8, 1], [0, 8, 11, 5]),
         (12, [11, 8, 1, 0], [1, 11, 1, 5]),
-        # one class, which no picture has
+        # one class, which no image has
         (12, [7], [1, 2, 3, 3]),
         (2, [1, 0], [0, 1, 1, 0]),
         (10**6, [999_999, 0, 31], [31, 0, 5, 999_999]),
@@ -154,7 +154,7 @@ def test_the_sum_is_right_on_average(label):
 
 
 def test_gradient_approaches_that_of_all_classes():
-    """What reaches the features of a picture, over many draws."""
+    """What reaches the features of an image, over many draws."""
     generator = torch.Generator().manual_seed(0)
     count, label = 256, torch.tensor([7])
     weight = torch.randn(count, 16, generator=generator)
@@ -266,7 +266,7 @@ def test_nothing_to_compare_with():
         assert not inputs[0].grad.any()
         assert not inputs[1].grad.any()
 
-    # a picture for which it is so leaves the others alone
+    # an image for which it is so leaves the others alone
     inputs = tensors([2.0, -3.0], [[1.0], [4.0]])
     loss = sampled_softmax_loss(
         *inputs, torch.tensor([6]), torch.tensor([6, 5]), 10

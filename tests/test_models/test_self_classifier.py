@@ -398,7 +398,7 @@ def test_bad_head(settings, message):
 
 
 class Backbone(nn.Module):
-    """A convolution with batch normalisation, which notes its inputs."""
+    """A convolution with batch normalization, which notes its inputs."""
 
     def __init__(self):
         super().__init__()
@@ -433,7 +433,7 @@ def build(backbone=None, channels=6, **settings):
     return model
 
 
-QUEUE = dict(type='mm_rotssl.NearestNeighbourQueue', length=10, dim=5)
+QUEUE = dict(type='mm_rotssl.NearestNeighborQueue', length=10, dim=5)
 
 
 def views(sizes, count=4, seed=0):
@@ -479,7 +479,7 @@ def test_views_are_kept_in_order(sizes):
 
 
 def test_a_size_at_a_time():
-    """What batch normalisation has seen, in the backbone and the neck."""
+    """What batch normalization has seen, in the backbone and the neck."""
     model = build()
     inputs = views((9, 9, 6, 6, 6))
     norm, hidden = model.backbone.norm, model.neck.mlp[1]
@@ -511,8 +511,8 @@ def test_a_size_at_a_time():
     assert hidden.num_batches_tracked == 1
 
 
-def neighbours(rows, feats, indices):
-    """Of another picture, from a list of pairs."""
+def neighbors(rows, feats, indices):
+    """Of another image, from a list of pairs."""
     found = []
     for feat, index in zip(feats, indices, strict=True):
         others = [row for i, row in rows if i != index]
@@ -523,7 +523,7 @@ def neighbours(rows, feats, indices):
 def test_queue():
     model = build(queue=QUEUE)
     rows = []
-    # pictures that come again; full in the third step
+    # images that come again; full in the third step
     batches = [(3, 0, 8, 1), (2, 3, 0, 8), (9, 7, 1, 3), (3, 0, 2, 5)] * 2
     for step, indices in enumerate(batches):
         inputs = views((9, 9, 6), seed=step)
@@ -532,7 +532,7 @@ def test_queue():
         full = len(rows) == 10
         first = array(embeds[0])
         if full:
-            nearest = neighbours(rows, first, indices)
+            nearest = neighbors(rows, first, indices)
             with torch.no_grad():
                 embeds[0] = torch.from_numpy(nearest)
             classes = [
@@ -545,14 +545,14 @@ def test_queue():
             torch.testing.assert_close(found[name], value)
         assert full == (step >= 3)
         assert (set(found) - set(want)) == (
-            {'neighbour_agreement'} if full else set()
+            {'neighbor_agreement'} if full else set()
         )
         if full:
-            assert found['neighbour_agreement'].item() == pytest.approx(
+            assert found['neighbor_agreement'].item() == pytest.approx(
                 100 * np.mean(classes[0] == classes[1])
             )
-            assert not found['neighbour_agreement'].requires_grad
-        # written only now, so that nobody is his own neighbour
+            assert not found['neighbor_agreement'].requires_grad
+        # written only now, so that nobody is his own neighbor
         rows = (rows + list(zip(indices, first, strict=True)))[-10:]
         queue = model.queue
         held = zip(
@@ -573,8 +573,8 @@ def gradients(model, inputs, indices):
     return [view.grad for view in inputs]
 
 
-def test_neighbours_pass_no_gradient_on():
-    """In eval mode, where views do not meet in a normalisation."""
+def test_neighbors_pass_no_gradient_on():
+    """In eval mode, where views do not meet in a normalization."""
     model = build(queue=QUEUE).eval()
     inputs, indices = views((9, 9, 6)), (3, 0, 8, 1)
     for start in (0, 4):
@@ -596,10 +596,10 @@ def test_neighbours_pass_no_gradient_on():
     assert first is None or not first.any()
     assert all(grad.any() for grad in others)
     found = [parameter.grad.clone() for parameter in model.head.parameters()]
-    # the classifiers learn from the neighbours as from any embedding
+    # the classifiers learn from the neighbors as from any embedding
     model.zero_grad()
     embeds = model.embed(inputs).detach()
-    nearest = neighbours(rows, array(embeds[0]), indices)
+    nearest = neighbors(rows, array(embeds[0]), indices)
     embeds[0] = torch.from_numpy(nearest)
     model.head.loss(embeds)['loss'].backward()
     for grad, parameter in zip(found, model.head.parameters(), strict=True):
@@ -698,7 +698,7 @@ def test_half_precision():
                     inputs, samples(range(4 * step, 4 * step + 4))
                 )
             out['loss'].backward()
-        assert 'neighbour_agreement' in out
+        assert 'neighbor_agreement' in out
         assert out['loss'].dtype == torch.float32
         assert model.queue.feats.dtype == torch.float32
         losses.append(out['loss'].item())
@@ -720,7 +720,7 @@ def test_one_view(inputs):
         build().loss(inputs)
 
 
-def test_pictures_without_an_index():
+def test_images_without_an_index():
     model = build(queue=QUEUE)
     inputs = views((9, 9))
     for given in (
@@ -771,7 +771,7 @@ def ranks():
 
 def test_two_processes_equal_one(ranks):
     want = results_of()
-    assert 'neighbour_agreement' in want['losses']
+    assert 'neighbor_agreement' in want['losses']
     for key in ('head', 'losses'):
         for name in ('classes_in_use', 'marginal_entropy'):
             for found in ranks:

@@ -11,7 +11,7 @@ from mm_rotssl.models import SimCLR
 from mm_rotssl.registry import MODELS
 
 TEMPERATURE = 0.2
-PICTURES = 6
+IMAGES = 6
 
 
 class Backbone(nn.Module):
@@ -49,7 +49,7 @@ def build(kind=SimCLR, norm=False, dtype=torch.float64):
     ).to(dtype)
 
 
-def views(count=PICTURES, dtype=torch.float64):
+def views(count=IMAGES, dtype=torch.float64):
     generator = torch.Generator().manual_seed(1)
     return [
         torch.randn(count, 3, 6, 6, generator=generator, dtype=dtype)
@@ -80,7 +80,7 @@ def nt_xent(first, second):
 
 
 def reference(model, batches):
-    """Loss and gradients in one process; batches are normalised apart."""
+    """Loss and gradients in one process; batches are normalized apart."""
     found = []
     for batch in batches:
         # the order within a batch changes nothing
@@ -162,7 +162,7 @@ def ranks():
 
 @pytest.mark.parametrize('norm', [False, True])
 def test_two_processes_equal_one(ranks, norm):
-    """With batch normalisation, one in which the halves go apart.
+    """With batch normalization, one in which the halves go apart.
 
     The host's gradient is half of it. When that fails, upstream is mended.
     """
@@ -188,7 +188,7 @@ def test_batches_of_different_sizes(ranks):
     """An error on both, so that none waits for the other."""
     for found in ranks:
         assert found['error'] == (
-            'The processes have batches of [3, 4] pictures, and SimCLR needs '
+            'The processes have batches of [3, 4] images, and SimCLR needs '
             'them alike. Set train_dataloader.drop_last=True.'
         )
 
@@ -258,7 +258,7 @@ def test_autocast():
 def test_similarity_in_float32_under_autocast():
     """Of embeddings between which bfloat16 does not tell."""
     model = build(dtype=torch.float32)
-    angles = torch.linspace(0, 0.05, 2 * PICTURES)
+    angles = torch.linspace(0, 0.05, 2 * IMAGES)
     feats = torch.stack([angles.cos(), angles.sin()], 1)
     model.backbone = nn.Identity()
     model.neck.forward = lambda _: (feats,)
@@ -270,7 +270,7 @@ def test_similarity_in_float32_under_autocast():
         with torch.autocast('cpu', torch.bfloat16, enabled=half):
             model.loss(views(dtype=torch.float32))
     assert torch.equal(*seen)
-    assert len(seen[0].unique()) > PICTURES
+    assert len(seen[0].unique()) > IMAGES
 
 
 def test_built_by_name():

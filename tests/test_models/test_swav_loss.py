@@ -14,7 +14,8 @@ from mmpretrain.engine.hooks import SwAVHook
 from mmpretrain.models import SwAV, SwAVHead
 from torch import nn
 
-from mm_rotssl.models import SwAVLoss, sinkhorn
+from mm_rotssl.models import SwAVLoss
+from mm_rotssl.ops import sinkhorn
 from mm_rotssl.registry import MODELS
 
 DIM, PROTOTYPES, VIEWS = 5, 7, 4
@@ -39,9 +40,9 @@ def draw(*shape, seed=0):
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-def embeddings(step, pictures, views=VIEWS):
+def embeddings(step, images, views=VIEWS):
     """Of each view (V, B, D)."""
-    return F.normalize(draw(views, pictures, DIM, seed=100 + step), dim=2)
+    return F.normalize(draw(views, images, DIM, seed=100 + step), dim=2)
 
 
 def array(tensor):
@@ -187,13 +188,13 @@ def test_bad_settings_of_sinkhorn(settings):
 # The loss.
 
 
-@pytest.mark.parametrize('pictures', [1, 6])
-def test_without_a_queue(pictures):
+@pytest.mark.parametrize('images', [1, 6])
+def test_without_a_queue(images):
     """As NumPy's and the host's, gradients included."""
     ours, theirs = build(), build(host.SwAVLoss)
     want = Reference(ours.prototypes.weight)
     for step in range(2):
-        feats = embeddings(step, pictures)
+        feats = embeddings(step, images)
         found = run(ours, feats)
         compare(found, want(feats))
         compare(found, [array(x) for x in run(theirs, feats)])
@@ -208,8 +209,8 @@ def test_with_a_queue(length, start):
     """Shorter than a batch, cut within one, and never full."""
     ours = build(queue_length=length, queue_start=start)
     want = Reference(ours.prototypes.weight, length, start)
-    for step, pictures in enumerate((4, 4, 3, 4, 4, 2)):
-        feats = embeddings(step, pictures)
+    for step, images in enumerate((4, 4, 3, 4, 4, 2)):
+        feats = embeddings(step, images)
         compare(run(ours, feats), want(feats))
         for rows, queue in zip(ours.queued, want.queues, strict=True):
             assert ours.filled == len(queue)
@@ -627,7 +628,7 @@ def test_batches_of_different_sizes(ranks):
     """An error on both, so that none waits for the other."""
     for found in ranks:
         assert found['error'] == (
-            'The processes have batches of [2, 3] pictures, and SwAVLoss '
+            'The processes have batches of [2, 3] images, and SwAVLoss '
             'needs them alike. Set train_dataloader.drop_last=True.'
         )
         assert all(found['left'])

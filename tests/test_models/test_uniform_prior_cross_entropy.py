@@ -111,7 +111,7 @@ def test_value_and_gradient(shape, num_global, settings):
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 @pytest.mark.parametrize('shape', [(2, 9, 12), (5, 12, 8)])
 def test_sums_below_eps(shape, dtype):
-    """Pictures and classes that have less than eps, and others."""
+    """Images and classes that have less than eps, and others."""
     logits = draw(*shape, dtype=dtype)
     row, column, eps = 0.15, 0.1, 0.5
     target = (logits / column).softmax(1).sum(2)
@@ -143,7 +143,7 @@ def test_collapse_gives_ln_c(classes):
     want = -math.log(1e-12) * (classes - 1) + math.log(classes)
     # float32 has steps of 1e-4 at 100 / 0.05
     assert loss.item() == pytest.approx(want / classes, rel=1e-4)
-    # pictures alike, whatever the classes are
+    # images alike, whatever the classes are
     alike = draw(4, 1, classes).detach().expand(4, 30, classes)
     loss = uniform_prior_cross_entropy(alike)
     assert loss.item() == pytest.approx(math.log(classes), rel=1e-5)
@@ -188,7 +188,7 @@ def test_collapse_is_no_minimum():
 
 
 def test_loss_of_a_fresh_network():
-    """The official classifiers, before the pictures come apart."""
+    """The official classifiers, before the images come apart."""
     generator = torch.Generator().manual_seed(0)
     common, *others = torch.randn(1 + 2 * 256, 128, generator=generator)
     feats = common + 0.05 * torch.stack(others).unflatten(0, (2, 256))
@@ -210,7 +210,7 @@ def test_pairs(num_views, num_global, pairs):
     """A view that knows nothing tells which ones it is compared with."""
     classes = 4
     sure = 100 * torch.eye(classes)
-    # of a class that has nothing of a picture, only eps remains
+    # of a class that has nothing of an image, only eps remains
     as_target = -math.log(1e-12) * (classes - 1) / classes
     as_prediction = math.log(classes)
     for one in range(num_views):
@@ -241,7 +241,7 @@ def test_gradient_flows_through_targets():
     assert (found - stopped).norm() > 0.1 * whole.norm()
 
 
-def test_a_picture_below_all_others():
+def test_a_image_below_all_others():
     """Its targets are 0: it counts as a prediction alone."""
     logits = draw(3, 6, 4, dtype=torch.float64).detach()
     logits[:, 2] -= 100
@@ -398,7 +398,7 @@ def test_bad_input(shape, kwargs, message):
 
 # Two processes.
 
-# shape, with the pictures of both, and settings
+# shape, with the images of both, and settings
 CASES = (
     ((2, 10, 7), (2, 0.1, 0.05, 1e-12)),
     ((5, 6, 9), (2, 0.3, 0.2, 1e-12)),
@@ -412,7 +412,7 @@ def rows_of(rank, count):
 
 
 def train(shape, settings, rank=None):
-    """Some steps of a small network on all pictures, or half of them."""
+    """Some steps of a small network on all images, or half of them."""
     # the second process starts from other weights
     torch.manual_seed(rank or 0)
     model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, shape[2]))

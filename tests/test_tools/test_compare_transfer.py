@@ -59,7 +59,7 @@ def test_places():
         backbone=dict(init_cfg=pretrained),
         neck=dict(init_cfg=dict(type='Kaiming')),
         heads=[dict(shared=dict(init_cfg=pretrained)), None],
-        # an argument of the same content, but not an initialisation
+        # an argument of the same content, but not an initialization
         teacher=pretrained,
     )
     assert list(tool.pretrained_places(model, 'model')) == [
@@ -127,7 +127,7 @@ def test_refuses_beginnings(monkeypatch, tmp_path, config, words, message):
     ('words', 'message'),
     [
         (['--jobs', '0'], '--jobs 0: at least 1'),
-        (['--pictures', '0'], '--pictures 0: at least 1'),
+        (['--images', '0'], '--images 0: at least 1'),
         (['--seeds', '1', '1'], 'one is there twice'),
         (['--init', *(f'{i}=url://' for i in range(5))], 'at most 4'),
     ],
@@ -160,7 +160,7 @@ def make_run(folder, name, seed, lines):
 
 
 def test_metrics(tmp_path):
-    """In per cent, the last ones, and only what was measured."""
+    """In percent, the last ones, and only what was measured."""
     lines = [
         dict(loss=2.0, iter=1, step=1, time=0.1, data_time=0.0),
         {'coco/bbox_mAP': 0.1, 'coco/bbox_mAP_l': -1.0, 'step': 5},
@@ -233,9 +233,9 @@ def test_failed_run_says_why(monkeypatch, tmp_path, config):
 
 
 @pytest.mark.parametrize(('side', 'factor'), [(20, 15), (160, 1), (301, 1)])
-def test_small_pictures_are_enlarged(side, factor):
+def test_small_images_are_enlarged(side, factor):
     rng = np.random.default_rng(0)
-    picture = rng.integers(0, 256, (side // 2, side, 3), np.uint8)
+    image = rng.integers(0, 256, (side // 2, side, 3), np.uint8)
     boxes = torch.tensor([[1.0, 2.0, 5.0, 6.0]])
     classes = torch.from_numpy(rng.integers(0, 3, (1, side // 2, side)))
     sample = BaseDataElement()
@@ -247,17 +247,17 @@ def test_small_pictures_are_enlarged(side, factor):
     for key in ('gt_sem_seg', 'pred_sem_seg'):
         sample.set_field(PixelData(data=classes.clone()), key)
 
-    drawn = tool.enlarge(picture, sample)
+    drawn = tool.enlarge(image, sample)
     assert drawn.shape == (side // 2 * factor, side * factor, 3)
     for y, x in ((0, 0), (side // 2 - 1, side - 1), (3, 7)):
-        block = np.s_[
+        stage = np.s_[
             y * factor : (y + 1) * factor, x * factor : (x + 1) * factor
         ]
-        assert (drawn[block] == picture[y, x]).all()
+        assert (drawn[stage] == image[y, x]).all()
         for key in ('gt_sem_seg', 'pred_sem_seg'):
             data = sample.get(key).data
             assert data.shape == (1, *drawn.shape[:2])
-            assert (data[0][block] == classes[0, y, x]).all()
+            assert (data[0][stage] == classes[0, y, x]).all()
     for key in ('gt_instances', 'pred_instances'):
         assert torch.equal(sample.get(key).bboxes, boxes * factor)
         assert sample.get(key).labels.tolist() == [3]
@@ -270,7 +270,7 @@ def test_small_pictures_are_enlarged(side, factor):
 @pytest.mark.downstream
 def test_end_to_end(monkeypatch, tmp_path, capsys):
     """Weights that are there are seen in the first loss already."""
-    from mm_rotssl.datasets.digit_scenes import write_scenes
+    from mm_rotssl.datasets.synthetic.digit_scenes import write_scenes
 
     write_scenes(tmp_path / 'scenes', train=4, val=3, size=48)
     torch.manual_seed(0)
@@ -283,7 +283,7 @@ def test_end_to_end(monkeypatch, tmp_path, capsys):
     words = [
         *(SEGMENTER, '--init', 'random', f'mine={tmp_path}/mine.pth'),
         *('--out', tmp_path / 'out', '--seeds', 0, '--jobs', 2),
-        *('--pictures', 2, '--cfg-options', 'train_cfg.max_iters=4'),
+        *('--images', 2, '--cfg-options', 'train_cfg.max_iters=4'),
         *('train_cfg.val_interval=2', 'default_hooks.logger.interval=2'),
         'default_hooks.checkpoint.interval=4',
         *(
@@ -304,9 +304,9 @@ def test_end_to_end(monkeypatch, tmp_path, capsys):
             name == 'mine'
         )
     for name, columns in (('curves', 2), ('predictions', 3)):
-        picture = mmcv.imread(str(out / f'{name}.png'))
-        assert picture.shape[1] > columns * 200
-        assert len(np.unique(picture)) > 20
+        image = mmcv.imread(str(out / f'{name}.png'))
+        assert image.shape[1] > columns * 200
+        assert len(np.unique(image)) > 20
 
     # nothing is done twice, and nothing else
     before = (out / 'random-seed0/done.json').stat().st_mtime_ns
@@ -324,13 +324,13 @@ def test_end_to_end(monkeypatch, tmp_path, capsys):
 @pytest.mark.downstream
 def test_draws_what_is_true_and_what_is_found(monkeypatch, tmp_path):
     """By mmdet, from the last checkpoint."""
-    from mm_rotssl.datasets.digit_scenes import write_scenes
+    from mm_rotssl.datasets.synthetic.digit_scenes import write_scenes
 
     write_scenes(tmp_path / 'scenes', train=2, val=2, size=48)
     root = f'{tmp_path}/scenes/coco/'
     words = [
         *(DETECTOR, '--init', 'random', '--out', tmp_path / 'out'),
-        *('--seeds', 0, '--pictures', 9, '--cfg-options'),
+        *('--seeds', 0, '--images', 9, '--cfg-options'),
         *('train_cfg.max_iters=1', 'train_cfg.val_interval=1'),
         'default_hooks.checkpoint.interval=1',
         'default_hooks.logger.interval=1',
@@ -348,9 +348,9 @@ def test_draws_what_is_true_and_what_is_found(monkeypatch, tmp_path):
         zip(truths, found, strict=True)
     ):
         original = mmcv.imread(f'{root}val2017/val_{number:06d}.jpg')
-        # small pictures are enlarged
+        # small images are enlarged
         original = np.kron(original, np.ones((6, 6, 1), np.uint8))
-        # grey, but for what is drawn; a network of one step finds nothing
+        # gray, but for what is drawn; a network of one step finds nothing
         assert truth.shape == original.shape
         assert np.ptp(truth.astype(int), axis=2).max() > 50
         assert np.array_equal(prediction, original)

@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from mm_rotssl.datasets.digit_scenes import generate_scenes, write_scenes
+from mm_rotssl.datasets.synthetic.digit_scenes import (
+    generate_scenes,
+    write_scenes,
+)
 
 pytest.importorskip('pycocotools')
 
@@ -70,7 +73,7 @@ def test_files_and_output(tmp_path, capsys, pages):
 def test_defaults_are_those_of_the_function(tmp_path, monkeypatch):
     defaults = [
         inspect.signature(write_scenes).parameters[name].default
-        for name in ('train', 'val', 'size', 'seed', 'unlabelled')
+        for name in ('train', 'val', 'size', 'seed', 'unlabeled')
     ]
     assert defaults == [200, 100, 96, 0, 0]
     given = []
@@ -85,12 +88,12 @@ def test_defaults_are_those_of_the_function(tmp_path, monkeypatch):
     assert given == [(tmp_path / 'scenes', *defaults)]
 
 
-def test_unlabelled(tmp_path, capsys):
+def test_unlabeled(tmp_path, capsys):
     out = tmp_path / 'scenes'
-    main(out, '--train', 1, '--val', 1, '--unlabelled', 3)
-    write_scenes(tmp_path / 'other', 1, 1, unlabelled=3)
+    main(out, '--train', 1, '--val', 1, '--unlabeled', 3)
+    write_scenes(tmp_path / 'other', 1, 1, unlabeled=3)
     assert files_of(out) == files_of(tmp_path / 'other')
-    assert capsys.readouterr().out.splitlines()[-1] == str(out / 'unlabelled')
+    assert capsys.readouterr().out.splitlines()[-1] == str(out / 'unlabeled')
 
 
 @pytest.mark.parametrize('count', [2, 14])
@@ -98,9 +101,9 @@ def test_preview(tmp_path, capsys, monkeypatch, pages, count):
     texts = []
     put_text = tool.cv2.putText
 
-    def spy(picture, text, place, *args):
+    def spy(image, text, place, *args):
         texts.append((text, place))
-        return put_text(picture, text, place, *args)
+        return put_text(image, text, place, *args)
 
     monkeypatch.setattr(tool.cv2, 'putText', spy)
     path = tmp_path / 'pages' / 'preview.png'
@@ -119,21 +122,21 @@ def test_preview(tmp_path, capsys, monkeypatch, pages, count):
     assert f'{shown} of {count} scenes' in title
     assert '48 pixels, seed 3' in note
     assert [len(row) for row in rows] == ([2, 2] if count == 2 else [6] * 4)
-    plain = [picture for row in rows[::2] for picture in row]
-    drawn = [picture for row in rows[1::2] for picture in row]
+    plain = [image for row in rows[::2] for image in row]
+    drawn = [image for row in rows[1::2] for image in row]
     scenes = list(generate_scenes('train', shown, 48, 3))
     colors = {}
     written = iter(dict.fromkeys(texts))
-    for scene, picture, page in zip(scenes, plain, drawn, strict=True):
+    for scene, image, page in zip(scenes, plain, drawn, strict=True):
         np.testing.assert_array_equal(
-            picture, np.kron(scene.picture, np.ones((4, 4, 1)))
+            image, np.kron(scene.image, np.ones((4, 4, 1)))
         )
-        changed = (page != picture).any(2)
+        changed = (page != image).any(2)
         # the boxes with their lines, and the labels
         near = np.zeros_like(changed)
         for mask, label in zip(scene.masks, scene.labels, strict=True):
             y, x = np.nonzero(np.kron(mask, np.ones((4, 4))))
-            # a tint that is the picture's own grey here and there
+            # a tint that is the image's own gray here and there
             assert changed[y, x].mean() > 0.95
             near[max(0, y.min() - 2) : y.max() + 3, :][
                 :, max(0, x.min() - 2) : x.max() + 3
@@ -151,7 +154,7 @@ def test_preview(tmp_path, capsys, monkeypatch, pages, count):
         np.testing.assert_array_equal(corner, page[y.max(), x.min()])
         colors.setdefault(label, set()).add(tuple(corner.tolist()))
     assert next(written, None) is None
-    # a class has one colour, and its own
+    # a class has one color, and its own
     assert {len(found) for found in colors.values()} == {1}
     assert len(set.union(*colors.values())) == len(colors)
 

@@ -16,9 +16,8 @@ from matplotlib.image import imread
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mm_rotssl.datasets import Digits, picture_keys
+from mm_rotssl.datasets import Digits, RotationNoise, image_keys
 from mm_rotssl.models import RotNet
-from mm_rotssl.models.utils import RotationNoise
 from mm_rotssl.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +28,7 @@ SPEC.loader.exec_module(tool)
 
 BASE = ROOT / 'configs/rotnet/rotnet_nin-w24_1xb128-15e_digits.py'
 COUNT, FOLDS, EPOCHS, SEED = 41, 2, 2, 4
-# random crops make the pictures of training other ones
+# random crops make the images of training other ones
 SMALL = f"""
 _base_ = {str(BASE)!r}
 model = dict(
@@ -86,7 +85,7 @@ def small(config, work_dir, folds=FOLDS, seed=SEED):
 
 
 class Spy:
-    """Notes the pictures of each step of training, by fold."""
+    """Notes the images of each step of training, by fold."""
 
     def __init__(self, patch, stop_after=None):
         self.seen = {}
@@ -138,10 +137,10 @@ def whole(tmp_path_factory):
 
 
 def pixels_of(data):
-    """Key -> pixels, in the order of a data set with its pictures."""
+    """Key -> pixels, in the order of a dataset with its images."""
     return {
         key: data.get_data_info(i)['img']
-        for i, key in enumerate(picture_keys(data))
+        for i, key in enumerate(image_keys(data))
     }
 
 
@@ -150,7 +149,7 @@ def digits():
 
 
 def held_out(keys, folds=FOLDS, seed=SEED):
-    """The pictures of each fold, as mmpretrain divides them."""
+    """The images of each fold, as mmpretrain divides them."""
     order = list(range(len(keys)))
     np.random.default_rng(seed).shuffle(order)
     ends = [len(keys) * fold // folds for fold in range(folds + 1)]
@@ -160,16 +159,16 @@ def held_out(keys, folds=FOLDS, seed=SEED):
     ]
 
 
-def scores(config, checkpoint, pictures, rotations=(0, 90, 180, 270)):
-    """Class probabilities (N, R, R) of each picture's copies."""
+def scores(config, checkpoint, images, rotations=(0, 90, 180, 270)):
+    """Class probabilities (N, R, R) of each image's copies."""
     init_default_scope('mmpretrain')
     model = MODELS.build(Config.fromfile(config).model).eval()
     state = torch.load(checkpoint, map_location='cpu', weights_only=False)
     model.load_state_dict(state['state_dict'])
     found = []
-    for picture in pictures:
+    for image in images:
         copies = [
-            np.rot90(picture, angle // 90).transpose(2, 0, 1)
+            np.rot90(image, angle // 90).transpose(2, 0, 1)
             for angle in rotations
         ]
         images = (torch.from_numpy(np.stack(copies).copy()) - 78.0) / 87.0
@@ -205,12 +204,12 @@ def test_the_file(whole):
     assert noise.made_by['seed'] == SEED
     assert noise.made_by['config'].endswith('config.py')
     assert noise.made_by['cfg_options'] == {}
-    # the picture is one, and the files are named
+    # the image is one, and the files are named
     page = imread(work_dir / 'orientation.png')
     assert np.ptp(page) > 0.5
     for name in ('rotation_noise.npz', 'orientation.png'):
         assert str(work_dir / name) in printed
-    assert f'{COUNT} pictures, {FOLDS} folds' in printed
+    assert f'{COUNT} images, {FOLDS} folds' in printed
     # nothing unfinished is left
     assert {path.name for path in work_dir.iterdir()} == {
         *('fold0', 'fold1', 'estimation.json'),
@@ -218,16 +217,16 @@ def test_the_file(whole):
     }
 
 
-def test_no_picture_is_judged_by_a_network_that_has_seen_it(whole):
+def test_no_image_is_judged_by_a_network_that_has_seen_it(whole):
     work_dir, seen, _ = whole
-    pictures = digits()
+    images = digits()
     noise = RotationNoise.load(work_dir / 'rotation_noise.npz')
     rows = dict(zip(noise.keys, noise.probabilities, strict=True))
-    parts = held_out(list(pictures))
-    assert sorted(key for part in parts for key in part) == sorted(pictures)
+    parts = held_out(list(images))
+    assert sorted(key for part in parts for key in part) == sorted(images)
     for fold, part in enumerate(parts):
         # in each epoch all the others, once
-        others = [key for key in pictures if key not in part]
+        others = [key for key in images if key not in part]
         assert sorted(seen[fold]) == sorted(others * EPOCHS)
 
         folder = work_dir / f'fold{fold}'
@@ -236,7 +235,7 @@ def test_no_picture_is_judged_by_a_network_that_has_seen_it(whole):
         want = scores(
             work_dir.parent / 'config.py',
             checkpoint,
-            [pictures[key] for key in part],
+            [images[key] for key in part],
         )
         np.testing.assert_allclose(
             np.stack([rows[key] for key in part]), want[:, :, 0], atol=2e-6
@@ -249,7 +248,7 @@ def test_no_picture_is_judged_by_a_network_that_has_seen_it(whole):
     wrong = scores(
         work_dir.parent / 'config.py',
         work_dir / f'fold0/epoch_{EPOCHS}.pth',
-        [pictures[key] for key in parts[1]],
+        [images[key] for key in parts[1]],
     )
     got = np.stack([rows[key] for key in parts[1]])
     assert np.abs(got - wrong[:, :, 0]).max() > 1e-3
@@ -275,7 +274,7 @@ def test_a_second_run_does_nothing_again(whole, spy):
     np.testing.assert_array_equal(again.probabilities, want.probabilities)
 
 
-# 20 or 21 pictures of the other fold, in batches of 7
+# 20 or 21 images of the other fold, in batches of 7
 STEPS = 3
 
 
@@ -345,7 +344,7 @@ OTHERS = {
     '--seed': dict(seed=SEED + 1),
     '--folds, --seed': dict(folds=3, seed=SEED + 1),
     'model': 'model.backbone.base_channels=12',
-    'pictures, train_dataloader': 'train_dataloader.dataset.indices=30',
+    'images, train_dataloader': 'train_dataloader.dataset.indices=30',
     'train_dataloader': 'train_dataloader.batch_size=8',
     'optim_wrapper': 'optim_wrapper.optimizer.lr=0.2',
     'param_scheduler': 'param_scheduler.0.T_max=3',
@@ -375,17 +374,17 @@ def test_another_estimation_in_the_same_folder(whole, spy, name):
     assert state_of(work_dir) == before
 
 
-def test_other_pictures_in_the_same_folder(config, tmp_path):
+def test_other_images_in_the_same_folder(config, tmp_path):
     cfg = Config.fromfile(config)
     args = argparse.Namespace(work_dir=tmp_path / 'w', folds=2, seed=0)
     keys = ['a', 'b', 'c']
     tool.check_work_dir(cfg, keys, args)
     tool.check_work_dir(cfg, keys, args)
     for other in (['a', 'b'], ['a', 'c', 'b'], ['a', 'b', 'd']):
-        with pytest.raises(ValueError, match='with another pictures'):
+        with pytest.raises(ValueError, match='with another images'):
             tool.check_work_dir(cfg, other, args)
     assert json.loads((tmp_path / 'w/estimation.json').read_text())[
-        'pictures'
+        'images'
     ].startswith('3, ')
 
 
@@ -425,12 +424,12 @@ FEW = 'train_dataloader = dict(dataset=dict(indices=3))'
     [
         (NO_PIPELINE, 'add test_pipeline=['),
         (REPEATED, 'train_dataloader.dataset is a RepeatDataset'),
-        (REPEATED, 'give the data set inside it'),
+        (REPEATED, 'give the dataset inside it'),
         (NEVER_UPRIGHT, '(90, 270) holds no 0'),
         (NO_ROTATIONS, 'model.type=SimSiam predicts no rotations'),
         (BY_ITERATION, 'train_cfg has no max_epochs'),
         (NO_INDEX, 'sample_idx'),
-        (FEW, '--folds 4: there are only 3 pictures'),
+        (FEW, '--folds 4: there are only 3 images'),
     ],
 )
 def test_errors_say_what_to_do(config, tmp_path, spy, more, said):
@@ -457,7 +456,7 @@ def test_default_folder(monkeypatch):
     assert (args.folds, args.seed) == (5, 0)
 
 
-def test_pictures_are_judged_without_augmentation(config):
+def test_images_are_judged_without_augmentation(config):
     cfg = Config.fromfile(config)
     plain = [dict(type='PackInputs')]
     train = cfg.train_dataloader.dataset.pipeline.copy()
@@ -497,17 +496,17 @@ train_dataloader = dict(
 """
 
 
-def test_a_broken_picture_has_the_probability_0(tmp_path):
+def test_a_broken_image_has_the_probability_0(tmp_path):
     folder = tmp_path / 'photos'
     (folder / 'ö').mkdir(parents=True)
-    pictures = {
+    images = {
         f'{"ö/" if i % 2 else ""}{i:02}.png': np.random.default_rng(
             i
         ).integers(0, 256, (16, 16, 3), dtype=np.uint8)
         for i in range(11)
     }
-    for key, picture in pictures.items():
-        (folder / key).write_bytes(cv2.imencode('.png', picture)[1].tobytes())
+    for key, image in images.items():
+        (folder / key).write_bytes(cv2.imencode('.png', image)[1].tobytes())
     broken = folder / 'ö/03.png'
     broken.write_bytes(broken.read_bytes()[:300])
     config = tmp_path / 'photos.py'
@@ -516,8 +515,8 @@ def test_a_broken_picture_has_the_probability_0(tmp_path):
     # no upright copy first, and three folds of different sizes
     main(*small(config, work_dir, folds=3, seed=0))
     noise = RotationNoise.load(work_dir / 'rotation_noise.npz')
-    keys = sorted(key for key in pictures if '/' not in key)
-    keys += sorted(key for key in pictures if '/' in key)
+    keys = sorted(key for key in images if '/' not in key)
+    keys += sorted(key for key in images if '/' in key)
     assert sorted(noise.keys) == sorted(keys)
     assert noise.rotations == (180, 0)
     rows = dict(zip(noise.keys, noise.probabilities.tolist(), strict=True))
@@ -528,7 +527,7 @@ def test_a_broken_picture_has_the_probability_0(tmp_path):
         want = scores(
             config,
             work_dir / f'fold{fold}/epoch_1.pth',
-            [pictures[key] for key in part],
+            [images[key] for key in part],
             (180, 0),
         )
         # "un-rotated" is the second class here
@@ -566,7 +565,7 @@ def test_summary(rotations):
     )
     assert 0 < lowest < low < 100
     text = tool.summary(noise)
-    assert text.startswith('40 pictures, 3 folds. ')
+    assert text.startswith('40 images, 3 folds. ')
     chance = 100 // len(rotations)
     assert f': 60.6 % (50.2, 61.5, 70.0; chance {chance}).' in text
     assert f'\n{100 * unclear / 40:.1f} % have no clear' in text
@@ -598,11 +597,11 @@ def test_summary_by_folder_without_what_was_not_read():
         dict(accuracy, not_read=['b/3']),
     )
     text = tool.summary(noise)
-    assert text.startswith('4 pictures, ')
+    assert text.startswith('4 images, ')
     assert '\n25.0 % have no clear' in text
     assert '\n  by folder: b 0, a 50\n' in text
     assert text.endswith(
-        '1 pictures could not be read and are left out; '
+        '1 images could not be read and are left out; '
         'they have the weight 1: b/3'
     )
     # too many folders say nothing
@@ -625,7 +624,7 @@ train_dataloader = dict(
 """
 
 
-def test_equal_pictures_in_memory(config, tmp_path, monkeypatch):
+def test_equal_images_in_memory(config, tmp_path, monkeypatch):
     """They have one name, and in the file one row."""
     (tmp_path / 'in_memory.py').write_text(
         'import numpy as np\n'
@@ -651,7 +650,7 @@ def test_equal_pictures_in_memory(config, tmp_path, monkeypatch):
     main(*small(config, work_dir, folds=2))
 
 
-def test_the_picture_shows_the_least_and_the_most_clear(
+def test_the_image_shows_the_least_and_the_most_clear(
     config, tmp_path, monkeypatch
 ):
     noise = made()
@@ -679,19 +678,19 @@ def test_the_picture_shows_the_least_and_the_most_clear(
         for i, row in enumerate(noise.probabilities.tolist())
     }
     unclear = sum(margin <= 0 for margin in margins.values())
-    assert '40 pictures' in title
+    assert '40 images' in title
     assert f'{100 * unclear / 40:.1f} %' in title
     order = sorted(margins, key=margins.get)
     for group, want in zip(groups.values(), (order, order[::-1]), strict=True):
         assert len(group) == 24
-        for (picture, row), i in zip(group, want, strict=False):
-            assert np.array_equal(picture, data.get_data_info(i)['img'])
+        for (image, row), i in zip(group, want, strict=False):
+            assert np.array_equal(image, data.get_data_info(i)['img'])
             np.testing.assert_array_equal(row, noise.probabilities[i])
     assert [name.split()[0] for name in groups] == ['Most', 'Least']
 
 
 def test_two_processes(config, tmp_path):
-    """Nothing is lost where the pictures are dealt out and padded."""
+    """Nothing is lost where the images are dealt out and padded."""
     work_dir = tmp_path / 'work'
     words = small(config, work_dir, folds=2)
     done = subprocess.run(
@@ -713,12 +712,12 @@ def test_two_processes(config, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     noise = RotationNoise.load(work_dir / 'rotation_noise.npz')
     count = len(noise.keys)
-    assert f'{count} pictures, 2 folds' in done.stdout
+    assert f'{count} images, 2 folds' in done.stdout
     keys = list(digits())[:count]
     assert noise.keys == keys
-    pictures = digits()
+    images = digits()
     for fold, part in enumerate(held_out(keys, 2, SEED)):
         (checkpoint,) = (work_dir / f'fold{fold}').glob('epoch_*.pth')
-        want = scores(config, checkpoint, [pictures[key] for key in part])
+        want = scores(config, checkpoint, [images[key] for key in part])
         got = [noise.probabilities[keys.index(key)] for key in part]
         np.testing.assert_allclose(got, want[:, :, 0], atol=2e-6)

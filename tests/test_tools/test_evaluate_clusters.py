@@ -148,7 +148,7 @@ def run(monkeypatch, checkpoint, config, *args):
 
 
 def features(model, settings, *limit):
-    """Means over the maps of both blocks, embeddings, and labels."""
+    """Means over the maps of both stages, embeddings, and labels."""
     loader = build_ordered_dataloader(settings, *limit)
     feats, embeds, labels = ([], []), [], []
     for batch in loader:
@@ -159,14 +159,14 @@ def features(model, settings, *limit):
         embeds.append(feats[-1][-1].double().numpy())
         labels += [int(sample.gt_label) for sample in batch['data_samples']]
     return (
-        [torch.cat(block).numpy() for block in feats],
+        [torch.cat(stage).numpy() for stage in feats],
         np.concatenate(embeds),
         np.array(labels),
     )
 
 
 def own_classes(model, feats):
-    """Linear, batch normalisation, LeakyReLU, linear; cosine * length."""
+    """Linear, batch normalization, LeakyReLU, linear; cosine * length."""
     weights = {k: v.double().numpy() for k, v in model.state_dict().items()}
     hidden = feats @ weights['neck.mlp.0.weight'].T
     hidden += weights['neck.mlp.0.bias']
@@ -218,7 +218,7 @@ def scores(found, labels):
 
 
 def k_means(model, cfg, clusters, seeds, *limit):
-    """Clusters of the test pictures: [block][run]."""
+    """Clusters of the test images: [stage][run]."""
     bank, _, _ = features(model, cfg.val_cfg.bank_dataloader, *limit)
     test, _, labels = features(model, cfg.val_dataloader)
     return [
@@ -252,7 +252,7 @@ def both_networks(config, checkpoint, seed):
 )
 def test_numbers(monkeypatch, config, checkpoint, args, seed, clusters, runs):
     results = run(monkeypatch, checkpoint, config, *args)
-    assert (results['bank_pictures'], results['test_pictures']) == (120, 60)
+    assert (results['bank_images'], results['test_images']) == (120, 60)
     assert results['seed'] == seed
     assert results['checkpoint'] == str(checkpoint)
     assert results['command'].endswith('--device cpu')
@@ -264,8 +264,8 @@ def test_numbers(monkeypatch, config, checkpoint, args, seed, clusters, runs):
         _, feats, _ = features(model, cfg.val_dataloader)
         want = {
             'own classes': [own_classes(model, feats)],
-            'k-means, block 1': found[0],
-            'k-means, block 3': found[1],
+            'k-means, stage 1': found[0],
+            'k-means, stage 3': found[1],
         }
         got = results['results'][name]
         assert list(got) == list(want)
@@ -283,7 +283,7 @@ def test_more_clusters_than_classes_may_share_a_class(
     monkeypatch, config, checkpoint, capsys
 ):
     results = run(monkeypatch, checkpoint, config, '--num-clusters', 30)
-    rows = results['results']['trained']['k-means, block 3']
+    rows = results['results']['trained']['k-means, stage 3']
     assert all(row['accuracy'] > row['accuracy_one_to_one'] for row in rows)
     assert 'ACC, one to one' in capsys.readouterr().out
 
@@ -308,7 +308,7 @@ def test_only_k_means_where_the_network_has_no_classes(
     cfg, networks = both_networks(rotnet, checkpoint, 0)
     for name, model in networks.items():
         found, labels = k_means(model, cfg, 10, [0])
-        assert list(results[name]) == ['k-means, block 1', 'k-means, block 3']
+        assert list(results[name]) == ['k-means, stage 1', 'k-means, stage 3']
         for got, want in zip(results[name].values(), found, strict=True):
             assert got == [pytest.approx(scores(want[0], labels))]
 
@@ -318,12 +318,12 @@ def test_part_of_the_bank(monkeypatch, config, checkpoint):
         monkeypatch,
         *(checkpoint, config, '--max-bank', 40, '--draws', 1, '--seed', 2),
     )
-    assert results['bank_pictures'] == 40
+    assert results['bank_images'] == 40
     cfg, networks = both_networks(config, checkpoint, 2)
     model = networks['trained']
     part, labels = k_means(model, cfg, 10, [2], 40, 2)
     whole, _ = k_means(model, cfg, 10, [2])
-    row = results['results']['trained']['k-means, block 3'][0]
+    row = results['results']['trained']['k-means, stage 3'][0]
     assert row == pytest.approx(scores(part[1][0], labels))
     assert row != pytest.approx(scores(whole[1][0], labels))
 
@@ -369,8 +369,8 @@ def test_superclasses(monkeypatch, config, checkpoint, tmp_path, capsys):
                 assert got['coarse_accuracy'] == pytest.approx(
                     100 * right / known.sum()
                 )
-                assert got['pictures'] == known.sum() < 60
-                # the rest is of all pictures
+                assert got['images'] == known.sum() < 60
+                # the rest is of all images
                 assert got['accuracy'] == pytest.approx(
                     scores(draw, labels)['accuracy']
                 )
@@ -386,11 +386,11 @@ def test_same_seed_same_numbers(monkeypatch, config, checkpoint):
     assert found[0] == found[1]
     assert found[0]['untrained'] != found[2]['untrained']
     # the network itself does not depend on it, k-means does
-    for way, same in (('own classes', True), ('k-means, block 3', False)):
+    for way, same in (('own classes', True), ('k-means, stage 3', False)):
         rows = [results['trained'][way] for results in found]
         assert (rows[0] == rows[2]) == same
     # and its second run is the first of the next seed
-    rows = [results['trained']['k-means, block 3'] for results in found]
+    rows = [results['trained']['k-means, stage 3'] for results in found]
     assert rows[0][1] == rows[2][0] != rows[0][0]
 
 
@@ -436,7 +436,7 @@ def test_table_fits_into_80_columns():
     draw = dict.fromkeys(tool.SHOWN, 99.9) | {'clusters_in_use': 1000.0}
     del draw['coarse_accuracy']
     other = {key: value - 61.8 for key, value in draw.items()}
-    ways = {'own classes': [draw], 'k-means, block 5': [draw, other]}
+    ways = {'own classes': [draw], 'k-means, stage 5': [draw, other]}
     console = Console(width=80, file=io.StringIO())
     for table in tool.tables({'untrained': ways, 'trained': ways}):
         console.print(table)
@@ -444,7 +444,7 @@ def test_table_fits_into_80_columns():
     rows = [line for line in lines if line.startswith('k-means')]
     assert len(rows) == 2
     cells = [cell.strip() for cell in rows[0].split('  ') if cell]
-    assert cells == ['k-means, block 5', *['69.0 ± 43.7'] * 4, '969']
+    assert cells == ['k-means, stage 5', *['69.0 ± 43.7'] * 4, '969']
     # nothing is folded: title, heading, rule and two rows, of each
     assert len([line for line in lines if line.strip()]) == 10
 
@@ -480,11 +480,11 @@ def test_errors_say_what_to_do(
     message = fails(
         monkeypatch, *(config, checkpoint, '--num-clusters', '121')
     )
-    assert message.startswith('Error: The 120 pictures')
+    assert message.startswith('Error: The 120 images')
     assert 'no 121 clusters' in message
     assert '--num-clusters to 120 or less' in message
     message = fails(monkeypatch, *(config, checkpoint, '--max-bank', '9'))
-    assert 'The 9 pictures' in message
+    assert 'The 9 images' in message
     assert 'raise --max-bank' in message
 
     groups = tmp_path / 'groups.csv'
@@ -506,7 +506,7 @@ def test_errors_say_what_to_do(
 
 
 @pytest.mark.parametrize('which', ['val_dataloader', 'val_cfg'])
-def test_pictures_without_labels(
+def test_images_without_labels(
     monkeypatch, config, checkpoint, tmp_path, which
 ):
     (tmp_path / 'photos').mkdir()
@@ -523,11 +523,11 @@ def test_pictures_without_labels(
 """
     if which == 'val_cfg':
         loader = f'dict(bank_dataloader={loader})'
-    path = tmp_path / 'unlabelled.py'
+    path = tmp_path / 'unlabeled.py'
     path.write_text(f'_base_ = {str(config)!r}\n{which} = {loader}')
     message = fails(monkeypatch, path, checkpoint)
     key = {'val_cfg': 'val_cfg.bank_dataloader'}.get(which, which)
-    assert message.startswith(f'Error: {key}: Picture 0 of ImageFolder has no')
+    assert message.startswith(f'Error: {key}: Image 0 of ImageFolder has no')
     assert 'with_label=True' in message
 
     (tmp_path / 'photos' / '1.png').write_bytes(b'')
@@ -543,7 +543,7 @@ def test_pictures_without_labels(
     for file in (tmp_path / 'photos').iterdir():
         file.unlink()
     message = fails(monkeypatch, path, checkpoint)
-    assert 'Error: No picture was found' in message
+    assert 'Error: No image was found' in message
     assert not (checkpoint.parent / 'clusters.json').exists()
 
 
@@ -589,5 +589,5 @@ def test_as_a_command(config, checkpoint):
     assert '\x1b' not in done.stdout
     assert 'untrained: clusters and classes (%)' in lines
     results = json.loads((checkpoint.parent / 'clusters.json').read_text())
-    assert results['test_pictures'] == 30
+    assert results['test_images'] == 30
     assert results['cfg_options'] == {'val_dataloader.dataset.indices': 30}

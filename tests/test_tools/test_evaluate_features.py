@@ -66,7 +66,7 @@ def checkpoint(config, tmp_path):
     cfg = Config.fromfile(config)
     torch.manual_seed(123)
     model = MODELS.build(cfg.model)
-    # running statistics spread the features, so that the neighbours don't
+    # running statistics spread the features, so that the neighbors don't
     # hang on the last digit
     loader = Runner.build_dataloader(cfg.val_cfg.bank_dataloader)
     for _ in range(20):
@@ -117,18 +117,18 @@ def test_report(monkeypatch, capsys, config, checkpoint):
     results = json.loads((folder / 'results.json').read_text())
 
     # all of it is there, and nothing else
-    pictures = {
+    images = {
         'training_curves.png',
-        'accuracy_by_block.png',
+        'accuracy_by_stage.png',
         'nearest_neighbors.png',
         'tsne.png',
     }
     assert {path.name for path in folder.iterdir()} == {
-        *pictures,
+        *images,
         'results.json',
     }
-    assert set(results['pictures']) == pictures
-    for name in pictures:
+    assert set(results['images']) == images
+    for name in images:
         assert str(folder / name) in out
         assert (folder / name).stat().st_size > 5000
     assert str(checkpoint) in out
@@ -136,9 +136,9 @@ def test_report(monkeypatch, capsys, config, checkpoint):
     assert results['seed'] == 0
     assert results['command'].endswith('--device cpu')
     assert results['versions']['torch'] == torch.__version__
-    assert (results['bank_pictures'], results['test_pictures']) == (150, 60)
-    # the blocks that the backbone gives, not their positions
-    assert results['blocks'] == ['1', '3']
+    assert (results['bank_images'], results['test_images']) == (150, 60)
+    # the stages that the backbone gives, not their positions
+    assert results['stages'] == ['1', '3']
 
     table = [line for line in out.splitlines() if '±' in line]
 
@@ -146,20 +146,20 @@ def test_report(monkeypatch, capsys, config, checkpoint):
         numbers = results['results'][network]
         assert 0 <= numbers['rotation_accuracy'] <= 100
         assert len(numbers['fine_tuned']) == 2
-        for block in numbers['blocks']:
-            assert {k: len(v) for k, v in block['linear'].items()} == {
+        for stage in numbers['stages']:
+            assert {k: len(v) for k, v in stage['linear'].items()} == {
                 '1': 2,
                 '3': 2,
                 'all': 1,
             }
-            values = np.array(block['linear']['3'])
+            values = np.array(stage['linear']['3'])
             shown = f'{values.mean():.1f} ± {values.std(ddof=1):4.1f}'
             assert any(shown in line for line in table), shown
-            everything = f'{block["linear"]["all"][0]:.1f}'
+            everything = f'{stage["linear"]["all"][0]:.1f}'
             assert any(line.split()[-1] == everything for line in table)
     # both networks were measured, and they differ
     untrained, trained = results['results'].values()
-    assert untrained['blocks'] != trained['blocks']
+    assert untrained['stages'] != trained['stages']
 
     # kNN against scikit-learn, on the features of the checkpoint
     cfg = Config.fromfile(config)
@@ -187,11 +187,11 @@ def test_report(monkeypatch, capsys, config, checkpoint):
             20, weights=lambda d: np.exp((1 - d**2 / 2) / 0.07)
         ).fit(bank[i], bank_labels)
         want = 100 * oracle.score(test[i], test_labels)
-        assert trained['blocks'][i]['knn'] == pytest.approx(want)
+        assert trained['stages'][i]['knn'] == pytest.approx(want)
 
 
 def test_same_seed_same_numbers(monkeypatch, capsys, config, checkpoint):
-    monkeypatch.setattr(tool, 'draw_pictures', lambda *_: [])
+    monkeypatch.setattr(tool, 'draw_figures', lambda *_: [])
     found = []
     for name, seed in (('a', 0), ('b', 0), ('c', 1)):
         torch.manual_seed(len(found))
@@ -202,7 +202,7 @@ def test_same_seed_same_numbers(monkeypatch, capsys, config, checkpoint):
         )
         file = checkpoint.parent / name / 'results.json'
         results = json.loads(file.read_text())
-        assert results['bank_pictures'] == 120
+        assert results['bank_images'] == 120
         found.append(results['results'])
     assert found[0] == found[1]
     assert found[0] != found[2]
@@ -212,7 +212,7 @@ def test_same_seed_same_numbers(monkeypatch, capsys, config, checkpoint):
 
 def test_equal_networks_get_equal_numbers(monkeypatch, config, tmp_path):
     """Draws and fine-tuning are paired."""
-    monkeypatch.setattr(tool, 'draw_pictures', lambda *_: [])
+    monkeypatch.setattr(tool, 'draw_figures', lambda *_: [])
     init_default_scope('mmpretrain')
     set_random_seed(0)
     path = tmp_path / 'same.pth'
@@ -243,12 +243,12 @@ def test_as_a_command(config, checkpoint):
     assert '±' not in done.stdout
     assert 'fine-tuned' not in done.stdout
     # progress in plain lines, nothing of a live display
-    assert 'features of 150 labelled and 60 test pictures' in lines
+    assert 'features of 150 labeled and 60 test images' in lines
     assert '\x1b' not in done.stdout
 
 
 def test_tables_fit_into_80_columns():
-    blocks = {
+    stages = {
         'knn': 99.9,
         'linear': {
             **{n: [20.2, 45.7] for n in ('1', '5', '10')},
@@ -257,7 +257,7 @@ def test_tables_fit_into_80_columns():
     }
     results = {
         name: dict(
-            rotation_accuracy=99.9, blocks=[blocks] * 5, fine_tuned=[9.1, 54.2]
+            rotation_accuracy=99.9, stages=[stages] * 5, fine_tuned=[9.1, 54.2]
         )
         for name in ('untrained', 'trained')
     }
@@ -266,7 +266,7 @@ def test_tables_fit_into_80_columns():
     for table in tool.tables(results, list('12345'), args):
         console.print(table)
     lines = console.file.getvalue().splitlines()
-    # one line a network and block, nothing folded or cut
+    # one line a network and stage, nothing folded or cut
     rows = [line.rstrip() for line in lines if 'trained' in line]
     assert len(rows) == 11
     cells = rows[0].split('  ')
@@ -280,7 +280,7 @@ def test_tables_fit_into_80_columns():
 
 def results_with_knn(untrained, trained):
     return {
-        name: {'blocks': [{'knn': value} for value in values]}
+        name: {'stages': [{'knn': value} for value in values]}
         for name, values in (('untrained', untrained), ('trained', trained))
     }
 
@@ -295,12 +295,12 @@ def results_with_knn(untrained, trained):
     ],
 )
 def test_remark_only_where_the_numbers_call_for_it(untrained, trained, said):
-    blocks = [str(i + 1) for i in range(len(untrained))]
-    remark = tool.remark(results_with_knn(untrained, trained), blocks)
+    stages = [str(i + 1) for i in range(len(untrained))]
+    remark = tool.remark(results_with_knn(untrained, trained), stages)
     if said:
         assert 'the method, not a defect' in remark
-        assert 'Block 3 has lost kNN accuracy (70.0 to 60.0 %)' in remark
-        assert 'block 2 gained (60.0 to 80.0 %)' in remark
+        assert 'Stage 3 has lost kNN accuracy (70.0 to 60.0 %)' in remark
+        assert 'stage 2 gained (60.0 to 80.0 %)' in remark
     else:
         assert remark is None
 
@@ -345,7 +345,7 @@ def test_errors_say_what_to_do(monkeypatch, config, checkpoint, tmp_path):
     assert not (tmp_path / 'run' / 'features' / 'results.json').exists()
 
 
-def test_pictures_without_labels(monkeypatch, config, checkpoint, tmp_path):
+def test_images_without_labels(monkeypatch, config, checkpoint, tmp_path):
     from PIL import Image
 
     (tmp_path / 'photos').mkdir()
@@ -353,7 +353,7 @@ def test_pictures_without_labels(monkeypatch, config, checkpoint, tmp_path):
         Image.new('RGB', (16, 16), (40 * i, 0, 0)).save(
             tmp_path / 'photos' / f'{i}.png'
         )
-    path = tmp_path / 'unlabelled.py'
+    path = tmp_path / 'unlabeled.py'
     path.write_text(
         f"""_base_ = {str(config)!r}
 val_dataloader = dict(dataset=dict(
@@ -366,9 +366,7 @@ val_dataloader = dict(dataset=dict(
 """
     )
     message = fails(monkeypatch, path, checkpoint)
-    assert message.startswith(
-        'Error: val_dataloader: Picture 0 of ImageFolder'
-    )
+    assert message.startswith('Error: val_dataloader: Image 0 of ImageFolder')
     assert 'with_label=True' in message
 
 
@@ -439,5 +437,5 @@ def test_limited_bank_is_a_random_part_in_the_order_of_the_data(config):
         assert parts[-1] == sorted(set(parts[-1]))
         assert torch.equal(rows[3], whole[parts[-1][3]]['inputs'])
     assert parts[0] == parts[1] != parts[2]
-    # more than the first ones of a data set that is sorted by class
+    # more than the first ones of a dataset that is sorted by class
     assert max(parts[0]) > 100

@@ -75,18 +75,18 @@ def reference_features(config, checkpoint, split, count, side):
         torch.load(checkpoint, weights_only=True)['state_dict']
     )
     dataset = Digits(split=split, size=SIZE, pipeline=[])
-    pictures = torch.stack(
+    images = torch.stack(
         [
             torch.from_numpy(dataset[i]['img'].transpose(2, 0, 1)).float()
             for i in range(count)
         ]
     )
-    pictures = (pictures - 78) / 87
-    pictures = torch.nn.functional.interpolate(
-        pictures, (side, side), mode='bilinear'
+    images = (images - 78) / 87
+    images = torch.nn.functional.interpolate(
+        images, (side, side), mode='bilinear'
     )
     with torch.no_grad():
-        stages = model.backbone(pictures)
+        stages = model.backbone(images)
     found = []
     for stage in stages:
         maps = stage.double().numpy()
@@ -161,13 +161,13 @@ def test_the_protocol(monkeypatch, capsys, config, checkpoint):
         fit, asked = scaled([s[draw] for s in train], test)
         classifier = svm(trained['c'], 1.0).fit(fit, labels[draw])
         want.append(100 * classifier.score(asked, answers))
-    # float32 and float64 features may part at one picture of sixty
+    # float32 and float64 features may part at one image of sixty
     np.testing.assert_allclose(trained['accuracy'], want, atol=1.7)
     assert np.abs(np.subtract(trained['accuracy'], want)).sum() < 3.4
 
     assert summary['results']['untrained']['accuracy'] != trained['accuracy']
     assert summary['settings']['labels'] == 5
-    assert summary['training_pictures'] == 50
+    assert summary['training_images'] == 50
     shown = capsys.readouterr().out
     row = next(li for li in shown.splitlines() if li.startswith('trained   '))
     mean, spread = np.mean(want), np.std(want, ddof=1)
@@ -178,7 +178,7 @@ def test_the_protocol(monkeypatch, capsys, config, checkpoint):
 
 
 def test_data_of_another_config(monkeypatch, config, checkpoint, tmp_path):
-    # a config to train with alone has no labelled pictures
+    # a config to train with alone has no labeled images
     bare = tmp_path / 'bare.py'
     cfg = Config.fromfile(config)
     for key in ('val_cfg', 'val_dataloader', 'val_evaluator'):
@@ -195,11 +195,11 @@ def test_data_of_another_config(monkeypatch, config, checkpoint, tmp_path):
         )
         results.append(json.loads(out.read_text())['results'])
     assert results[0] == results[1]
-    with pytest.raises(SystemExit, match='no labelled pictures'):
+    with pytest.raises(SystemExit, match='no labeled images'):
         main(monkeypatch, bare, checkpoint, '--protocol', 'all')
 
 
-def test_held_out_pictures_where_all_are_trained_on(monkeypatch):
+def test_held_out_images_where_all_are_trained_on(monkeypatch):
     labels = torch.tensor([0, 1] * 10 + [2] * 5)
     feats = [torch.arange(25.0)[:, None]]
     seen = {}
@@ -214,7 +214,7 @@ def test_held_out_pictures_where_all_are_trained_on(monkeypatch):
     protocol = tool.PROTOCOLS['all']
     tool.best_c(protocol, feats, labels, torch.arange(25), 7)
     assert len(seen['train']) == 20
-    # of one scale and no picture on both sides
+    # of one scale and no image on both sides
     both = torch.cat([seen['train'], seen['held_out']]).flatten()
     assert len(both.unique()) == 25
     assert seen['settings'] == ((1e-3, 1.0), 50, 1.0, 7)
@@ -233,7 +233,7 @@ def test_rest_of_the_training_set():
     assert len(draws) == 2
 
 
-def test_accuracy_of_pictures_and_of_classes():
+def test_accuracy_of_images_and_of_classes():
     labels = torch.tensor([0, 0, 0, 0, 1, 2, 2])
     guessed = torch.tensor([0, 0, 0, 1, 0, 2, 2])
     assert tool.accuracy(guessed, labels, False) == pytest.approx(500 / 7)
@@ -258,7 +258,7 @@ def test_caltech_tests_on_the_rest(monkeypatch, config, checkpoint):
     settings = json.loads(
         (checkpoint.parent / 'svm_caltech101.json').read_text()
     )
-    # 200 pictures, none of which has 50 others of its class
+    # 200 images, none of which has 50 others of its class
     assert [entry[:2] for entry in seen] == [(40, 160)] * 2
     # 1 + 4 + 16 cells of 3 and 6 channels
     assert settings['results']['trained']['features'] == [21 * 3, 21 * 6]
@@ -266,10 +266,10 @@ def test_caltech_tests_on_the_rest(monkeypatch, config, checkpoint):
 
 
 class Folds:
-    """A data set with predefined folds."""
+    """A dataset with predefined folds."""
 
     def folds(self):
-        """Places of the pictures of each."""
+        """Places of the images of each."""
         return [np.array([i, i + 10]) for i in range(10)]
 
 

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch.nn import functional as F
 
-from mm_rotssl.apis import export
+from mm_rotssl.converters import backbone as export
 from mm_rotssl.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +55,7 @@ def original():
 
 
 @pytest.fixture(scope='module')
-def picture():
+def image():
     return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
@@ -72,8 +72,8 @@ def stages(network, x):
 
 
 @pytest.fixture(scope='module')
-def expected(original, picture):
-    return stages(original, picture)
+def expected(original, image):
+    return stages(original, image)
 
 
 def bare(original):
@@ -193,7 +193,7 @@ def follow(text, target, weights_only_in_python):
     ],
 )
 def test_features_stay_the_same(
-    run, tmp_path, original, picture, expected, target, suffix
+    run, tmp_path, original, image, expected, target, suffix
 ):
     if suffix == '.safetensors':
         pytest.importorskip('safetensors')
@@ -208,7 +208,7 @@ def test_features_stay_the_same(
     for name, value in weights.items():
         assert torch.equal(written[name], value), name
     network.load_state_dict(written, strict=True)
-    assert equal(stages(network, picture), expected)
+    assert equal(stages(network, image), expected)
     assert '120 matched' in text
     assert 'differ by at most 0.0e+00' in text
     assert 'mean=[1.5, 2.5, 3.5], std=[4, 5, 6], to_rgb=True' in text
@@ -217,10 +217,10 @@ def test_features_stay_the_same(
     network = follow(text, target, suffix == '.safetensors')
     if target == 'timm':
         network.relu = network.act1
-    assert equal(stages(network, picture), expected)
+    assert equal(stages(network, image), expected)
 
 
-def detectron2_names(blocks, convolutions, without_shortcut):
+def detectron2_names(stages, convolutions, without_shortcut):
     """Name in torchvision -> name in detectron2, written out."""
     statistics = (
         *('weight', 'bias', 'running_mean', 'running_var'),
@@ -229,15 +229,15 @@ def detectron2_names(blocks, convolutions, without_shortcut):
     names = {'conv1.weight': 'stem.conv1.weight'}
     for kind in statistics:
         names[f'bn1.{kind}'] = f'stem.conv1.norm.{kind}'
-    for stage, count in enumerate(blocks):
-        for block in range(count):
-            theirs = f'res{stage + 2}.{block}'
-            ours = f'layer{stage + 1}.{block}'
+    for stage, count in enumerate(stages):
+        for stage in range(count):
+            theirs = f'res{stage + 2}.{stage}'
+            ours = f'layer{stage + 1}.{stage}'
             pairs = [
                 (f'conv{i}', f'bn{i}', f'conv{i}')
                 for i in range(1, convolutions + 1)
             ]
-            if block == 0 and stage not in without_shortcut:
+            if stage == 0 and stage not in without_shortcut:
                 pairs.append(('downsample.0', 'downsample.1', 'shortcut'))
             for convolution, norm, name in pairs:
                 names[f'{ours}.{convolution}.weight'] = (
@@ -279,9 +279,9 @@ def detectron2_stages(weights, x):
     x = F.max_pool2d(F.relu(convolve(x, 'stem.conv1', 2, 3)), 3, 2, 1)
     found = []
     for stage in range(2, 6):
-        for block in range(2):
-            name = f'res{stage}.{block}'
-            stride = 2 if block == 0 and stage > 2 else 1
+        for stage in range(2):
+            name = f'res{stage}.{stage}'
+            stride = 2 if stage == 0 and stage > 2 else 1
             y = F.relu(convolve(x, f'{name}.conv1', stride, 1))
             y = convolve(y, f'{name}.conv2', 1, 1)
             if f'{name}.shortcut.weight' in weights:
@@ -292,7 +292,7 @@ def detectron2_stages(weights, x):
 
 
 @pytest.mark.parametrize('suffix', SUFFIXES)
-def test_detectron2(run, tmp_path, original, picture, expected, suffix):
+def test_detectron2(run, tmp_path, original, image, expected, suffix):
     if suffix == '.safetensors':
         pytest.importorskip('safetensors')
     out = tmp_path / f'out{suffix}'
@@ -307,7 +307,7 @@ def test_detectron2(run, tmp_path, original, picture, expected, suffix):
     else:
         assert 'MODEL.WEIGHTS of detectron2 reads .pth files only' in text
     assert len(written) == 120
-    assert equal(detectron2_stages(written, picture), expected)
+    assert equal(detectron2_stages(written, image), expected)
     assert 'could not be compared' in text
 
 
@@ -348,7 +348,7 @@ def test_of_wrapped_models(run, tmp_path, original, prefix):
     )
 
 
-def test_algorithm_of_mmpretrain(run, tmp_path, picture):
+def test_algorithm_of_mmpretrain(run, tmp_path, image):
     """The backbone is taken, not the copy of it that follows slowly."""
     neck = dict(
         type='NonLinearNeck',
@@ -378,7 +378,7 @@ def test_algorithm_of_mmpretrain(run, tmp_path, picture):
     run(dict(state_dict=model.state_dict()), 'torchvision', out)
     network = new_network('torchvision')
     network.load_state_dict(read(out), strict=True)
-    assert equal(stages(network, picture), stages(model.backbone, picture))
+    assert equal(stages(network, image), stages(model.backbone, image))
 
 
 VIT = 'dict(embed_dims=12, num_layers=2, num_heads=3, feedforward_channels=24)'
@@ -425,11 +425,11 @@ def test_any_backbone_to_mmpretrain(run, tmp_path, backbone, options):
     assert all(torch.equal(written[name], weights[name]) for name in weights)
 
 
-def test_other_size_of_picture(run, tmp_path):
+def test_other_size_of_image(run, tmp_path):
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         network = MODELS.build(dict(type='LeNet5'))
     checkpoint = training_checkpoint(network.state_dict())
-    with pytest.raises(SystemExit, match=r'no picture of 4 x 4 .*--size'):
+    with pytest.raises(SystemExit, match=r'no image of 4 x 4 .*--size'):
         run(
             *(checkpoint, 'mmpretrain', tmp_path / 'out.pth', '--size', 4),
             backbone="type='LeNet5'",

@@ -14,7 +14,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS
 
-from mm_rotssl.apis import migration
+from mm_rotssl.converters import mmselfsup as migration
 from mm_rotssl.registry import MODELS
 from mm_rotssl.utils import checkpoint as checkpoint_api
 from mm_rotssl.utils import read_checkpoint
@@ -127,20 +127,20 @@ def rotnet(depth=18, channels=512):
 # --- checkpoints ------------------------------------------------------------
 
 
-def turned_by_0x(picture):
+def turned_by_0x(image):
     """The four copies of 0.x, in the order of their labels."""
-    transposed = picture.transpose(1, 0, 2)
+    transposed = image.transpose(1, 0, 2)
     return [
-        picture,
+        image,
         transposed[::-1],
-        picture[::-1, ::-1],
-        picture[::-1].transpose(1, 0, 2),
+        image[::-1, ::-1],
+        image[::-1].transpose(1, 0, 2),
     ]
 
 
-def turned_by_1x(picture):
+def turned_by_1x(image):
     """The four copies of 1.x, in the order of their labels."""
-    return [mmcv.imrotate(picture, 90 * label) for label in range(4)]
+    return [mmcv.imrotate(image, 90 * label) for label in range(4)]
 
 
 @pytest.mark.parametrize(
@@ -175,24 +175,24 @@ def test_each_angle_keeps_its_probability(
     ours.load_state_dict(converted['state_dict'], strict=True)
 
     rng = np.random.default_rng(0)
-    picture = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    image = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
-    def batch(pictures):
-        stack = np.ascontiguousarray(np.stack(pictures))
+    def batch(images):
+        stack = np.ascontiguousarray(np.stack(images))
         return torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 255
 
     # what the original was trained to answer `label` to
-    meant = turned(picture)
+    meant = turned(image)
     with torch.no_grad():
         theirs = original(batch(meant)).softmax(1).numpy()
-        (sample,) = ours.predict(batch([picture]))
+        (sample,) = ours.predict(batch([image]))
     scores = sample.rotation_scores.numpy()
-    # the original's label of each of our angles, by looking at the pictures
+    # the original's label of each of our angles, by looking at the images
     label_of = [
         next(
             label
             for label in range(4)
-            if np.array_equal(np.rot90(picture, k), meant[label])
+            if np.array_equal(np.rot90(image, k), meant[label])
         )
         for k in range(4)
     ]
@@ -400,8 +400,8 @@ def test_converted_config_trains(tool, tmp_path, capsys):
     (root / 'meta/train.txt').write_text('a.png 0\nb.png 1\n')
     rng = np.random.default_rng(0)
     for name in 'ab':
-        picture = rng.integers(0, 256, (80, 100, 3), dtype=np.uint8)
-        cv2.imwrite(str(root / f'train/{name}.png'), picture)
+        image = rng.integers(0, 256, (80, 100, 3), dtype=np.uint8)
+        cv2.imwrite(str(root / f'train/{name}.png'), image)
     cfg.train_dataloader.dataset.data_root = str(root)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
@@ -426,7 +426,7 @@ def test_converted_config_trains(tool, tmp_path, capsys):
     )
     losses = model(data['inputs'], data['data_samples'], mode='loss')
     assert 0 < losses['loss'].item() < 10
-    # the last stage, as in the original, and its initialisation
+    # the last stage, as in the original, and its initialization
     model.init_weights()
     assert model(data['inputs'])[0].shape == (2, 512, 2, 2)
     assert 0.008 < model.head.fc.weight.std().item() < 0.012

@@ -355,7 +355,7 @@ def test_two_processes_without_gpu(tmp_path, tiny):
         script='dist_train.sh',
         PYTHONPATH=str(tmp_path),
     )
-    # 48 pictures in batches of 16 for each of two
+    # 48 images in batches of 16 for each of two
     assert re.search(r'\[1\]\[2/2\]', text), text
     ranks = [
         torch.load(tmp_path / f'rank{rank}.pth', weights_only=True)

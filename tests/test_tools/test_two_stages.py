@@ -85,7 +85,7 @@ def test_second_stage(folder):
     ]
     bank = state['instance_head.memory.feature_bank']
     assert bank.shape == (48, 128)
-    # every picture was seen
+    # every image was seen
     torch.testing.assert_close(bank.norm(dim=1), torch.ones(48))
     (log,) = (folder / 'run').glob('*/vis_data/scalars.json')
     lines = [json.loads(line) for line in log.read_text().splitlines()]
@@ -109,7 +109,7 @@ def test_second_stage(folder):
     name = 'head.fc.weight'
     assert not torch.equal(other['state_dict'][name], state[name])
 
-    # and the result can be measured, though no data set gives the bank rows
+    # and the result can be measured, though no dataset gives the bank rows
     text = run(
         'benchmarks/evaluate_features.py',
         folder / 'second.py',
@@ -134,7 +134,7 @@ def test_checkpoint_of_another_network(folder):
     assert 'none.pth" does not exist' in text
 
 
-def test_file_of_other_pictures(folder):
+def test_file_of_other_images(folder):
     noise = folder / 'noise/rotation_noise.npz'
     text = run(
         'train.py',
@@ -145,7 +145,7 @@ def test_file_of_other_pictures(folder):
         'train_dataloader.dataset.indices=50',
         fails=True,
     )
-    assert '2 of the 50 training pictures are not among the 48' in text
+    assert '2 of the 50 training images are not among the 48' in text
     # the first 48 are numbers 0 to 59 without every fifth
     assert 'digits/0060, digits/0061' in text
 

@@ -47,7 +47,7 @@ BASES['essl-self_classifier'] = BASES['self_classifier']
 # what follows the backbone slowly
 MOMENTUM = {'moco': 'encoder_k.module.0.', 'byol': 'target_net.module.0.'}
 
-# Few pictures, the bank not in their order; a rate at which three steps take
+# Few images, the bank not in their order; a rate at which three steps take
 # the backbone away from its slow copy.
 SMALL = """
 _base_ = {base!r}
@@ -72,12 +72,12 @@ TASKS = """datasets=dict(
     rotation=dict(indices=96),
     exemplar=dict(
         dataset=dict(indices=96),
-        seeds=dict(num_seeds=40),
+        seed_patches=dict(num_exemplars=40),
         num_deformations=2),
     clusters=dict(indices=96))"""
 MORE = {
     'multi_task': """
-model = dict(tasks=dict(exemplar=dict(head=dict(num_seeds=40))))
+model = dict(tasks=dict(exemplar=dict(head=dict(num_exemplars=40))))
 """,
     'essl-self_classifier': """
 model = dict(
@@ -168,7 +168,7 @@ class Run:
             cfg = Config.fromfile(self.config)
             backbone = build(algorithm_settings(cfg)['backbone'])
             backbone.load_state_dict(self.part(prefix))
-            images = np.rot90(pictures(split, self.size)[0], turns, (1, 2))
+            images = np.rot90(make_images(split, self.size)[0], turns, (1, 2))
             inputs = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
             found = backbone.double().eval()(inputs)
             self.known[key] = [stage.numpy() for stage in found]
@@ -207,8 +207,8 @@ def build(settings):
 
 
 @functools.cache
-def pictures(split, size=32):
-    """Pictures (N, S, S, 3), as the preprocessor scales them, and classes."""
+def make_images(split, size=32):
+    """Images (N, S, S, 3), as the preprocessor scales them, and classes."""
     dataset = Digits(split, size, pipeline=[], serialize_data=False)
     items = [dataset[i] for i in PARTS[split]]
     images = np.stack([item['img'] for item in items]).astype(float)
@@ -219,9 +219,9 @@ def own_knn(run, prefix='backbone.'):
     """Accuracy (%) of the 20 nearest, who vote by exp(cosine / 0.07).
 
     Of each stage the lowest and the highest that float32 may find: which of
-    two neighbours is the nearer it cannot tell below 1e-6.
+    two neighbors is the nearer it cannot tell below 1e-6.
     """
-    classes, labels = (pictures(split)[1] for split in ('train', 'val'))
+    classes, labels = (make_images(split)[1] for split in ('train', 'val'))
     found = []
     for votes, asked in zip(
         run.features('train', prefix),
@@ -256,7 +256,7 @@ def within(found, bounds):
 
 
 def own_rotations(run):
-    """Share (%) of the pictures whose turn is told, for each turn."""
+    """Share (%) of the images whose turn is told, for each turn."""
     head = run.numbers('rotation_head.')
     found = []
     for turns in range(4):
@@ -271,7 +271,7 @@ def own_rotations(run):
 
 
 def own_classes(run):
-    """Linear, batch normalisation, LeakyReLU, linear; cosine * length."""
+    """Linear, batch normalization, LeakyReLU, linear; cosine * length."""
     mlp, head = run.numbers('neck.mlp.'), run.numbers('head.classifiers.0.')
     x = run.features('val')[-1] @ mlp['0.weight'].T + mlp['0.bias']
     x = (x - mlp['1.running_mean']) / np.sqrt(mlp['1.running_var'] + 1e-5)
@@ -312,7 +312,7 @@ def test_validation_measures_the_backbone(trained, name):
     }
     assert metrics == pytest.approx(expected)
     if name == 'essl-self_classifier':
-        found, labels = own_classes(run), pictures('val')[1]
+        found, labels = own_classes(run), make_images('val')[1]
         nmi = 100 * normalized_mutual_info_score(labels, found)
         assert nmi > 0
         assert run.metrics['cluster/nmi'] == pytest.approx(nmi)
@@ -335,7 +335,7 @@ def test_evaluate_features(trained, monkeypatch, tmp_path, name):
         seen.append(args[1].test['trained'])
         return []
 
-    monkeypatch.setattr(features_tool, 'draw_pictures', keep)
+    monkeypatch.setattr(features_tool, 'draw_figures', keep)
     monkeypatch.setattr(features_tool, 'draw_curves', lambda *_: None)
     call(
         features_tool,
@@ -343,8 +343,8 @@ def test_evaluate_features(trained, monkeypatch, tmp_path, name):
         *('--draws', 1, '--shots', 1, '--finetune-shots', 0),
     )
     results = json.loads((tmp_path / 'results.json').read_text())['results']
-    blocks = results['trained']['blocks']
-    assert within([block['knn'] for block in blocks], own_knn(run))
+    stages = results['trained']['stages']
+    assert within([stage['knn'] for stage in stages], own_knn(run))
 
     def close(prefix):
         return all(
@@ -386,7 +386,7 @@ def test_evaluate_clusters(trained, tmp_path, name):
         expected.insert(0, own_classes(run))
     # of the others none gives classes
     assert ('own classes' in found) == (name == 'essl-self_classifier')
-    labels = pictures('val')[1]
+    labels = make_images('val')[1]
     assert [scores['nmi'] for (scores,) in found.values()] == pytest.approx(
         [100 * normalized_mutual_info_score(labels, x) for x in expected]
     )
@@ -415,7 +415,7 @@ def test_evaluate_svm(trained, tmp_path, name):
         *('--protocol', 'few', '--draws', 1, '--trials', 1),
     )
     found = json.loads(out.read_text())['results']['trained']
-    classes, labels = (pictures(split)[1] for split in ('train', 'val'))
+    classes, labels = (make_images(split)[1] for split in ('train', 'val'))
     # the draw is tested elsewhere
     chosen = draw_labels(torch.from_numpy(classes), 10, (0, 0)).numpy()
     bank = [cells[chosen] for cells in own_cells(run, 'train')]

@@ -39,7 +39,7 @@ def test_means_points_and_baseline():
             for row, line in enumerate(points):
                 assert set(line.get_ydata()) == {heights[row]}
                 assert round(heights[row]) == row
-        # variants differ in colour and mark, and do not hide each other
+        # variants differ in color and mark, and do not hide each other
         plain, more = lines[3], lines[7]
         assert plain.get_color() != more.get_color()
         assert plain.get_marker() != more.get_marker()

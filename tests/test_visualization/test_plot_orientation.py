@@ -14,7 +14,7 @@ ROTATIONS = (0, 90, 180, 270)
 
 
 def make(counts, num_rotations=4, seed=0):
-    """Groups of pictures that differ, with probabilities that differ."""
+    """Groups of images that differ, with probabilities that differ."""
     rng = np.random.default_rng(seed)
     return {
         name: [
@@ -35,7 +35,7 @@ def box(artist, renderer):
 
 
 def read(figure):
-    """For each picture on the page: its pixels, place, bars and numbers."""
+    """For each image on the page: its pixels, place, bars and numbers."""
     (axes,) = figure.axes
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw(renderer)
@@ -50,7 +50,7 @@ def read(figure):
     ]
 
     def owner(left, right, top):
-        """The nearest picture above."""
+        """The nearest image above."""
         middle = (left + right) / 2
         above = [
             entry
@@ -87,9 +87,9 @@ def read(figure):
     return found, words
 
 
-def entry_of(found, picture):
+def entry_of(found, image):
     (entry,) = (
-        entry for entry in found if np.array_equal(entry['pixels'], picture)
+        entry for entry in found if np.array_equal(entry['pixels'], image)
     )
     return entry
 
@@ -110,9 +110,9 @@ def test_bars_and_numbers_are_the_probabilities(rotations, upright):
     )
     assert full > 15
     assert len(found) == 5
-    for pictures in groups.values():
-        for picture, probabilities in pictures:
-            entry = entry_of(found, picture)
+    for images in groups.values():
+        for image, probabilities in images:
+            entry = entry_of(found, image)
             left, right, under, _ = entry['box']
             bars, numbers = entry['bars'], entry['numbers']
             assert len(bars) == len(numbers) == len(rotations)
@@ -128,7 +128,7 @@ def test_bars_and_numbers_are_the_probabilities(rotations, upright):
                 f'{p:.2f}' for p in probabilities
             ]
             for bar, number in zip(bars, numbers, strict=True):
-                # under the picture, on one line, the number below its bar
+                # under the image, on one line, the number below its bar
                 assert left <= bar['left'] < bar['right'] <= right
                 assert bar['bottom'] == pytest.approx(bars[0]['bottom'])
                 assert bar['bottom'] + bar['height'] < under
@@ -148,7 +148,7 @@ def test_numbers_do_not_touch():
             assert one[1] < next_one[0]
 
 
-def test_pictures_are_those_given():
+def test_images_are_those_given():
     groups = make({'a': 2, 'b': 1})
     # not stretched to what is darkest and brightest in it
     groups['a'][0][0][:] = (100, 101, 102)
@@ -164,16 +164,16 @@ def test_pictures_are_those_given():
     figure.savefig(data, format='png', dpi=figure.dpi)
     data.seek(0)
     page = np.rint(imread(data)[..., :3] * 255).astype(int)
-    for pictures in groups.values():
-        for picture, _ in pictures:
-            left, right, bottom, top = entry_of(found, picture)['box']
+    for images in groups.values():
+        for image, _ in images:
+            left, right, bottom, top = entry_of(found, image)['box']
             assert right - left == pytest.approx(top - bottom)
             for row in range(6):
                 for column in range(6):
                     x = left + (column + 0.5) / 6 * (right - left)
                     y = top - (row + 0.5) / 6 * (top - bottom)
                     shown = page[int(len(page) - y), int(x)]
-                    assert shown.tolist() == picture[row, column].tolist()
+                    assert shown.tolist() == image[row, column].tolist()
 
 
 @pytest.mark.parametrize(
@@ -187,12 +187,12 @@ def test_rows_of_eight(counts):
     columns = {}
     # the lowest of what came before, from the top of the page
     last = min(word[2] for word in words if word[-1] not in counts)
-    for name, pictures in groups.items():
+    for name, images in groups.items():
         (headline,) = (word for word in words if word[-1] == name)
         assert headline[3] <= last
         last = headline[2]
-        for start in range(0, len(pictures), 8):
-            row = [entry_of(found, p) for p, _ in pictures[start : start + 8]]
+        for start in range(0, len(images), 8):
+            row = [entry_of(found, p) for p, _ in images[start : start + 8]]
             for place, entry in enumerate(row):
                 left, right, _, top = entry['box']
                 # side by side, and below what came before
@@ -210,10 +210,10 @@ def test_rows_of_eight(counts):
 @pytest.mark.parametrize('counts', [{'a': 1}, {'a': 9, 'b' * 60: 24}])
 def test_words_and_page(counts):
     groups = make(counts)
-    figure = plot_orientation(groups, (0, 180, 90, 270), 'Of 12 pictures')
+    figure = plot_orientation(groups, (0, 180, 90, 270), 'Of 12 images')
     found, words = read(figure)
     text = ' '.join(word[-1] for word in words)
-    assert 'Of 12 pictures' in text
+    assert 'Of 12 images' in text
     # the bars are explained, in their order
     assert '0, 180, 90, 270 degrees' in text
     assert set(counts) <= {word[-1] for word in words}

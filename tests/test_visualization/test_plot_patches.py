@@ -57,7 +57,7 @@ def test_page_holds_the_patches_in_their_rows(lengths, size):
     np.testing.assert_array_equal(page, expected)
 
 
-def test_colours_and_directions_on_paper():
+def test_colors_and_directions_on_paper():
     size = 6
     rows = make([3, 2], size)
     # not stretched to what is darkest and brightest in it

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mm_rotssl.visualization import plot_picture_table, plot_transfer
+from mm_rotssl.visualization import plot_image_table, plot_transfer
 
 
 def seed(offset):
@@ -50,7 +50,7 @@ def test_lines_are_means_and_shades_the_range():
     assert [a.get_xlabel() for a in figure.axes] == ['iteration', 'epoch']
 
 
-def test_table_of_pictures():
+def test_table_of_images():
     rng = np.random.default_rng(0)
     columns = {
         name: [
@@ -59,15 +59,15 @@ def test_table_of_pictures():
         ]
         for name in ('true', 'random', 'mine')
     }
-    figure = plot_picture_table(columns, 'Found')
+    figure = plot_image_table(columns, 'Found')
     figure.draw_without_rendering()
     assert len(figure.axes) == 6
     grid = np.array(figure.axes).reshape(2, 3)
-    for column, (name, pictures) in zip(grid.T, columns.items(), strict=True):
+    for column, (name, images) in zip(grid.T, columns.items(), strict=True):
         assert column[0].get_title('left') == name
-        for axes, picture in zip(column, pictures, strict=True):
+        for axes, image in zip(column, images, strict=True):
             (image,) = axes.get_images()
-            assert np.array_equal(image.get_array(), picture)
-    # as high as the pictures are
+            assert np.array_equal(image.get_array(), image)
+    # as high as the images are
     first, second = (row[0].get_window_extent().height for row in grid)
     assert second == pytest.approx(2 * first, rel=0.1)

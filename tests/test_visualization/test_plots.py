@@ -8,9 +8,9 @@ from matplotlib.colors import to_hex
 from matplotlib.image import imread
 
 from mm_rotssl.visualization import (
-    plot_block_accuracy,
     plot_embedding,
     plot_neighbors,
+    plot_stage_accuracy,
     plot_training_curves,
     read_scalars,
 )
@@ -108,7 +108,7 @@ def test_training_curves_show_the_mean_of_each_epoch():
     assert loss.lines[0].get_xydata().tolist() == [[1, 1.5], [2, 0.5]]
     assert rotation.lines[0].get_ydata().tolist() == [30, 60]
     assert rotation.lines[1].get_ydata().tolist() == [25, 35]
-    assert [line.get_label() for line in knn.lines] == ['block 2', 'block 11']
+    assert [line.get_label() for line in knn.lines] == ['stage 2', 'stage 11']
     assert knn.lines[1].get_xydata().tolist() == [[2, 20]]
     assert {axes.get_xlabel() for axes in figure.axes} == {'epoch'}
     assert 'A run' in texts(figure)
@@ -132,7 +132,7 @@ def test_block_accuracy_draws_mean_and_sample_deviation():
         },
         'kNN': {'untrained': [[30.0], [31.0]], 'trained': [[70.0], [60.0]]},
     }
-    figure = plot_block_accuracy(panels, ['1', '3'], 10)
+    figure = plot_stage_accuracy(panels, ['1', '3'], 10)
     assert [a.get_title('left') for a in figure.axes] == list(panels)
     for axes, networks in zip(figure.axes, panels.values(), strict=True):
         bars = {c.get_label(): c for c in axes.containers}
@@ -163,16 +163,16 @@ def test_block_accuracy_draws_mean_and_sample_deviation():
 def test_neighbors_are_framed_by_right_and_wrong():
     rng = np.random.default_rng(0)
 
-    def picture():
+    def image():
         return rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)
 
-    queries = [(picture(), 'seven'), (picture(), 'owl'), (picture(), 'cat')]
+    queries = [(image(), 'seven'), (image(), 'owl'), (image(), 'cat')]
     right = {
         'trained': [[True, False], [True, True], [False, False]],
         'untrained': [[False, False], [False, True], [True, False]],
     }
     neighbors = {
-        name: [[(picture(), hit) for hit in row] for row in rows]
+        name: [[(image(), hit) for hit in row] for row in rows]
         for name, rows in right.items()
     }
     figure = plot_neighbors(queries, neighbors)
@@ -199,12 +199,12 @@ def test_neighbors_are_framed_by_right_and_wrong():
                     if 0 <= left - x < 0.1 and 0 <= top - y < 0.1
                 ]
                 assert inside == [BLUE if hit else VERMILLION], name
-    # a cross for each wrong one, so that colour is not all
+    # a cross for each wrong one, so that color is not all
     assert len(axes.lines) == 7
     assert {'seven', 'owl', 'cat', 'trained', 'untrained'} <= set(
         texts(figure)
     )
-    # nothing is cut off at the borders of the picture
+    # nothing is cut off at the borders of the image
     renderer = FigureCanvasAgg(figure).get_renderer()
     for text in [*figure.texts, *axes.texts]:
         box = text.get_window_extent(renderer)

@@ -44,13 +44,13 @@ from mm_rotssl.apis import read_config, versions
 from mm_rotssl.utils import save_figure, write_file
 from mm_rotssl.visualization import (
     SERIES,
-    plot_picture_table,
+    plot_image_table,
     plot_transfer,
     read_scalars,
 )
 
 TRAIN = Path(__file__).resolve().parents[1] / 'train.py'
-# metrics in the range of 0 to 1; the other ones are in per cent
+# metrics in the range of 0 to 1; the other ones are in percent
 # (11points/ and area/ are those of our VOC configs)
 FRACTIONS = ('coco/', 'pascal_voc/', 'cityscapes/', '11points/', 'area/')
 HEADLINES = ('mAP', 'mIoU')
@@ -91,10 +91,10 @@ def parse_args() -> argparse.Namespace:
         help='runs at a time, which share the cores (default: 1)',
     )
     parser.add_argument(
-        '--pictures',
+        '--images',
         type=int,
         default=4,
-        help='validation pictures to draw predictions of (default: 4)',
+        help='validation images to draw predictions of (default: 4)',
     )
     parser.add_argument(
         '--cfg-options',
@@ -103,7 +103,7 @@ def parse_args() -> argparse.Namespace:
         help='replace settings of the config in all runs: key=value',
     )
     args = parser.parse_args()
-    for name in ('jobs', 'pictures'):
+    for name in ('jobs', 'images'):
         if getattr(args, name) < 1:
             parser.error(f'--{name} {getattr(args, name)}: at least 1')
     if len(set(args.seeds)) < len(args.seeds):
@@ -138,7 +138,7 @@ def parse_inits(words: list[str]) -> dict[str, str | None]:
 
 
 def pretrained_places(node: Any, path: str = '') -> Iterator[str]:
-    """Dotted keys of everything that is initialised from a file."""
+    """Dotted keys of everything that is initialized from a file."""
     children: Any = ()
     if isinstance(node, dict):
         children = node.items()
@@ -260,7 +260,7 @@ def train_all(
 
 
 def read_run(run: Run) -> tuple[list[dict], list[dict]]:
-    """Logged lines of training and of validation; metrics in per cent."""
+    """Logged lines of training and of validation; metrics in percent."""
     lines, found = read_scalars(
         sorted(run.folder.glob('*/vis_data/scalars.json'))
     )
@@ -297,12 +297,12 @@ def headlines(metrics: dict[str, float]) -> list[str]:
     return [key for key in metrics if key.endswith(HEADLINES)]
 
 
-def enlarge(picture: np.ndarray, sample: BaseDataElement) -> np.ndarray:
-    """Enlarge a small picture and what was found in it.
+def enlarge(image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
+    """Enlarge a small image and what was found in it.
 
-    The hosts draw lines and letters of one size, which hide small pictures.
+    The hosts draw lines and letters of one size, which hide small images.
     """
-    factor = max(1, SHOWN_SIDE // max(picture.shape[:2]))
+    factor = max(1, SHOWN_SIDE // max(image.shape[:2]))
     for key in ('gt_instances', 'pred_instances'):
         if factor > 1 and key in sample:
             instances = sample.get(key)
@@ -315,13 +315,13 @@ def enlarge(picture: np.ndarray, sample: BaseDataElement) -> np.ndarray:
             classes = classes.repeat_interleave(factor, 1)
             classes = classes.repeat_interleave(factor, 2)
             sample.set_field(PixelData(data=classes), key)
-    return picture.repeat(factor, 0).repeat(factor, 1)
+    return image.repeat(factor, 0).repeat(factor, 1)
 
 
 def draw_predictions(
     run: Run, count: int
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Draw validation pictures with the host's visualizer.
+    """Draw validation images with the host's visualizer.
 
     Returns:
         tuple[list[ndarray], list[ndarray]]: With what is true and with what
@@ -349,12 +349,12 @@ def draw_predictions(
             batch = pseudo_collate([dataset[int(index)]])
             with torch.no_grad():
                 sample = model.test_step(batch)[0]
-            picture = mmcv.imread(sample.img_path, channel_order='rgb')
-            picture = enlarge(picture, sample)
+            image = mmcv.imread(sample.img_path, channel_order='rgb')
+            image = enlarge(image, sample)
             for kind, drawn in ((0, truths), (1, predictions)):
                 file = str(Path(temporary) / f'{kind}.png')
                 runner.visualizer.add_datasample(
-                    *('picture', picture, sample),
+                    *('image', image, sample),
                     draw_gt=kind == 0,
                     draw_pred=kind == 1,
                     out_file=file,
@@ -376,7 +376,7 @@ def metrics_table(finals: dict[str, list[dict[str, float]]]) -> Table:
     table.add_column('metric')
     for name in finals:
         table.add_column(name, justify='right')
-    # a class that no picture has is not measured
+    # a class that no image has is not measured
     keys = dict.fromkeys(
         k for runs in finals.values() for m in runs for k in m
     )
@@ -444,12 +444,10 @@ def compare(args: argparse.Namespace, console: Console) -> None:
     console.print(metrics_table(finals))
     columns: dict[str, list[np.ndarray]] = {}
     for run in runs[: len(finals)]:
-        columns['true'], columns[run.init] = draw_predictions(
-            run, args.pictures
-        )
+        columns['true'], columns[run.init] = draw_predictions(run, args.images)
     files.append(
         save_figure(
-            plot_picture_table(columns, f'Seed {args.seeds[0]}'),
+            plot_image_table(columns, f'Seed {args.seeds[0]}'),
             args.out / 'predictions.png',
         )
     )

@@ -4,12 +4,12 @@ Measured are, on val_dataloader of the config,
 
 - the classes that the network of the config itself gives (mm_rotssl.
   SelfClassifier and whatever else predicts a label), where it does;
-- k-means on the pooled features of every block, fitted on val_cfg.
+- k-means on the pooled features of every stage, fitted on val_cfg.
   bank_dataloader, which uses no labels either,
 
 of the network with the weights of the checkpoint, and untrained (one
-initialisation, as the config and --seed make it). k-means is run several
-times; mean and sample standard deviation are given. With --hierarchy pictures
+initialization, as the config and --seed make it). k-means is run several
+times; mean and sample standard deviation are given. With --hierarchy images
 are also judged by groups of classes. Everything is written as JSON too.
 """
 
@@ -36,11 +36,11 @@ from torch.utils.data import DataLoader
 
 from mm_rotssl.apis import (
     NETWORKS,
-    block_names,
     build_networks,
     build_ordered_dataloader,
     extract_features,
-    read_labelled_config,
+    read_labeled_config,
+    stage_names,
     versions,
 )
 from mm_rotssl.evaluation import (
@@ -110,7 +110,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--max-bank',
         type=int,
-        help='fit k-means to only so many pictures, drawn at random',
+        help='fit k-means to only so many images, drawn at random',
     )
     parser.add_argument(
         '--device',
@@ -149,10 +149,10 @@ def own_classes(model: nn.Module, loader: DataLoader) -> np.ndarray | None:
     return np.array(found)
 
 
-def labelled_features(
+def labeled_features(
     model: nn.Module, loader: DataLoader, key: str
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Pooled features of each block, and classes."""
+    """Pooled features of each stage, and classes."""
     try:
         feats, labels = extract_features(model, loader)
     except ValueError as error:
@@ -173,30 +173,30 @@ def measure(
     for name in NETWORKS:
         model = networks[name]
         with console.status(f'{name}: features'):
-            train_feats, _ = labelled_features(
+            train_feats, _ = labeled_features(
                 model, bank, 'val_cfg.bank_dataloader'
             )
-            test_feats, targets = labelled_features(
+            test_feats, targets = labeled_features(
                 model, test, 'val_dataloader'
             )
             own = own_classes(model, test)
-        pictures = len(train_feats[0])
+        images = len(train_feats[0])
         count = args.num_clusters or len(np.unique(targets))
-        if pictures < count:
+        if images < count:
             raise ValueError(
-                f'The {pictures} pictures that k-means is fitted to make no '
-                f'{count} clusters. Add pictures to val_cfg.bank_dataloader, '
-                f'or raise --max-bank, or set --num-clusters to {pictures} '
+                f'The {images} images that k-means is fitted to make no '
+                f'{count} clusters. Add images to val_cfg.bank_dataloader, '
+                f'or raise --max-bank, or set --num-clusters to {images} '
                 'or less.'
             )
-        # way of clustering -> clusters of the test pictures, one array a run
+        # way of clustering -> clusters of the test images, one array a run
         found = {} if own is None else {'own classes': [own]}
-        blocks = block_names(model, len(test_feats))
-        for block, fit, feats in zip(
-            blocks, train_feats, test_feats, strict=True
+        stages = stage_names(model, len(test_feats))
+        for stage, fit, feats in zip(
+            stages, train_feats, test_feats, strict=True
         ):
-            with console.status(f'{name}: k-means of block {block}'):
-                found[f'k-means, block {block}'] = [
+            with console.status(f'{name}: k-means of stage {stage}'):
+                found[f'k-means, stage {stage}'] = [
                     KMeans(count, n_init=10, random_state=args.seed + i)
                     .fit(fit)
                     .predict(feats)
@@ -256,9 +256,9 @@ def shown(key: str, values: list[float]) -> str:
 
 def evaluate(args: argparse.Namespace, console: Console) -> None:
     started = time.perf_counter()
-    cfg = read_labelled_config(args.config, args.cfg_options)
+    cfg = read_labeled_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-    # of every weight, that it was initialised
+    # of every weight, that it was initialized
     MMLogger.get_current_instance().setLevel('ERROR')
     networks = build_networks(cfg, args.checkpoint, args.seed, args.device)
     bank = build_ordered_dataloader(
@@ -271,7 +271,7 @@ def evaluate(args: argparse.Namespace, console: Console) -> None:
         if not names:
             raise ValueError(
                 f'--hierarchy {args.hierarchy} groups classes by name, and '
-                'the data set of val_dataloader has no names of classes. Add '
+                'the dataset of val_dataloader has no names of classes. Add '
                 "metainfo=dict(classes=[...]) to val_dataloader's dataset."
             )
         superclasses, _ = read_hierarchy(
@@ -287,8 +287,8 @@ def evaluate(args: argparse.Namespace, console: Console) -> None:
         versions=versions(),
         device=args.device,
         seconds=round(time.perf_counter() - started, 1),
-        bank_pictures=len(bank.dataset),
-        test_pictures=len(test.dataset),
+        bank_images=len(bank.dataset),
+        test_images=len(test.dataset),
         hierarchy=args.hierarchy and str(args.hierarchy),
         level=args.level,
         ancestor=args.ancestor,

@@ -1,12 +1,12 @@
-"""Measure how good the features of a checkpoint are, block by block.
+"""Measure how good the features of a checkpoint are, stage by stage.
 
 The network of the config, with the weights of the checkpoint, is compared
-with the same network untrained (one initialisation, as the config and --seed
+with the same network untrained (one initialization, as the config and --seed
 make it). Labels are taken from val_cfg.bank_dataloader, accuracy is measured
 on val_dataloader, both of the config:
 
 - rotation accuracy, where the algorithm predicts rotations;
-- for every block kNN accuracy and a linear probe on the pooled features;
+- for every stage kNN accuracy and a linear probe on the pooled features;
 - fine-tuning the whole backbone.
 
 Where only some labels are used, mean and sample standard deviation over
@@ -39,11 +39,11 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from mm_rotssl.apis import (
     NETWORKS,
     algorithm_settings,
-    block_names,
     build_networks,
     build_ordered_dataloader,
     extract_features,
-    read_labelled_config,
+    read_labeled_config,
+    stage_names,
     versions,
 )
 from mm_rotssl.evaluation import (
@@ -56,15 +56,15 @@ from mm_rotssl.evaluation import (
     mean_and_std,
     nearest_neighbors,
 )
-from mm_rotssl.models.utils import pool_features
+from mm_rotssl.ops import pool_features
 from mm_rotssl.utils import save_figure, write_file
 from mm_rotssl.visualization import (
-    plot_block_accuracy,
     plot_embedding,
     plot_neighbors,
+    plot_stage_accuracy,
     plot_training_curves,
     read_scalars,
-    shown_picture,
+    shown_image,
 )
 
 KNN = dict(k=20, temperature=0.07)
@@ -97,7 +97,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out',
         type=Path,
-        help='folder of results.json and the pictures; by default "features" '
+        help='folder of results.json and the images; by default "features" '
         'beside the checkpoint',
     )
     parser.add_argument(
@@ -126,7 +126,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--max-bank',
         type=int,
-        help='use only so many labelled pictures, drawn at random',
+        help='use only so many labeled images, drawn at random',
     )
     parser.add_argument(
         '--device',
@@ -176,14 +176,14 @@ def rotation_accuracy(model: nn.Module, loader: DataLoader) -> float | None:
 
 
 class LastBlock(nn.Module):
-    """A backbone that gives the pooled vector of its last block."""
+    """A backbone that gives the pooled vector of its last stage."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Map pictures to vectors (N, C)."""
+        """Map images to vectors (N, C)."""
         return pool_features(self.backbone(inputs))[-1]
 
 
@@ -220,7 +220,7 @@ def fine_tuned_accuracy(
 
 
 class Features:
-    """Pooled features of bank and test part, of each network and block."""
+    """Pooled features of bank and test part, of each network and stage."""
 
     def __init__(
         self, networks: dict, bank: DataLoader, test: DataLoader
@@ -240,28 +240,28 @@ class Features:
                     self.bank_labels = labels
                 else:
                     self.test_labels = labels
-        self.num_blocks = len(self.bank[NETWORKS[0]])
+        self.num_stages = len(self.bank[NETWORKS[0]])
         labels = torch.cat([self.bank_labels, self.test_labels])
         self.num_classes = int(labels.max()) + 1
 
-    def knn_accuracy(self, network: str, block: int) -> float:
+    def knn_accuracy(self, network: str, stage: int) -> float:
         """Let the whole bank vote."""
         scores = knn_classify(
-            self.bank[network][block],
+            self.bank[network][stage],
             self.bank_labels,
-            self.test[network][block],
+            self.test[network][stage],
             **KNN,
         )
         return per_cent(scores.argmax(1), self.test_labels)
 
     def linear_accuracy(
-        self, network: str, block: int, chosen: torch.Tensor
+        self, network: str, stage: int, chosen: torch.Tensor
     ) -> float:
         """Use only the chosen labels."""
         predicted = linear_probe(
-            self.bank[network][block][chosen],
+            self.bank[network][stage][chosen],
             self.bank_labels[chosen],
-            self.test[network][block],
+            self.test[network][stage],
         )
         return per_cent(predicted, self.test_labels)
 
@@ -278,8 +278,8 @@ def draw_all(
                 raise ValueError(
                     f'{shots} labels a class were asked for (--shots, '
                     f'--finetune-shots), but class "{names[label]}" has only '
-                    f'{counts[label]} pictures in {BANK}. Ask for fewer or '
-                    'add labelled pictures.'
+                    f'{counts[label]} images in {BANK}. Ask for fewer or '
+                    'add labeled images.'
                 )
         draws[shots] = [
             draw_labels(labels, shots, (args.seed, draw))
@@ -298,24 +298,24 @@ def measure(
     args: argparse.Namespace,
     report: Callable[[str], None],
 ) -> dict[str, dict]:
-    """Everything that goes into the table, in per cent."""
+    """Everything that goes into the table, in percent."""
     results: dict[str, dict] = {}
     for name, model in networks.items():
         report(f'{name}: rotation accuracy, kNN and linear probes')
         results[name] = {
             'rotation_accuracy': rotation_accuracy(model, test),
-            'blocks': [
+            'stages': [
                 {
-                    'knn': feats.knn_accuracy(name, block),
+                    'knn': feats.knn_accuracy(name, stage),
                     'linear': {
                         str(shots): [
-                            feats.linear_accuracy(name, block, chosen)
+                            feats.linear_accuracy(name, stage, chosen)
                             for chosen in draws[shots]
                         ]
                         for shots in args.shots
                     },
                 }
-                for block in range(feats.num_blocks)
+                for stage in range(feats.num_stages)
             ],
             'fine_tuned': [],
         }
@@ -348,30 +348,30 @@ def add_row(table: Table, name: str, title: str, cells: Sequence[str]) -> None:
 
 
 def tables(
-    results: dict[str, dict], blocks: list[str], args: argparse.Namespace
+    results: dict[str, dict], stages: list[str], args: argparse.Namespace
 ) -> list[Table]:
-    by_block = Table(
-        title='Test accuracy by block (%), frozen features: kNN with all '
+    by_stage = Table(
+        title='Test accuracy by stage (%), frozen features: kNN with all '
         'labels,\nand a linear probe with so many labels a class',
         **LAYOUT,
     )
-    by_block.add_column('block')
-    by_block.add_column('network')
-    by_block.add_column('kNN', justify='right')
+    by_stage.add_column('stage')
+    by_stage.add_column('network')
+    by_stage.add_column('kNN', justify='right')
     for shots in args.shots:
         unit = 'label' if shots == 1 else 'labels'
-        by_block.add_column(f'{shots} {unit}', justify='right')
-    for i, block in enumerate(blocks):
+        by_stage.add_column(f'{shots} {unit}', justify='right')
+    for i, stage in enumerate(stages):
         for name in NETWORKS:
-            values = results[name]['blocks'][i]
+            values = results[name]['stages'][i]
             cells = [
                 f'{values["knn"]:.1f}',
                 *(shown(values['linear'][str(n)]) for n in args.shots),
             ]
             add_row(
-                by_block, name, block if name == NETWORKS[0] else '', cells
+                by_stage, name, stage if name == NETWORKS[0] else '', cells
             )
-        by_block.add_section()
+        by_stage.add_section()
 
     whole = Table(title='Test accuracy of the whole network (%)', **LAYOUT)
     whole.add_column('')
@@ -387,13 +387,13 @@ def tables(
             f'class, fine-tuned with {args.finetune_shots} labels a class',
             *(shown(results[n]['fine_tuned']) for n in NETWORKS),
         )
-    return [by_block, whole] if whole.row_count else [by_block]
+    return [by_stage, whole] if whole.row_count else [by_stage]
 
 
-def remark(results: dict[str, dict], blocks: list[str]) -> str | None:
-    """Explain a last block that got worse while an earlier one gained."""
+def remark(results: dict[str, dict], stages: list[str]) -> str | None:
+    """Explain a last stage that got worse while an earlier one gained."""
     untrained, trained = (
-        [block['knn'] for block in results[name]['blocks']]
+        [stage['knn'] for stage in results[name]['stages']]
         for name in NETWORKS
     )
     gains = [t - u for t, u in zip(trained, untrained, strict=True)]
@@ -401,23 +401,23 @@ def remark(results: dict[str, dict], blocks: list[str]) -> str | None:
     if gains[-1] >= 0 or gains[best] <= 0:
         return None
     return (
-        f'Block {blocks[-1]} has lost kNN accuracy ({untrained[-1]:.1f} to '
-        f'{trained[-1]:.1f} %) while block {blocks[best]} gained '
-        f'({untrained[best]:.1f} to {trained[best]:.1f} %): the last block '
-        'specialises in the pretext task. That is the method, not a defect; '
-        'take features from an earlier block.'
+        f'Stage {stages[-1]} has lost kNN accuracy ({untrained[-1]:.1f} to '
+        f'{trained[-1]:.1f} %) while stage {stages[best]} gained '
+        f'({untrained[best]:.1f} to {trained[best]:.1f} %): the last stage '
+        'specializes in the pretext task. That is the method, not a defect; '
+        'take features from an earlier stage.'
     )
 
 
 def draw_neighbors(
     feats: Features,
-    block: int,
+    stage: int,
     bank: Dataset,
     test: Dataset,
     names: list[str],
     cfg: Config,
 ) -> tuple[list, dict[str, list]]:
-    """Queries and neighbours of the first test picture of each class."""
+    """Queries and neighbors of the first test image of each class."""
     labels = feats.test_labels.tolist()
     classes = sorted(set(labels))
     preprocessor = algorithm_settings(cfg).get('data_preprocessor')
@@ -429,12 +429,12 @@ def draw_neighbors(
     # the trained network above
     for name in reversed(NETWORKS):
         nearest = nearest_neighbors(
-            feats.bank[name][block], feats.test[name][block][queries], k
+            feats.bank[name][stage], feats.test[name][stage][queries], k
         )
         found[name] = [
             [
                 (
-                    shown_picture(bank, i, preprocessor),
+                    shown_image(bank, i, preprocessor),
                     int(feats.bank_labels[i]) == label,
                 )
                 for i in row
@@ -442,21 +442,21 @@ def draw_neighbors(
             for row, label in zip(nearest.tolist(), classes, strict=True)
         ]
     shown_queries = [
-        (shown_picture(test, i, preprocessor), names[label])
+        (shown_image(test, i, preprocessor), names[label])
         for i, label in zip(queries, classes, strict=True)
     ]
     return shown_queries, found
 
 
 def embed(
-    feats: Features, block: int, seed: int
+    feats: Features, stage: int, seed: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """t-SNE of the normalised test features."""
+    """t-SNE of the normalized test features."""
     count = len(feats.test_labels)
     chosen = np.random.default_rng(seed).permutation(count)[:MAX_EMBEDDED]
     embeddings = {}
     for name in NETWORKS:
-        vectors = nn.functional.normalize(feats.test[name][block][chosen])
+        vectors = nn.functional.normalize(feats.test[name][stage][chosen])
         tsne = TSNE(
             perplexity=min(30.0, (len(chosen) - 1) / 3),
             init='pca',
@@ -466,10 +466,10 @@ def embed(
     return embeddings, feats.test_labels.numpy()[chosen]
 
 
-def draw_pictures(
+def draw_figures(
     results: dict[str, dict],
     feats: Features,
-    blocks: list[str],
+    stages: list[str],
     bank: Dataset,
     test: Dataset,
     cfg: Config,
@@ -478,7 +478,7 @@ def draw_pictures(
     names = class_names(test, feats.num_classes)
     panels = {
         f'kNN, k={KNN["k"]}': {
-            name: [[block['knn']] for block in results[name]['blocks']]
+            name: [[stage['knn']] for stage in results[name]['stages']]
             for name in NETWORKS
         }
     }
@@ -487,8 +487,8 @@ def draw_pictures(
         title = f'Linear, {shots} {unit}'
         panels[title if shots == 'all' else f'{title} a class'] = {
             name: [
-                block['linear'][str(shots)]
-                for block in results[name]['blocks']
+                stage['linear'][str(shots)]
+                for stage in results[name]['stages']
             ]
             for name in NETWORKS
         }
@@ -499,23 +499,23 @@ def draw_pictures(
     )
     paths = [
         save_figure(
-            plot_block_accuracy(
+            plot_stage_accuracy(
                 panels,
-                blocks,
+                stages,
                 100 / feats.num_classes,
-                'Accuracy by block: what the pooled, frozen features tell '
+                'Accuracy by stage: what the pooled, frozen features tell '
                 'about the class' + spread,
             ),
-            args.out / 'accuracy_by_block.png',
+            args.out / 'accuracy_by_stage.png',
         )
     ]
-    knn = [block['knn'] for block in results['trained']['blocks']]
+    knn = [stage['knn'] for stage in results['trained']['stages']]
     best = max(range(len(knn)), key=knn.__getitem__)
-    where = f'block {blocks[best]}, the best of the trained network by kNN'
+    where = f'stage {stages[best]}, the best of the trained network by kNN'
     queries, found = draw_neighbors(feats, best, bank, test, names, cfg)
     paths.append(
         save_figure(
-            plot_neighbors(queries, found, f'Nearest neighbours ({where})'),
+            plot_neighbors(queries, found, f'Nearest neighbors ({where})'),
             args.out / 'nearest_neighbors.png',
         )
     )
@@ -526,7 +526,7 @@ def draw_pictures(
                 embeddings,
                 labels,
                 names,
-                f't-SNE of {len(labels)} test pictures, coloured by class '
+                f't-SNE of {len(labels)} test images, colored by class '
                 f'({where})',
             ),
             args.out / 'tsne.png',
@@ -535,7 +535,7 @@ def draw_pictures(
     return paths
 
 
-def draw_curves(blocks: list[str], args: argparse.Namespace) -> Path | None:
+def draw_curves(stages: list[str], args: argparse.Namespace) -> Path | None:
     """The curves of the run, if its log lies beside the checkpoint."""
     folder = Path(args.checkpoint).parent
     # the folders are named by their time
@@ -547,7 +547,7 @@ def draw_curves(blocks: list[str], args: argparse.Namespace) -> Path | None:
         plot_training_curves(
             train,
             val,
-            blocks,
+            stages,
             'Training: the pretext task, and what the pooled features tell '
             'about the class',
         ),
@@ -565,9 +565,9 @@ def evaluate(args: argparse.Namespace, console: Console) -> None:
         else:
             console.print(message, highlight=False)
 
-    cfg = read_labelled_config(args.config, args.cfg_options)
+    cfg = read_labeled_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-    # of every weight, that it was initialised
+    # of every weight, that it was initialized
     MMLogger.get_current_instance().setLevel('ERROR')
     with status:
         networks = build_networks(cfg, args.checkpoint, args.seed, args.device)
@@ -576,22 +576,22 @@ def evaluate(args: argparse.Namespace, console: Console) -> None:
         )
         test = build_ordered_dataloader(cfg.val_dataloader)
         report(
-            f'features of {len(bank.dataset)} labelled and '
-            f'{len(test.dataset)} test pictures'
+            f'features of {len(bank.dataset)} labeled and '
+            f'{len(test.dataset)} test images'
         )
         feats = Features(networks, bank, test)
-        blocks = block_names(networks['trained'], feats.num_blocks)
+        stages = stage_names(networks['trained'], feats.num_stages)
         names = class_names(bank.dataset, feats.num_classes)
         draws = draw_all(feats.bank_labels, names, args)
         results = measure(networks, bank, test, feats, draws, args, report)
-        report('pictures')
-        curves = draw_curves(blocks, args)
-        pictures = draw_pictures(
-            results, feats, blocks, bank.dataset, test.dataset, cfg, args
+        report('images')
+        curves = draw_curves(stages, args)
+        images = draw_figures(
+            results, feats, stages, bank.dataset, test.dataset, cfg, args
         )
     if curves:
-        pictures.insert(0, curves)
-    note = remark(results, blocks)
+        images.insert(0, curves)
+    note = remark(results, stages)
     summary = {
         'config': args.config,
         'cfg_options': args.cfg_options or {},
@@ -601,22 +601,22 @@ def evaluate(args: argparse.Namespace, console: Console) -> None:
         'versions': versions(),
         'device': args.device,
         'seconds': round(time.monotonic() - start, 1),
-        'bank_pictures': len(bank.dataset),
-        'test_pictures': len(test.dataset),
+        'bank_images': len(bank.dataset),
+        'test_images': len(test.dataset),
         'classes': names,
         'draws': args.draws,
         'knn': KNN,
         'linear_probe': 'StandardScaler, LogisticRegression(C=1.0)',
         'fine_tuning': {'labels': args.finetune_shots, **FINE_TUNING},
-        'blocks': blocks,
+        'stages': stages,
         'results': results,
         'remark': note,
-        'pictures': [path.name for path in pictures],
+        'figures': [path.name for path in images],
     }
     path = args.out / 'results.json'
     write_file(path, (json.dumps(summary, indent=2) + '\n').encode())
 
-    for table in tables(results, blocks, args):
+    for table in tables(results, stages, args):
         console.print(table)
         console.print()
     if note:
@@ -630,7 +630,7 @@ def evaluate(args: argparse.Namespace, console: Console) -> None:
     for title, file in (
         ('checkpoint', args.checkpoint),
         ('numbers', path),
-        *(('picture', picture) for picture in pictures),
+        *(('image', image) for image in images),
     ):
         console.print(
             f'{title:11}{file}', highlight=False, soft_wrap=True, markup=False

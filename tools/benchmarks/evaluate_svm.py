@@ -2,7 +2,7 @@
 
 The features of all outputs of the backbone, each max-pooled over its four
 quadrants and divided by its 99.99th percentile, are classified by a linear
-one-against-rest SVM, whose C is chosen on training pictures that are held
+one-against-rest SVM, whose C is chosen on training images that are held
 out. The network of the config with the weights of the checkpoint is compared
 with the same network untrained. Labels are taken from
 val_cfg.bank_dataloader, accuracy is measured on val_dataloader, both of the
@@ -10,13 +10,13 @@ config, or of another one (--data) whose model is not looked at.
 
 --protocol sets everything else:
 
-  stl10        the ten predefined folds, 96x96 pictures
-  cifar10      all labels, pictures enlarged to 64x64
+  stl10        the ten predefined folds, 96x96 images
+  cifar10      all labels, images enlarged to 64x64
   cifar10-400  ten draws of 400 labels a class, 64x64
   caltech101   ten draws of 30 labels a class, tested on at most 50 others,
                mean over the classes, 150x150, pyramid of 1 + 4 + 16 cells
-  all          all labels, pictures as they are: any labelled folder
-  few          ten draws of 10 labels a class, pictures as they are
+  all          all labels, images as they are: any labeled folder
+  few          ten draws of 10 labels a class, images as they are
 
 Mean and sample standard deviation are over folds or draws; both networks get
 the same.
@@ -47,7 +47,7 @@ from mm_rotssl.apis import (
     build_ordered_dataloader,
     extract_features,
     read_config,
-    read_labelled_config,
+    read_labeled_config,
     versions,
 )
 from mm_rotssl.evaluation import (
@@ -55,12 +55,12 @@ from mm_rotssl.evaluation import (
     draw_labels,
     mean_and_std,
     percentile_scale,
-    pool_cells,
     svm_classify,
 )
+from mm_rotssl.ops import pool_cells
 from mm_rotssl.utils import write_file
 
-# Of the training pictures, for the choice of C, where all are trained on.
+# Of the training images, for the choice of C, where all are trained on.
 HELD_OUT = 5
 
 
@@ -75,11 +75,11 @@ class Protocol:
         labels: Labels a class in each draw; None: all.
         draws: Number of draws or folds.
         folds: Whether the training set has predefined folds.
-        input_size: Side to which pictures are scaled.
+        input_size: Side to which images are scaled.
         levels: Cells along a side.
         test_rest: Test on so many others a class of the training set instead
             of the test set.
-        by_class: Average over the classes, not the pictures.
+        by_class: Average over the classes, not the images.
     """
 
     c_range: tuple[float, float] = (1e-3, 1.0)
@@ -124,7 +124,7 @@ def parse_args() -> argparse.Namespace:
         '--protocol', choices=list(PROTOCOLS), required=True, help='see above'
     )
     parser.add_argument(
-        '--data', help='config of the labelled pictures; by default `config`'
+        '--data', help='config of the labeled images; by default `config`'
     )
     parser.add_argument(
         '--out',
@@ -137,7 +137,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--draws', type=int, help='number of draws or folds')
     parser.add_argument('--trials', type=int, help='number of Cs to try')
     parser.add_argument(
-        '--input-size', type=int, help='side that pictures are scaled to'
+        '--input-size', type=int, help='side that images are scaled to'
     )
     parser.add_argument(
         '--seed',
@@ -186,7 +186,7 @@ def protocol_of(args: argparse.Namespace) -> Protocol:
 def training_splits(
     protocol: Protocol, dataset: Any, labels: torch.Tensor, seed: int
 ) -> list[torch.Tensor]:
-    """Places of the training pictures of each fold or draw."""
+    """Places of the training images of each fold or draw."""
     if protocol.folds:
         if not hasattr(dataset, 'folds'):
             raise ValueError(
@@ -206,7 +206,7 @@ def training_splits(
 def others(
     chosen: torch.Tensor, labels: torch.Tensor, most: int | None, seed: int
 ) -> torch.Tensor:
-    """Places of pictures that are not chosen, at most so many a class."""
+    """Places of images that are not chosen, at most so many a class."""
     free = torch.ones(len(labels), dtype=torch.bool)
     free[chosen] = False
     rng = np.random.default_rng(seed)
@@ -249,7 +249,7 @@ def best_c(
 def accuracy(
     predicted: torch.Tensor, labels: torch.Tensor, by_class: bool
 ) -> float:
-    """Compute it in per cent."""
+    """Compute it in percent."""
     hits = (predicted == labels).double()
     if by_class:
         hits = torch.stack(
@@ -297,11 +297,11 @@ def evaluate(args: argparse.Namespace, console: Console) -> None:
     protocol = protocol_of(args)
     if args.data:
         cfg = read_config(args.config, args.cfg_options)
-        data = read_labelled_config(args.data)
+        data = read_labeled_config(args.data)
     else:
-        cfg = data = read_labelled_config(args.config, args.cfg_options)
+        cfg = data = read_labeled_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-    # of every weight, that it was initialised
+    # of every weight, that it was initialized
     MMLogger.get_current_instance().setLevel('ERROR')
     networks = build_networks(cfg, args.checkpoint, args.seed, args.device)
     bank = build_ordered_dataloader(data.val_cfg.bank_dataloader)
@@ -347,7 +347,7 @@ def evaluate(args: argparse.Namespace, console: Console) -> None:
         versions=versions(),
         device=args.device,
         seconds=round(time.monotonic() - start, 1),
-        training_pictures=len(splits[0]),
+        training_images=len(splits[0]),
         results=results,
     )
     write_file(args.out, (json.dumps(summary, indent=2) + '\n').encode())

@@ -1,9 +1,9 @@
 """Write scenes of real digits, to try detection and segmentation with.
 
 Nothing is downloaded: the digits are those of mm_rotssl.Digits. The same
-pictures are laid out twice, as COCO (OUT/coco) and PASCAL VOC
+images are laid out twice, as COCO (OUT/coco) and PASCAL VOC
 (OUT/VOCdevkit/VOC2012) lay out theirs. Scenes of training and of validation
-hold digits of different pictures. OUT/unlabelled has pictures of single
+hold digits of different images. OUT/unlabeled has images of single
 digits, drawn in the same way from those of training.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.colors import to_rgb
 
 from mm_rotssl.datasets import Digits
-from mm_rotssl.datasets.digit_scenes import (
+from mm_rotssl.datasets.synthetic.digit_scenes import (
     Scene,
     generate_scenes,
     mask_to_box,
@@ -39,9 +39,9 @@ def parse_args() -> argparse.Namespace:
     for name, what in (
         ('train', 'number of scenes for training'),
         ('val', 'number of scenes for validation'),
-        ('size', 'side of the pictures in pixels'),
+        ('size', 'side of the images in pixels'),
         ('seed', 'the same gives the same files'),
-        ('unlabelled', 'number of pictures of one digit, to pre-train on'),
+        ('unlabeled', 'number of images of one digit, to pre-train on'),
     ):
         parser.add_argument(
             f'--{name}',
@@ -62,32 +62,32 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def enlarged(picture: np.ndarray) -> np.ndarray:
-    return picture.repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)
+def enlarged(image: np.ndarray) -> np.ndarray:
+    return image.repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)
 
 
 def annotated(scene: Scene) -> np.ndarray:
-    """The picture with boxes, masks and labels in the digits' colours."""
-    # the classes' colours are dark, as is the ground
+    """The image with boxes, masks and labels in the digits' colors."""
+    # the classes' colors are dark, as is the ground
     colors = [
         tuple(round(255 * (0.35 + 0.65 * part)) for part in to_rgb(color))
         for color in CLASS_COLORS
     ]
-    picture = scene.picture.copy()
+    image = scene.image.copy()
     for mask, label in zip(scene.masks, scene.labels, strict=True):
-        tint = 0.4 * picture[mask] + 0.6 * np.array(colors[label])
-        picture[mask] = np.rint(tint).astype(np.uint8)
-    picture = enlarged(picture)
+        tint = 0.4 * image[mask] + 0.6 * np.array(colors[label])
+        image[mask] = np.rint(tint).astype(np.uint8)
+    image = enlarged(image)
     for mask, label in zip(scene.masks, scene.labels, strict=True):
         left, top, right, bottom = (ZOOM * edge for edge in mask_to_box(mask))
         cv2.rectangle(
-            picture, (left, top), (right - 1, bottom - 1), colors[label], 2
+            image, (left, top), (right - 1, bottom - 1), colors[label], 2
         )
         # above the box, or within it at the upper edge
         y = top - 6 if top >= 32 else top + 30
         for color, thickness in (((0, 0, 0), 7), ((255, 255, 255), 2)):
             cv2.putText(
-                picture,
+                image,
                 Digits.METAINFO['classes'][label],
                 (left, y),
                 cv2.FONT_HERSHEY_SIMPLEX,
@@ -96,7 +96,7 @@ def annotated(scene: Scene) -> np.ndarray:
                 thickness,
                 cv2.LINE_AA,
             )
-    return picture
+    return image
 
 
 def draw(count: int, size: int, seed: int, path: Path) -> Path:
@@ -104,7 +104,7 @@ def draw(count: int, size: int, seed: int, path: Path) -> Path:
     rows = []
     for start in range(0, len(scenes), COLUMNS):
         shown = scenes[start : start + COLUMNS]
-        rows.append([enlarged(scene.picture) for scene in shown])
+        rows.append([enlarged(scene.image) for scene in shown])
         rows.append([annotated(scene) for scene in shown])
     return save_figure(
         plot_patches(
@@ -122,14 +122,14 @@ def main() -> None:
     try:
         digits = write_scenes(
             *(args.out, args.train, args.val, args.size, args.seed),
-            args.unlabelled,
+            args.unlabeled,
         )
         for split, count in (('train', args.train), ('val', args.val)):
             print(f'{split}: {count} scenes of {digits[split]} digits')
         print(args.out / 'coco')
         print(args.out / 'VOCdevkit')
-        if args.unlabelled:
-            print(args.out / 'unlabelled')
+        if args.unlabeled:
+            print(args.out / 'unlabeled')
         if args.preview is not None:
             print(draw(args.train, args.size, args.seed, args.preview))
     except (ValueError, ImportError, OSError) as error:

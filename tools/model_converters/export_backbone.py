@@ -13,7 +13,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 
 from mm_rotssl.apis import algorithm_settings, export_backbone, read_config
-from mm_rotssl.apis.export import SOURCES, TARGETS
+from mm_rotssl.converters.backbone import SOURCES, TARGETS
 
 # how to use the file: as .pth, and as .safetensors where that differs
 _ENGINE = "init_cfg=dict(type='Pretrained', checkpoint={out!r})"
@@ -95,7 +95,7 @@ def parse_args() -> argparse.Namespace:
         '--size',
         type=int,
         default=64,
-        help='side in pixels of the picture on which features are compared '
+        help='side in pixels of the image on which features are compared '
         '(default: %(default)s)',
     )
     parser.add_argument(
@@ -112,11 +112,11 @@ def parse_args() -> argparse.Namespace:
 
 
 def preparation(cfg: Config) -> str:
-    """What the backbone expects of pictures, if the config says so."""
+    """What the backbone expects of images, if the config says so."""
     settings = algorithm_settings(cfg).get('data_preprocessor', {})
     names = ('mean', 'std', 'to_rgb', 'bgr_to_rgb')
     found = [f'{n}={settings[n]}' for n in names if n in settings]
-    return f'\npictures    {", ".join(found)}' if found else ''
+    return f'\nimages    {", ".join(found)}' if found else ''
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from mm_rotssl.apis.migration import (
+from mm_rotssl.converters.mmselfsup import (
     LABELS,
     convert_checkpoint,
     convert_config,

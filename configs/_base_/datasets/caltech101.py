@@ -1,10 +1,10 @@
-# Caltech-101 as pictures in folders, to measure features on:
+# Caltech-101 as images in folders, to measure features on:
 #
 #   python tools/benchmarks/evaluate_svm.py CONFIG CHECKPOINT \
 #       --protocol caltech101 --data configs/_base_/datasets/caltech101.py
 #
 # Leave BACKGROUND_Google out of the folder, as the papers do. The protocol
-# draws training and test pictures from one and the same set.
+# draws training and test images from one and the same set.
 bank_dataloader = dict(
     batch_size=64,
     num_workers=4,

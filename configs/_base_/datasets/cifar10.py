@@ -1,5 +1,5 @@
 # CIFAR-10 as RotNet's official code prepares it. mmpretrain downloads the
-# data set on first use.
+# dataset on first use.
 data_preprocessor = dict(
     type='SelfSupDataPreprocessor',
     # The statistics of the official code, in RGB order, which is the order
@@ -43,7 +43,7 @@ val_dataloader = dict(
     ),
 )
 
-# The labelled pictures that vote in the kNN classification; not trained on
+# The labeled images that vote in the kNN classification; not trained on
 # with their labels.
 bank_dataloader = dict(
     batch_size=128,

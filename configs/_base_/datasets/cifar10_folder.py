@@ -1,4 +1,4 @@
-# CIFAR-10 as pictures in folders, <data_root>/{train,test}/<class>/*.jpg or
+# CIFAR-10 as images in folders, <data_root>/{train,test}/<class>/*.jpg or
 # .png. Same preparation as cifar10.py, but OpenCV reads in BGR order.
 _base_ = ['./cifar10.py']
 

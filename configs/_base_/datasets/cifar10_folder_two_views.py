@@ -1,4 +1,4 @@
-# Two random views of every tenth CIFAR-10 picture in folders, for machines
+# Two random views of every tenth CIFAR-10 image in folders, for machines
 # without a GPU; in `essl_pipeline` also a small crop, to be turned.
 _base_ = ['./cifar10_folder.py']
 
@@ -59,7 +59,7 @@ train_dataloader = dict(
     dataset=dict(indices=every_tenth, pipeline=train_pipeline),
 )
 val_dataloader = dict(num_workers=0)
-# the labelled pictures are those that the network was trained on
+# the labeled images are those that the network was trained on
 bank_dataloader = _base_.bank_dataloader
 bank_dataloader.num_workers = 0
 bank_dataloader.dataset.indices = every_tenth

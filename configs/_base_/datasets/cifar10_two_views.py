@@ -1,4 +1,4 @@
-# Two random views of each CIFAR-10 picture; in `essl_pipeline` also a small
+# Two random views of each CIFAR-10 image; in `essl_pipeline` also a small
 # crop, to be turned.
 _base_ = ['./cifar10.py']
 

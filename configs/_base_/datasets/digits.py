@@ -31,7 +31,7 @@ val_dataloader = dict(
     dataset=dict(type='mm_rotssl.Digits', split='val', pipeline=test_pipeline),
 )
 
-# The labelled pictures that vote in the kNN classification. Neither they nor
+# The labeled images that vote in the kNN classification. Neither they nor
 # their labels take part in training.
 bank_dataloader = dict(
     batch_size=128,

@@ -1,4 +1,4 @@
-# ImageNet for rotation prediction: crop and flip, no colour augmentation.
+# ImageNet for rotation prediction: crop and flip, no color augmentation.
 data_preprocessor = dict(
     type='SelfSupDataPreprocessor',
     mean=[123.675, 116.28, 103.53],

@@ -1,9 +1,9 @@
-# STL-10: seeds of Exemplar-CNN from the unlabelled pictures, features measured
-# on the labelled ones.
+# STL-10: seed patches of Exemplar-CNN from the unlabeled images, features measured
+# on the labeled ones.
 data_preprocessor = dict(
     type='mm_rotssl.DeformationDataPreprocessor',
-    # of the data set. The authors subtract a mean picture, which hardly
-    # differs from one colour, and divide by 256.
+    # of the dataset. The authors subtract a mean image, which hardly
+    # differs from one color, and divide by 256.
     mean=[113.9, 112.1, 103.7],
     std=[256.0, 256.0, 256.0],
 )
@@ -17,8 +17,8 @@ train_dataloader = dict(
     dataset=dict(
         type='mm_rotssl.ExemplarDataset',
         dataset=dict(type='mm_rotssl.STL10', split='unlabeled'),
-        seeds='data/stl10/exemplar_seeds.npz',
-        # of 16,000 seeds 10,000 steps an epoch
+        seed_patches='data/stl10/seed_patches.npz',
+        # of 16,000 seed patches 10,000 steps an epoch
         num_deformations=80,
         pipeline=[
             dict(

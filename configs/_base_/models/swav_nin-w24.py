@@ -18,7 +18,7 @@ model = dict(
             type='SwAVLoss',
             feat_dim=64,
             num_crops=[2],
-            # fewer than pictures in a batch
+            # fewer than images in a batch
             num_prototypes=60,
         ),
     ),

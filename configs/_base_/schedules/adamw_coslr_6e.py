@@ -1,4 +1,4 @@
-# adamw_coslr_20e.py, shortened for real pictures on two cores.
+# adamw_coslr_20e.py, shortened for real images on two cores.
 _base_ = ['./adamw_coslr_20e.py']
 
 param_scheduler = dict(T_max=6)

@@ -16,7 +16,7 @@ model = dict(
         type='mm_rotssl.AlexNetBN',
         init_cfg=dict(type='Pretrained', checkpoint=pretrained),
     ),
-    # a picture may show several classes: one logistic loss each
+    # an image may show several classes: one logistic loss each
     head=dict(
         type='MultiLabelLinearClsHead', num_classes=20, in_channels=4096
     ),

@@ -17,7 +17,7 @@ class RandomResizedCrop(MMPretrainRandomResizedCrop):
 
     The same distribution and resizing as mmpretrain's ``RandomResizedCrop``
     followed by ``RandomFlip``. What those two spend outside of OpenCV is
-    about a fifth of the time in which libjpeg decodes a picture of 500x375;
+    about a fifth of the time in which libjpeg decodes an image of 500x375;
     most of it is saved here (see ``docs/benchmarks.md``).
 
     **Required Keys:**
@@ -58,7 +58,7 @@ class RandomResizedCrop(MMPretrainRandomResizedCrop):
         """Draw a crop.
 
         Args:
-            img (ndarray): Picture (H, W) or (H, W, C).
+            img (ndarray): Image (H, W) or (H, W, C).
 
         Returns:
             tuple[int, int, int, int]: Top, left, height and width.
@@ -80,7 +80,7 @@ class RandomResizedCrop(MMPretrainRandomResizedCrop):
                     crop_height,
                     crop_width,
                 )
-        # for pictures too long for most shapes; ends with a centre crop
+        # for images too long for most shapes; ends with a center crop
         return super().rand_crop_params(img)
 
     def transform(self, results: dict) -> dict:

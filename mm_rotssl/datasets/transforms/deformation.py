@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 
-from mm_rotssl.models.utils import deform_patches
+from mm_rotssl.ops import deform_patches
 from mm_rotssl.registry import TRANSFORMS
 
 Numbers = Sequence[float] | None
@@ -40,15 +40,15 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 class RandomDeformation(BaseTransform):
     """Draw a deformation of Exemplar-CNN, and cut the patch that it shows.
 
-    The patch around the middle of the picture is moved, scaled and turned,
-    then its colours are changed. It is sampled out of the picture around it:
-    deformations that reach out of the picture are drawn anew, as the
+    The patch around the middle of the image is moved, scaled and turned,
+    then its colors are changed. It is sampled out of the image around it:
+    deformations that reach out of the image are drawn anew, as the
     authors' code drops them, so nothing is ever filled. After
     ``max_attempts`` the patch is left where it is.
 
     Every setting replaces that of the preset. A range of one value, such as
     ``rotation=0``, ``scale=(1, 1)``, switches that part off;
-    ``recolor=False`` leaves the colours as they are.
+    ``recolor=False`` leaves the colors as they are.
 
     **Required Keys:**
 
@@ -74,7 +74,7 @@ class RandomDeformation(BaseTransform):
     Args:
         preset (str): 'released' or 'paper', see ``PRESETS`` of this module.
             Defaults to 'released'.
-        patch_size (int): Side P of the patch in pixels, of the picture and
+        patch_size (int): Side P of the patch in pixels, of the image and
             of the result. Defaults to 32.
         translation (float, optional): Largest shift along each axis, as a
             share of the scaled patch's side; uniform.
@@ -83,7 +83,7 @@ class RandomDeformation(BaseTransform):
         rotation (float, optional): Largest angle in degrees, either way;
             uniform.
         pca_contrast (Sequence[float], optional): Factor of each principal
-            component of the colour. Two numbers: range, log-uniform. Three:
+            component of the color. Two numbers: range, log-uniform. Three:
             standard deviations, for each component, of the factor's base-2
             logarithm, which is Gaussian.
         power (Sequence[float], optional): Range of the exponent of value and
@@ -93,11 +93,11 @@ class RandomDeformation(BaseTransform):
             sign.
         hue (float, optional): Largest change of the hue, of which 1 is the
             full circle; uniform, either sign.
-        recolor (bool): Change the colours at all. Defaults to True.
-        on_device (bool): Only draw: the picture stays as it is, and
+        recolor (bool): Change the colors at all. Defaults to True.
+        on_device (bool): Only draw: the image stays as it is, and
             :class:`DeformationDataPreprocessor` deforms the batch, many
-            times as fast as picture by picture. Defaults to False.
-        bgr (bool): The picture's channels are blue, green, red, as OpenCV
+            times as fast as image by image. Defaults to False.
+        bgr (bool): The image's channels are blue, green, red, as OpenCV
             reads them; has no effect with ``on_device``. Defaults to True.
         max_attempts (int): Defaults to 100.
 
@@ -212,7 +212,7 @@ class RandomDeformation(BaseTransform):
         return [size, 0, width / 2, 0, size, height / 2]
 
     def _color(self, rng: Any) -> list[float]:
-        """Draw the numbers of colour of :func:`deform_patches`."""
+        """Draw the numbers of color of :func:`deform_patches`."""
         settings = self.settings
 
         def log_uniform(bounds: Sequence[float], share: float) -> float:
@@ -252,7 +252,7 @@ class RandomDeformation(BaseTransform):
             :func:`deform_patches`.
 
         Raises:
-            ValueError: If the picture is smaller than the patch.
+            ValueError: If the image is smaller than the patch.
         """
         img = results['img']
         height, width = img.shape[:2]
@@ -260,7 +260,7 @@ class RandomDeformation(BaseTransform):
         if min(height, width) < self.patch_size:
             raise ValueError(
                 f'RandomDeformation(patch_size={self.patch_size}) was handed '
-                f'a picture of {width}x{height} pixels. Enlarge the picture '
+                f'an image of {width}x{height} pixels. Enlarge the image '
                 'or set a smaller patch_size.'
             )
         seed = results.get('deformation_seed')

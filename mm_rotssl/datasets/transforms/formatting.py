@@ -14,7 +14,7 @@ from mm_rotssl.registry import TRANSFORMS
 class PackInputs(MMPretrainPackInputs):
     """mmpretrain's ``PackInputs`` with a faster way to channels first.
 
-    OpenCV separates the channels of an 8-bit picture several times as
+    OpenCV separates the channels of an 8-bit image several times as
     quickly as a transposed copy does. The result is the same.
     """
 
@@ -23,11 +23,11 @@ class PackInputs(MMPretrainPackInputs):
         """Make a tensor.
 
         Args:
-            input_ (Any): A uint8 picture (H, W, C), or whatever else
+            input_ (Any): A uint8 image (H, W, C), or whatever else
                 mmpretrain's ``PackInputs`` takes.
 
         Returns:
-            Any: The picture, uint8 (C, H, W); else what mmpretrain's gives.
+            Any: The image, uint8 (C, H, W); else what mmpretrain's gives.
         """
         if not (
             isinstance(input_, np.ndarray)

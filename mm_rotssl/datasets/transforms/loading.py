@@ -8,7 +8,7 @@ from mm_rotssl.registry import TRANSFORMS
 
 
 class BrokenImageError(OSError):
-    """A file that should be a picture can't be read as one.
+    """A file that should be an image can't be read as one.
 
     It takes the whole message and nothing else, so that a dataloader can
     raise it again in the main process.
@@ -27,7 +27,7 @@ _JPEG_END = b'\xff\xd9'
 def _truncated(content: bytes) -> bool:
     """Whether a JPEG or PNG lacks its end.
 
-    OpenCV, depending on its version, fills the missing part in grey. What
+    OpenCV, depending on its version, fills the missing part in gray. What
     follows the end, such as the film of a motion photo, is not looked at.
     """
     if content.startswith(b'\x89PNG'):
@@ -48,11 +48,11 @@ def _truncated(content: bytes) -> bool:
 
 @TRANSFORMS.register_module()
 class LoadImageFromFile(MMCV_LoadImageFromFile):
-    """Load a picture, or raise :class:`BrokenImageError`.
+    """Load an image, or raise :class:`BrokenImageError`.
 
-    MMCV's loader hands on a truncated JPEG with its missing part in grey
+    MMCV's loader hands on a truncated JPEG with its missing part in gray
     and stops the run with an ``AssertionError`` at a file that is no
-    picture. This one tells both in a way that :class:`ImageFolder` counts
+    image. This one tells both in a way that :class:`ImageFolder` counts
     and skips.
 
     **Required Keys:**
@@ -65,8 +65,8 @@ class LoadImageFromFile(MMCV_LoadImageFromFile):
     - img_shape
     - ori_shape
 
-    With the default ``color_type='color'`` grey, palette, 16-bit and
-    transparent pictures become 8-bit BGR; 16-bit values lose their low byte
+    With the default ``color_type='color'`` gray, palette, 16-bit and
+    transparent images become 8-bit BGR; 16-bit values lose their low byte
     and transparency is dropped. A camera's orientation tag is obeyed, so
     portraits are upright.
 
@@ -84,7 +84,7 @@ class LoadImageFromFile(MMCV_LoadImageFromFile):
 
     Raises:
         BrokenImageError: When applied, if the file is missing, empty,
-            truncated or no picture.
+            truncated or no image.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class LoadImageFromFile(MMCV_LoadImageFromFile):
         )
 
     def transform(self, results: dict) -> dict | None:
-        """Load the picture.
+        """Load the image.
 
         Args:
             results (dict): With ``img_path``.

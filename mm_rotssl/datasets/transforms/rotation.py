@@ -3,17 +3,17 @@ from collections.abc import Sequence
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from mm_rotssl.models.utils import check_rotations, check_square
+from mm_rotssl.ops import check_rotations, check_square
 from mm_rotssl.registry import TRANSFORMS
 
 
 @TRANSFORMS.register_module()
 class RandomRotationWithLabel(BaseTransform):
-    """Rotate a square picture by one random, labelled angle.
+    """Rotate a square image by one random, labeled angle.
 
-    The single-rotation recipe: RotNet's official code rotates every picture
+    The single-rotation recipe: RotNet's official code rotates every image
     by all angles within a batch, which :class:`RotNet` does on the device;
-    this transform is for those who want one rotation per picture instead
+    this transform is for those who want one rotation per image instead
     (``rotated_by_dataset=True`` of the algorithm). Put it last but
     for ``PackInputs(algorithm_keys=('rotation_label', ))``.
 
@@ -36,7 +36,7 @@ class RandomRotationWithLabel(BaseTransform):
 
     Raises:
         ValueError: If an angle is no multiple of 90 or, when applied, if the
-            picture is not square.
+            image is not square.
     """
 
     def __init__(self, rotations: Sequence[int] = (0, 90, 180, 270)) -> None:
@@ -50,7 +50,7 @@ class RandomRotationWithLabel(BaseTransform):
             )
 
     def transform(self, results: dict) -> dict:
-        """Draw an angle, rotate the picture and note the label.
+        """Draw an angle, rotate the image and note the label.
 
         Args:
             results (dict): With ``img``, (S, S) or (S, S, C).

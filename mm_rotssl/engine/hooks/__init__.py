@@ -1,6 +1,6 @@
-from .batch_loss_hook import BatchLossHook
-from .bind_pictures_hook import BindPicturesHook
-from .checkpoint_guard_hook import CheckpointGuardHook
+from .batch_size_check_hook import BatchSizeCheckHook
+from .bind_dataset_hook import BindDatasetHook
+from .checkpoint_check_hook import CheckpointCheckHook
 from .epoch_seed_hook import EpochSeedHook
 from .pretrained_check_hook import PretrainedCheckHook
 from .progress_bar_hook import ProgressBarHook
@@ -8,9 +8,9 @@ from .seeds_check_hook import SeedsCheckHook
 from .task_weight_hook import TaskWeightHook
 
 __all__ = [
-    'BatchLossHook',
-    'BindPicturesHook',
-    'CheckpointGuardHook',
+    'BatchSizeCheckHook',
+    'BindDatasetHook',
+    'CheckpointCheckHook',
     'EpochSeedHook',
     'PretrainedCheckHook',
     'ProgressBarHook',

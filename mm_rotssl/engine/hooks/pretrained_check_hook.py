@@ -31,7 +31,7 @@ class PretrainedCheckHook(Hook):
             that need not be in a file. Defaults to (), none.
 
     Examples:
-        >>> # C4 detectors normalise once more after the last stage
+        >>> # C4 detectors normalize once more after the last stage
         >>> hook = dict(
         ...     type='mm_rotssl.PretrainedCheckHook',
         ...     new=['roi_head.shared_head.norm.'],
@@ -84,7 +84,7 @@ class PretrainedCheckHook(Hook):
         if lost:
             raise RuntimeError(
                 f'{len(lost)} of {len(expected)} pre-trained tensors are not '
-                'in the model: something has initialised them after the file '
+                'in the model: something has initialized them after the file '
                 'was loaded.\n  ' + '\n  '.join(lost)
             )
         runner.logger.info(

@@ -10,13 +10,14 @@ from mmpretrain.structures import DataSample
 from torch.utils.data import DataLoader
 
 from mm_rotssl.evaluation import KNNAccuracy
-from mm_rotssl.models.utils import pool_features, set_feats
+from mm_rotssl.models.utils import set_feats
+from mm_rotssl.ops import pool_features
 from mm_rotssl.registry import LOOPS
 
 
 @LOOPS.register_module()
 class KNNValLoop(ValLoop):
-    """Validation with a labelled bank for :class:`KNNAccuracy`.
+    """Validation with a labeled bank for :class:`KNNAccuracy`.
 
     Before the validation set, the bank goes through the network; only the
     kNN metrics see it. The bank and the validation set are independent of
@@ -27,9 +28,9 @@ class KNNValLoop(ValLoop):
 
     Args:
         runner (Runner): The runner.
-        dataloader (DataLoader | dict): The pictures to classify.
+        dataloader (DataLoader | dict): The images to classify.
         evaluator (Evaluator | dict | list): The metrics.
-        bank_dataloader (DataLoader | dict): The labelled pictures that vote.
+        bank_dataloader (DataLoader | dict): The labeled images that vote.
         fp16 (bool): Validate under autocast. Defaults to False.
     """
 

@@ -13,7 +13,7 @@ from .probing import (
     mean_and_std,
     nearest_neighbors,
 )
-from .svm import choose_c, percentile_scale, pool_cells, svm_classify
+from .svm import choose_c, percentile_scale, svm_classify
 
 __all__ = [
     'FINE_TUNING',
@@ -27,7 +27,6 @@ __all__ = [
     'mean_and_std',
     'nearest_neighbors',
     'percentile_scale',
-    'pool_cells',
     'read_hierarchy',
     'superclass_scores',
     'svm_classify',

@@ -20,24 +20,24 @@ def match_clusters(
     """Name the class that each cluster stands for.
 
     The Hungarian method matches clusters and classes one to one so that as
-    many pictures as possible are in the cluster of their class. Only those
+    many images as possible are in the cluster of their class. Only those
     that occur take part. If there are more clusters than classes, each of
-    those left over stands for the class that most of its pictures are of (the
+    those left over stands for the class that most of its images are of (the
     smallest of several), whether or not another cluster stands for it
     already. If there are fewer, some classes are nobody's.
 
     Where several matchings are equally good, SciPy takes one of them.
 
     Args:
-        predictions (ndarray): Cluster of each picture, an integer type (N,),
+        predictions (ndarray): Cluster of each image, an integer type (N,),
             from 0; numbers may be missing.
-        targets (ndarray): Class of each picture, likewise.
+        targets (ndarray): Class of each image, likewise.
 
     Returns:
         dict[int, int]: The class of every cluster that occurs.
 
     Raises:
-        ValueError: If there are no pictures, not as many predictions as
+        ValueError: If there are no images, not as many predictions as
             targets, or they are not integers from 0 of shape (N,).
 
     Examples:
@@ -58,24 +58,24 @@ def clustering_scores(
     """Compare clusters with classes.
 
     Args:
-        predictions (ndarray): Cluster of each picture, an integer type (N,),
+        predictions (ndarray): Cluster of each image, an integer type (N,),
             from 0; numbers may be missing.
-        targets (ndarray): Class of each picture, likewise.
+        targets (ndarray): Class of each image, likewise.
 
     Returns:
-        dict[str, float]: In per cent, but for the numbers of clusters and
+        dict[str, float]: In percent, but for the numbers of clusters and
         classes:
 
-        - ``nmi``, ``ami``: mutual information, normalised by the arithmetic
+        - ``nmi``, ``ami``: mutual information, normalized by the arithmetic
           mean of both entropies, without and with adjustment for chance;
         - ``ari``: Rand index, adjusted for chance;
-        - ``accuracy``: pictures in a cluster that stands for their class, see
+        - ``accuracy``: images in a cluster that stands for their class, see
           `match_clusters`. With more clusters than classes several may stand
           for one class, as in the authors' figures;
         - ``accuracy_one_to_one``: the same, but clusters left over by the
           matching stand for no class;
         - ``clusters_in_use``, ``classes``: how many occur;
-        - ``largest_cluster``: pictures in the largest cluster. Near 100, the
+        - ``largest_cluster``: images in the largest cluster. Near 100, the
           clustering has collapsed.
 
     Raises:
@@ -92,14 +92,14 @@ def clustering_scores(
     clusters, classes, table = _count(predictions, targets)
     match, left_over = _match(table)
     hits = table[np.arange(len(clusters)), match]
-    pictures = table.sum()
+    images = table.sum()
     return {
         **_agreement(predictions, targets),
-        'accuracy': float(100 * hits.sum() / pictures),
-        'accuracy_one_to_one': float(100 * hits[~left_over].sum() / pictures),
+        'accuracy': float(100 * hits.sum() / images),
+        'accuracy_one_to_one': float(100 * hits[~left_over].sum() / images),
         'clusters_in_use': float(len(clusters)),
         'classes': float(len(classes)),
-        'largest_cluster': float(100 * table.sum(1).max() / pictures),
+        'largest_cluster': float(100 * table.sum(1).max() / images),
     }
 
 
@@ -108,35 +108,35 @@ def superclass_scores(
 ) -> dict[str, float]:
     """Compare clusters with superclasses: groups of classes.
 
-    Only pictures whose class belongs to a superclass count. Clusters are
+    Only images whose class belongs to a superclass count. Clusters are
     matched with the classes (`match_clusters`), and each stands for the
-    superclass of its class. So a picture is right at the coarse level if its
+    superclass of its class. So an image is right at the coarse level if its
     cluster stands for any class of its superclass.
 
     Args:
-        predictions (ndarray): Cluster of each picture, an integer type (N,),
+        predictions (ndarray): Cluster of each image, an integer type (N,),
             from 0; numbers may be missing.
-        targets (ndarray): Class of each picture, likewise.
+        targets (ndarray): Class of each image, likewise.
         superclasses (ndarray): Superclass of each class, an integer type
             (number of classes,), from 0; -1 for a class that belongs to none.
             See `read_hierarchy`.
 
     Returns:
-        dict[str, float]: In per cent, but for the numbers:
+        dict[str, float]: In percent, but for the numbers:
 
         - ``fine_nmi``, ``fine_ami``, ``fine_ari``, ``fine_accuracy``: see
-          `clustering_scores`; clusters and classes of the pictures that
+          `clustering_scores`; clusters and classes of the images that
           count. What the authors publish as NMI, AMI and ARI of superclasses
           are these;
-        - ``coarse_accuracy``: pictures whose cluster stands for their
+        - ``coarse_accuracy``: images whose cluster stands for their
           superclass; the authors' accuracy of superclasses;
         - ``coarse_nmi``, ``coarse_ami``, ``coarse_ari``: the superclasses
-          that the clusters stand for against those of the pictures;
+          that the clusters stand for against those of the images;
         - ``superclasses``: how many occur;
-        - ``pictures``: how many count.
+        - ``images``: how many count.
 
     Raises:
-        ValueError: If no picture counts, a class is not in ``superclasses``
+        ValueError: If no image counts, a class is not in ``superclasses``
             or that is no array of integers from -1; see also
             `match_clusters`.
 
@@ -169,7 +169,7 @@ def superclass_scores(
     counts = superclasses[targets] >= 0
     if not counts.any():
         raise ValueError(
-            f'None of the {len(targets)} pictures is of a class that belongs '
+            f'None of the {len(targets)} images is of a class that belongs '
             'to a superclass.'
         )
     predictions, targets = predictions[counts], targets[counts]
@@ -188,7 +188,7 @@ def superclass_scores(
             for name, score in _agreement(found, truth).items()
         },
         'superclasses': float(len(np.unique(truth))),
-        'pictures': float(len(truth)),
+        'images': float(len(truth)),
     }
 
 
@@ -198,7 +198,7 @@ def _check(
     arrays = np.asarray(predictions), np.asarray(targets)
     for name, array in zip(('predictions', 'targets'), arrays, strict=True):
         if array.size == 0:
-            raise ValueError(f'The {name} are empty: no pictures to compare.')
+            raise ValueError(f'The {name} are empty: no images to compare.')
         if (
             array.ndim != 1
             or not np.issubdtype(array.dtype, np.integer)
@@ -211,7 +211,7 @@ def _check(
     if len(arrays[0]) != len(arrays[1]):
         raise ValueError(
             f'{len(arrays[0])} predictions and {len(arrays[1])} targets: each '
-            'picture needs one of both.'
+            'image needs one of both.'
         )
     return arrays
 
@@ -224,7 +224,7 @@ def _describe(array: np.ndarray) -> str:
 def _count(
     predictions: np.ndarray, targets: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count the pictures of each cluster and class.
+    """Count the images of each cluster and class.
 
     Returns:
         tuple[ndarray, ndarray, ndarray]: Clusters (K,) and classes (C,) that
@@ -256,7 +256,7 @@ def _match(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _agreement(
     predictions: np.ndarray, targets: np.ndarray
 ) -> dict[str, float]:
-    """NMI, AMI and ARI in per cent."""
+    """NMI, AMI and ARI in percent."""
     # the arithmetic mean is stated: scikit-learn's default has changed before
     scores = {
         'nmi': normalized_mutual_info_score(

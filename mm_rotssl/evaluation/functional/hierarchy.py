@@ -15,7 +15,7 @@ def read_hierarchy(
     level: int | None = None,
     ancestor: str | None = None,
 ) -> tuple[np.ndarray, list[str]]:
-    """Read which superclass each class of a data set belongs to.
+    """Read which superclass each class of a dataset belongs to.
 
     One of two formats, UTF-8:
 
@@ -30,11 +30,11 @@ def read_hierarchy(
          space, the id of the child;
        - ``node_names.txt``: a node a line, its id, a tab, its name;
        - ``dataset_class_info.json``: a list of [number, id, name], one for
-         each class of the data set.
+         each class of the dataset.
 
        The depth of a node is the number of edges on the shortest path from
        the root (entity, n00001740). The superclasses are the nodes at depth
-       ``level`` that are, or have below them, a class of the data set. BREEDS
+       ``level`` that are, or have below them, a class of the dataset. BREEDS
        uses:
 
        ============  =====  =========
@@ -51,7 +51,7 @@ def read_hierarchy(
 
     Args:
         path (str | Path): A ``.csv`` or ``.json`` file, or the folder.
-        classes (Sequence[str]): Names of the data set's classes in their
+        classes (Sequence[str]): Names of the dataset's classes in their
             order, ``dataset.metainfo['classes']``. With the folder either
             all ids or names as in ``dataset_class_info.json``; of classes
             that share a name, the one at the same number is meant.
@@ -68,12 +68,12 @@ def read_hierarchy(
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If a file is malformed, no class of the data set is in
+        ValueError: If a file is malformed, no class of the dataset is in
             it, the hierarchy has a cycle or several roots, there is no such
             level or ancestor, or a class belongs to several superclasses.
 
     Warns:
-        UserWarning: If some classes of the data set are not in the file or
+        UserWarning: If some classes of the dataset are not in the file or
             folder.
     """
     path = Path(path)
@@ -178,7 +178,7 @@ def _from_folder(
     roots = sorted(node for node in used if not parents[node])
     if len(roots) > 1:
         raise ValueError(
-            f'{path} has several roots with classes of the data set below: '
+            f'{path} has several roots with classes of the dataset below: '
             f'{", ".join(roots)}. Depth is counted from a single one.'
         )
     depth: dict[str, int] = {}
@@ -189,7 +189,7 @@ def _from_folder(
     superclasses = {node for node in used if depth[node] == level}
     if not superclasses:
         raise ValueError(
-            f'level={level}: {path} has classes of the data set at or below '
+            f'level={level}: {path} has classes of the dataset at or below '
             f'depths 0 to {max(depth.values())} only.'
         )
     if ancestor is not None:
@@ -200,7 +200,7 @@ def _from_folder(
         }
         if not superclasses:
             raise ValueError(
-                f'{path} has no node with classes of the data set at '
+                f'{path} has no node with classes of the dataset at '
                 f'level={level} below ancestor={ancestor!r}.'
             )
     found: list[str | None] = []
@@ -242,7 +242,7 @@ def _find_nodes(
             continue
         if len(same) > 1 and number not in same:
             raise ValueError(
-                f'The class {name!r}, number {number} of the data set, may be '
+                f'The class {name!r}, number {number} of the dataset, may be '
                 f'any of {", ".join(same.values())} in {path}. Name the data '
                 "set's classes by their ids."
             )
@@ -264,13 +264,13 @@ def _check_found(
         some += ', ...'
     if len(unknown) == len(classes):
         raise ValueError(
-            f'{path} has none of the {len(classes)} classes of the data set: '
+            f'{path} has none of the {len(classes)} classes of the dataset: '
             f'{some}. Use the same names.'
         )
     if unknown:
         warnings.warn(
             f'{path} lacks {len(unknown)} of the {len(classes)} classes of '
-            f'the data set, which then belong to no superclass: {some}.',
+            f'the dataset, which then belong to no superclass: {some}.',
             stacklevel=4,
         )
 

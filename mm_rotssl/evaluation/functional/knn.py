@@ -11,13 +11,13 @@ def knn_classify(
     temperature: float = 0.07,
     chunk_size: int = 4096,
 ) -> torch.Tensor:
-    r"""Classify by weighted nearest neighbours.
+    r"""Classify by weighted nearest neighbors.
 
     The score of class :math:`c` for a query :math:`q` is
 
     .. math:: \sum_{i \in N_k(q),\, y_i = c} \exp(q \cdot x_i / \tau)
 
-    over its :math:`k` nearest neighbours :math:`N_k` by cosine similarity.
+    over its :math:`k` nearest neighbors :math:`N_k` by cosine similarity.
 
     Source: Wu et al., *Unsupervised Feature Learning via Non-Parametric
     Instance Discrimination*, CVPR 2018 (https://arxiv.org/abs/1805.01978),
@@ -25,18 +25,18 @@ def knn_classify(
     the exponential, which changes no ranking and can't overflow.
 
     Args:
-        bank (Tensor): Labelled features (M, C), any float type; normalised
+        bank (Tensor): Labeled features (M, C), any float type; normalized
             here.
         labels (Tensor): Their classes, int64 (M,), from 0.
         queries (Tensor): Features to classify (N, C).
-        k (int): Number of neighbours; at most M are used. Defaults to 20.
+        k (int): Number of neighbors; at most M are used. Defaults to 20.
         temperature (float): :math:`\tau`. Defaults to 0.07.
         chunk_size (int): At most ``chunk_size`` squared similarities are in
             memory at a time. Defaults to 4096.
 
     Returns:
         Tensor: Scores (N, number of classes), float32, scaled so that the
-        nearest neighbour counts 1; the prediction is their argmax.
+        nearest neighbor counts 1; the prediction is their argmax.
 
     Raises:
         ValueError: If the shapes don't fit, the bank is empty or a setting

@@ -18,14 +18,14 @@ from torch import nn
 def draw_labels(
     labels: torch.Tensor, shots: int, seed: int | Sequence[int]
 ) -> torch.Tensor:
-    """Choose the pictures whose labels may be used.
+    """Choose the images whose labels may be used.
 
     With the same seed a larger draw holds the smaller ones, and the draw
     depends on the labels alone, so networks can be compared in pairs.
 
     Args:
-        labels (Tensor): Classes of all labelled pictures, int64 (M,).
-        shots (int): Pictures of each class that occurs.
+        labels (Tensor): Classes of all labeled images, int64 (M,).
+        shots (int): Images of each class that occurs.
         seed (int | Sequence[int]): Of the draw; a sequence such as
             (seed of the experiment, number of the draw) gives independent
             draws.
@@ -36,7 +36,7 @@ def draw_labels(
 
     Raises:
         ValueError: If ``shots`` is not positive or a class has fewer
-            pictures.
+            images.
 
     Examples:
         >>> import torch
@@ -53,8 +53,8 @@ def draw_labels(
         if len(where) < shots:
             raise ValueError(
                 f'{shots} labels a class were asked for, but class {label} '
-                f'has only {len(where)} labelled pictures. Ask for fewer or '
-                'enlarge the labelled set.'
+                f'has only {len(where)} labeled images. Ask for fewer or '
+                'enlarge the labeled set.'
             )
         chosen.append(rng.permutation(where)[:shots])
     return torch.from_numpy(np.concatenate(chosen))
@@ -65,14 +65,14 @@ def linear_probe(
 ) -> torch.Tensor:
     """Classify by logistic regression on frozen features.
 
-    Every feature is scaled to mean 0 and variance 1 over the labelled
-    pictures; then multinomial logistic regression with an L2 penalty of
+    Every feature is scaled to mean 0 and variance 1 over the labeled
+    images; then multinomial logistic regression with an L2 penalty of
     strength ``C=1``, by L-BFGS, at most 1,000 iterations (scikit-learn's
     ``StandardScaler`` and ``LogisticRegression``). The settings are the same
     for any number of labels: there is no held-out set to choose others on.
 
     Args:
-        feats (Tensor): Labelled features (M, C), any float type.
+        feats (Tensor): Labeled features (M, C), any float type.
         labels (Tensor): Their classes, int64 (M,), two or more different.
         queries (Tensor): Features to classify (N, C).
 
@@ -114,7 +114,7 @@ def fine_tune(
 ) -> nn.Module:
     """Train a copy of a network, and a linear classifier on it.
 
-    A short, fixed recipe for about a hundred pictures, meant for comparing
+    A short, fixed recipe for about a hundred images, meant for comparing
     starting points, not for the best accuracy: 30 epochs, batches of at most
     50, SGD with Nesterov momentum 0.9 and weight decay 5e-4, a learning rate
     of 0.05 for all layers that falls to 0 in a half cosine, no augmentation.
@@ -122,15 +122,15 @@ def fine_tune(
     the same classifier to start from and the same batches.
 
     Args:
-        network (nn.Module): Maps pictures to vectors (N, C); not changed.
-        inputs (Tensor): Labelled pictures (M, 3, H, W), normalised, on the
+        network (nn.Module): Maps images to vectors (N, C); not changed.
+        inputs (Tensor): Labeled images (M, 3, H, W), normalized, on the
             network's device.
         labels (Tensor): Their classes, int64 (M,), on the same device.
         num_classes (int): Number of classes.
         seed (int): Of classifier and batches. Defaults to 0.
 
     Returns:
-        nn.Module: Maps pictures to logits (N, num_classes); in eval mode.
+        nn.Module: Maps images to logits (N, num_classes); in eval mode.
     """
     epochs, size = FINE_TUNING['epochs'], FINE_TUNING['batch_size']
     network = copy.deepcopy(network)
@@ -147,7 +147,7 @@ def fine_tune(
             nesterov=True,
             weight_decay=FINE_TUNING['weight_decay'],
         )
-        # equal batches: a last one of a picture or two would upset BatchNorm
+        # equal batches: a last one of an image or two would upset BatchNorm
         batches = math.ceil(len(inputs) / size)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
             optimizer, epochs * batches
@@ -166,13 +166,13 @@ def fine_tune(
 def nearest_neighbors(
     bank: torch.Tensor, queries: torch.Tensor, k: int
 ) -> torch.Tensor:
-    """Find the nearest neighbours by cosine similarity.
+    """Find the nearest neighbors by cosine similarity.
 
     Args:
         bank (Tensor): Features (M, C) to search.
         queries (Tensor): Features (N, C) to search for; N * M similarities
             are in memory at once.
-        k (int): Number of neighbours, at most M.
+        k (int): Number of neighbors, at most M.
 
     Returns:
         Tensor: Positions in the bank, int64 (N, k), nearest first.
@@ -182,7 +182,7 @@ def nearest_neighbors(
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
-    """Summarise repeated measurements.
+    """Summarize repeated measurements.
 
     Args:
         values (Sequence[float]): At least one.

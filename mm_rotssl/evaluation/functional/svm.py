@@ -2,9 +2,9 @@
 
 The features of all layers are max-pooled over a few cells each
 (`pool_cells`), brought to one scale (`percentile_scale`) and classified by a
-linear SVM (`svm_classify`), whose ``C`` is chosen on training pictures that
+linear SVM (`svm_classify`), whose ``C`` is chosen on training images that
 were held out (`choose_c`). `draw_labels` draws a training set of so many
-pictures a class.
+images a class.
 
 Source: Dosovitskiy et al., *Discriminative Unsupervised Feature Learning with
 Exemplar Convolutional Neural Networks*, TPAMI 2016
@@ -12,7 +12,7 @@ Exemplar Convolutional Neural Networks*, TPAMI 2016
 released. Their settings:
 
 =============  ========  ==============  ======  ====
-pictures       levels    range of ``C``  trials  bias
+images       levels    range of ``C``  trials  bias
 =============  ========  ==============  ======  ====
 STL-10         2         2e-4 to 2e-1    50      5
 CIFAR-10       2         1e-3 to 1       50      1
@@ -25,11 +25,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
-
-from mm_rotssl.models.utils import pool_features
 
 # Ten times what liblinear itself allows.
 MAX_ITER = 10_000
@@ -38,98 +35,26 @@ MAX_ITER = 10_000
 TOLERANCE = 0.1
 
 
-def pool_cells(
-    feats: torch.Tensor | Sequence[torch.Tensor], levels: Sequence[int] = (2,)
-) -> tuple[torch.Tensor, ...]:
-    """Reduce each stage's map to the largest values of a few cells.
-
-    Level ``l`` cuts a map into ``l * l`` cells that don't overlap: their
-    sides are ``ceil(H / l)`` and ``ceil(W / l)``, and the last ones are what
-    is left. A 17 × 17 map at level 2 is cut into 9 + 8 each way. (The cells
-    of PyTorch's adaptive pooling would overlap there.)
-
-    Args:
-        feats (Tensor | Sequence[Tensor]): Output of a backbone, as
-            `pool_features` takes it: one tensor or one a stage. Only maps
-            (N, C, H, W) larger than 1 × 1 have cells; 1 × 1 maps, vectors
-            (N, C) and tokens (N, L, C) become what `pool_features` makes of
-            them: the vector itself, the tokens' mean.
-        levels (Sequence[int]): Cells along a side; with several, a spatial
-            pyramid. Defaults to (2,), the four quadrants.
-
-    Returns:
-        tuple[Tensor, ...]: For each stage (N, C * the sum of ``l * l``),
-        float32, level by level, in each channel by channel and its cells row
-        by row; (N, C) where there are no cells.
-
-    Raises:
-        ValueError: If a map can't be cut into as many cells, a level is not
-            positive, or a tensor has another number of dimensions.
-
-    Examples:
-        >>> import torch
-        >>> maps = torch.arange(9.0).reshape(1, 1, 3, 3)
-        >>> pool_cells(maps)[0].tolist()
-        [[4.0, 5.0, 7.0, 8.0]]
-        >>> stages = torch.ones(2, 64, 17, 17), torch.ones(2, 512)
-        >>> [tuple(f.shape) for f in pool_cells(stages, levels=(1, 2, 4))]
-        [(2, 1344), (2, 512)]
-    """
-    if not levels or min(levels) < 1:
-        raise ValueError(
-            f'levels={levels} must name at least one level, and all must be '
-            'positive.'
-        )
-    if isinstance(feats, torch.Tensor):
-        feats = (feats,)
-    pooled = []
-    for feat in feats:
-        if isinstance(feat, (tuple, list)):
-            feat = feat[-1]
-        if feat.dim() == 4 and feat.shape[2:] != (1, 1):
-            cells = [_largest(feat.float(), level) for level in levels]
-            pooled.append(torch.cat(cells, 1))
-        else:
-            pooled.extend(pool_features(feat))
-    return tuple(pooled)
-
-
-def _largest(maps: torch.Tensor, level: int) -> torch.Tensor:
-    """Max-pool maps (N, C, H, W) to (N, C * level * level)."""
-    height, width = maps.shape[2:]
-    # the stride is the kernel
-    sides = -(-height // level), -(-width // level)
-    cells = F.max_pool2d(maps, sides, ceil_mode=True)
-    if cells.shape[2:] != (level, level):
-        raise ValueError(
-            f'A stage gave maps of {height} × {width}; cells of {sides[0]} × '
-            f'{sides[1]} cut them into {cells.size(2)} × {cells.size(3)} '
-            f'parts, not into {level} × {level}. Use larger pictures, or '
-            f'levels smaller than {level}.'
-        )
-    return cells.flatten(1)
-
-
 def percentile_scale(
     train: Sequence[torch.Tensor], *others: Sequence[torch.Tensor]
 ) -> tuple[torch.Tensor, ...]:
     """Bring the stages to one scale and put them side by side.
 
     Every stage is divided by one number: the 99.99th percentile of its
-    training features, over pictures and channels alike, linear between
-    neighbours. So a few huge values don't shrink a whole stage, and no stage
+    training features, over images and channels alike, linear between
+    neighbors. So a few huge values don't shrink a whole stage, and no stage
     outweighs another. Features of a layer without a ReLU can be negative, so
     the percentile is of their absolute values; after a ReLU this is the same.
     A stage whose percentile is 0, a dead layer, stays as it is.
 
     The authors' code takes the percentile of each batch, in training and test
-    separately. A picture's features then depend on what else is in its batch;
+    separately. An image's features then depend on what else is in its batch;
     here the other sets are divided by the same numbers as the training set.
 
     Args:
         train (Sequence[Tensor]): Training features (M, C), float32, one
             tensor a stage, such as `pool_cells` gives.
-        others (Sequence[Tensor]): The same stages of other pictures: those
+        others (Sequence[Tensor]): The same stages of other images: those
             held out, those to classify.
 
     Returns:
@@ -173,20 +98,20 @@ def svm_classify(
 ) -> torch.Tensor:
     r"""Classify by a linear support vector machine.
 
-    For each class, against all others (:math:`y_i = \pm 1`), it minimises
+    For each class, against all others (:math:`y_i = \pm 1`), it minimizes
 
     .. math::
         \frac{1}{2} \lVert w \rVert^2
         + C \sum_i \max(0, 1 - y_i\, w \cdot (x_i, B))^2
 
     by liblinear's dual solver (its ``-s 1``; scikit-learn's ``LinearSVC``).
-    The intercept is the weight of the constant :math:`B`, so it is penalised
+    The intercept is the weight of the constant :math:`B`, so it is penalized
     too, the less the larger :math:`B`. A query's class is the one of the
     largest :math:`w \cdot (x, B)`.
 
     liblinear calculates in float64 and takes up to 24 bytes for each number
-    of ``train_feats``: 4.6 GB for 50,000 pictures of 3,840 features. It
-    ends at its own tolerance, 0.1, or after 10,000 rounds over the pictures.
+    of ``train_feats``: 4.6 GB for 50,000 images of 3,840 features. It
+    ends at its own tolerance, 0.1, or after 10,000 rounds over the images.
 
     Args:
         train_feats (Tensor): Training features (M, C), any float type.
@@ -195,7 +120,7 @@ def svm_classify(
         queries (Tensor): Features to classify (N, C).
         c (float): :math:`C`, see `choose_c`.
         bias (float): :math:`B`. Defaults to 1.
-        seed (int): Of the order in which the solver visits the pictures.
+        seed (int): Of the order in which the solver visits the images.
             Defaults to 0.
 
     Returns:
@@ -239,7 +164,7 @@ def choose_c(
     """Choose the ``C`` of `svm_classify` by random search.
 
     ``trials`` values are drawn from ``c_range``, their logarithms uniformly;
-    the one with the best accuracy on the held-out pictures is taken, the
+    the one with the best accuracy on the held-out images is taken, the
     smallest of several. What is held out has to be part of the training set:
     a ``C`` chosen on the test set would make the result too good.
 
@@ -257,7 +182,7 @@ def choose_c(
 
     Returns:
         tuple[float, float]: The chosen ``C``, and the share of the held-out
-        pictures that it classifies correctly, from 0 to 1.
+        images that it classifies correctly, from 0 to 1.
 
     Raises:
         ValueError: If the range holds no positive numbers or there are no

@@ -11,7 +11,7 @@ from ..functional import clustering_scores, read_hierarchy, superclass_scores
 REMEDIES = {
     'pred_label': 'predict of the algorithm assigns no clusters. Remove the '
     'metric from val_evaluator.',
-    'gt_label': 'the pictures have no labels. Use a labelled data set, with '
+    'gt_label': 'the images have no labels. Use a labeled dataset, with '
     'PackInputs at the end of its pipeline, or remove the metric from '
     'val_evaluator.',
 }
@@ -21,23 +21,23 @@ REMEDIES = {
 class ClusteringMetric(BaseMetric):
     """How well clusters agree with classes that they were found without.
 
-    All pictures of the validation set are compared together. Right under
+    All images of the validation set are compared together. Right under
     several processes with a padded last batch.
 
     Args:
         hierarchy (dict, optional): Compares with superclasses, too: the
             arguments ``path``, and for a folder ``level`` and, if wanted,
-            ``ancestor`` of :func:`read_hierarchy`. The data set has to name
+            ``ancestor`` of :func:`read_hierarchy`. The dataset has to name
             its classes. Defaults to None.
         **kwargs: Arguments of :class:`mmengine.evaluator.BaseMetric`.
 
     Results, with the prefix ``cluster/``: those of
     :func:`clustering_scores`, and with a hierarchy those of
-    :func:`superclass_scores`, both in per cent but for numbers.
+    :func:`superclass_scores`, both in percent but for numbers.
 
     Raises:
         ValueError: If ``hierarchy`` has no ``path`` or has other keys. Once
-            the data set is known, before training: if it names no classes;
+            the dataset is known, before training: if it names no classes;
             see also :func:`read_hierarchy`.
 
     Examples:
@@ -69,7 +69,7 @@ class ClusteringMetric(BaseMetric):
 
     @property
     def dataset_meta(self) -> dict | None:
-        """dict, optional: ``metainfo`` of the data set."""
+        """dict, optional: ``metainfo`` of the dataset."""
         return self._dataset_meta
 
     @dataset_meta.setter
@@ -82,7 +82,7 @@ class ClusteringMetric(BaseMetric):
             if not classes:
                 raise ValueError(
                     'The hierarchy of ClusteringMetric needs the names of '
-                    'the classes, and the data set has none. Give them by '
+                    'the classes, and the dataset has none. Give them by '
                     'metainfo=dict(classes=[...]) of the dataset.'
                 )
             self._superclasses, _ = read_hierarchy(
@@ -90,7 +90,7 @@ class ClusteringMetric(BaseMetric):
             )
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Note cluster and class of each picture.
+        """Note cluster and class of each image.
 
         Args:
             data_batch (Any): Not read.
@@ -111,7 +111,7 @@ class ClusteringMetric(BaseMetric):
             )
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Compare over all pictures.
+        """Compare over all images.
 
         Args:
             results (list[tuple[int, int]]): Cluster and class of each.
@@ -131,7 +131,7 @@ class ClusteringMetric(BaseMetric):
                 raise ValueError(
                     'The hierarchy of ClusteringMetric needs the names of '
                     'the classes: set dataset_meta of the evaluator to the '
-                    "data set's metainfo."
+                    "dataset's metainfo."
                 )
             scores |= superclass_scores(
                 predictions, targets, self._superclasses

@@ -17,46 +17,46 @@ class DecouplingProbe(BaseMetric):
     """How much each part of a divided representation knows of the rotation.
 
     A new linear classifier of the rotation is trained on each part, on one
-    half of the pictures, and tested on the other half. The accuracy that
+    half of the images, and tested on the other half. The accuracy that
     :class:`RotationAccuracy` reports for the unrelated part, as the paper's
     code does, is that of a classifier which was trained on the *other* part:
     it is near chance whatever the part knows.
 
     Args:
-        max_pictures (int): How many pictures of the validation set are used,
+        max_images (int): How many images of the validation set are used,
             drawn at random, the same ones each time; R rows are made of
             each. Defaults to 1000.
         **kwargs: Arguments of :class:`mmengine.evaluator.BaseMetric`.
 
-    Results, in per cent: ``decoupling/related`` and
+    Results, in percent: ``decoupling/related`` and
     ``decoupling/unrelated``, accuracies; the former should be high, the
     latter near chance. ``decoupling/related_variance`` and
     ``decoupling/unrelated_variance``: the share of the part's variance over
-    all copies that is between the copies of a picture; 0 if the part does
+    all copies that is between the copies of an image; 0 if the part does
     not change with the rotation.
 
     Raises:
-        ValueError: If ``max_pictures`` is below 2.
+        ValueError: If ``max_images`` is below 2.
     """
 
     default_prefix = 'decoupling'
 
-    def __init__(self, max_pictures: int = 1000, **kwargs: Any) -> None:
+    def __init__(self, max_images: int = 1000, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if max_pictures < 2:
+        if max_images < 2:
             raise ValueError(
-                f'max_pictures={max_pictures} of DecouplingProbe: at least 2.'
+                f'max_images={max_images} of DecouplingProbe: at least 2.'
             )
-        self.max_pictures = max_pictures
+        self.max_images = max_images
         self._start()
 
     def _start(self) -> None:
-        # of the drawn pictures, their places in `results`
+        # of the drawn images, their places in `results`
         self._kept: list[int] = []
         self._random = random.Random(0)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Take in both parts of each picture.
+        """Take in both parts of each image.
 
         Args:
             data_batch (Any): Not read.
@@ -74,16 +74,16 @@ class DecouplingProbe(BaseMetric):
                     'does not divide its features. Remove it from '
                     'val_evaluator.'
                 )
-            # Reservoir sampling: data sets are often sorted by class, and
+            # Reservoir sampling: datasets are often sorted by class, and
             # their size is not known yet. The empty places keep the count by
-            # which repeated pictures are told.
+            # which repeated images are told.
             place = len(self.results)
             self.results.append(None)
-            if len(self._kept) < self.max_pictures:
+            if len(self._kept) < self.max_images:
                 self._kept.append(place)
             else:
                 other = self._random.randrange(place + 1)
-                if other >= self.max_pictures:
+                if other >= self.max_images:
                     continue
                 self.results[self._kept[other]] = None
                 self._kept[other] = place
@@ -96,7 +96,7 @@ class DecouplingProbe(BaseMetric):
         """Compute over all processes.
 
         Args:
-            size (int): Number of pictures in the validation set.
+            size (int): Number of images in the validation set.
 
         Returns:
             dict[str, float]: See the class, the same on every process.
@@ -109,20 +109,20 @@ class DecouplingProbe(BaseMetric):
 
         Args:
             results (list[tuple[Tensor, Tensor] | None]): Parts of each
-                picture.
+                image.
 
         Returns:
-            dict[str, float]: Per cent.
+            dict[str, float]: percent.
         """
-        pictures = [row for row in results if row is not None]
+        images = [row for row in results if row is not None]
         # each process kept as many
-        pictures = random.Random(0).sample(
-            pictures, min(len(pictures), self.max_pictures)
+        images = random.Random(0).sample(
+            images, min(len(images), self.max_images)
         )
         figures = {}
         for place, name in enumerate(PARTS):
             # (N, R, C)
-            feats = torch.stack([picture[place] for picture in pictures])
+            feats = torch.stack([image[place] for image in images])
             labels = torch.arange(feats.size(1)).repeat(len(feats), 1)
             predicted = linear_probe(
                 feats[::2].flatten(0, 1),

@@ -12,18 +12,18 @@ from ..functional import knn_classify
 
 @METRICS.register_module()
 class KNNAccuracy(BaseMetric):
-    """Accuracy of a weighted k-nearest-neighbour classifier, in per cent.
+    """Accuracy of a weighted k-nearest-neighbor classifier, in percent.
 
-    The labelled pictures that vote are the ``bank_dataloader`` of
+    The labeled images that vote are the ``bank_dataloader`` of
     :class:`KNNValLoop`, those that are classified its validation set; both
     are independent of the training data. Any algorithm can be measured:
     the features are the pooled outputs of its backbone.
 
     Right under several processes with a padded last batch: repeated
-    pictures neither vote nor count twice.
+    images neither vote nor count twice.
 
     Args:
-        k (int): Number of neighbours. Defaults to 20.
+        k (int): Number of neighbors. Defaults to 20.
         temperature (float): Of the votes. Defaults to 0.07.
         chunk_size (int): Bounds the memory of the comparison, see
             :func:`knn_classify`. Defaults to 4096.
@@ -51,7 +51,7 @@ class KNNAccuracy(BaseMetric):
         self._gathered: list | None = None
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Take in pictures to classify.
+        """Take in images to classify.
 
         Args:
             data_batch (Any): Not read.
@@ -61,11 +61,11 @@ class KNNAccuracy(BaseMetric):
         self.results.extend(self._rows(data_samples))
 
     def process_bank(self, data_samples: Sequence[dict], size: int) -> None:
-        """Take in pictures that vote.
+        """Take in images that vote.
 
         Args:
             data_samples (Sequence[dict]): As in :meth:`process`.
-            size (int): Number of pictures in the whole bank, by which
+            size (int): Number of images in the whole bank, by which
                 repeated ones at the end are told.
         """
         self.bank.extend(self._rows(data_samples))
@@ -77,9 +77,9 @@ class KNNAccuracy(BaseMetric):
         for sample in data_samples:
             if 'gt_label' not in sample:
                 raise KeyError(
-                    'KNNAccuracy needs labels, and a picture of '
+                    'KNNAccuracy needs labels, and an image of '
                     'val_cfg.bank_dataloader or val_dataloader has none. '
-                    'Point both to labelled sets (e.g. with_label=True of '
+                    'Point both to labeled sets (e.g. with_label=True of '
                     'the dataset) or remove the metric.'
                 )
             rows.append(
@@ -96,7 +96,7 @@ class KNNAccuracy(BaseMetric):
         """Compute over all processes.
 
         Args:
-            size (int): Number of pictures in the validation set.
+            size (int): Number of images in the validation set.
 
         Returns:
             dict[str, float]: See the class, the same on every process.
@@ -106,7 +106,7 @@ class KNNAccuracy(BaseMetric):
         """
         if not self.bank:
             raise RuntimeError(
-                'KNNAccuracy has no labelled bank: use val_cfg=dict('
+                'KNNAccuracy has no labeled bank: use val_cfg=dict('
                 "type='mm_rotssl.KNNValLoop', bank_dataloader=...)."
             )
         # None but on the main process, which alone computes
@@ -120,13 +120,13 @@ class KNNAccuracy(BaseMetric):
         return super().evaluate(size)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Classify the gathered pictures.
+        """Classify the gathered images.
 
         Args:
-            results (list): Features and label of each picture.
+            results (list): Features and label of each image.
 
         Returns:
-            dict[str, float]: Per cent.
+            dict[str, float]: percent.
         """
         assert self._gathered is not None
         bank, bank_labels = self._stack(self._gathered)

@@ -9,9 +9,9 @@ from mm_rotssl.registry import METRICS
 
 @METRICS.register_module()
 class RotationAccuracy(BaseMetric):
-    """Share of rotated copies whose rotation is recognised, in per cent.
+    """Share of rotated copies whose rotation is recognized, in percent.
 
-    Every picture counts with all its rotations, so chance is
+    Every image counts with all its rotations, so chance is
     100 / R. Right under several processes with a padded last batch.
 
     Args:
@@ -26,7 +26,7 @@ class RotationAccuracy(BaseMetric):
     default_prefix = 'rotation'
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Note which copies of each picture are recognised.
+        """Note which copies of each image are recognized.
 
         Args:
             data_batch (Any): Not read.
@@ -51,14 +51,14 @@ class RotationAccuracy(BaseMetric):
             self.results.append(hits)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Average over the pictures.
+        """Average over the images.
 
         Args:
-            results (list[dict[str, Tensor]]): Hits of each picture, bool
+            results (list[dict[str, Tensor]]): Hits of each image, bool
                 (R,), by the scores that they are from.
 
         Returns:
-            dict[str, float]: Per cent.
+            dict[str, float]: percent.
         """
         hits = {
             part: 100 * torch.stack([hit[part] for hit in results]).double()

@@ -9,7 +9,7 @@ from .staged_backbone import StagedBackbone, conv_bn_relu
 
 
 class _FullyConnected(nn.Sequential):
-    """Flatten, then two linear layers with normalisation and ReLU."""
+    """Flatten, then two linear layers with normalization and ReLU."""
 
     def __init__(self, in_features: int, channels: int) -> None:
         layers: list[nn.Module] = [nn.Flatten()]
@@ -31,28 +31,28 @@ class _PoolFirst(nn.Sequential):
 
 @MODELS.register_module()
 class AlexNetBN(StagedBackbone):
-    """AlexNet with batch normalisation and no dropout or local response.
+    """AlexNet with batch normalization and no dropout or local response.
 
     Six stages: conv1 to conv5, each before its pooling, as the linear
     probes of the literature read them, and the block of two fully connected
-    layers. For 224x224 pictures: 64x55x55, 192x27x27, 384x13x13, 256x13x13,
+    layers. For 224x224 images: 64x55x55, 192x27x27, 384x13x13, 256x13x13,
     256x13x13 and 4096.
 
     Source: RotNet (https://arxiv.org/abs/1803.07728), section 4.2, and its
     official code: convolutions with bias, linear layers without, PyTorch's
-    default initialisation. mmpretrain's ``AlexNet`` has no normalisation
+    default initialization. mmpretrain's ``AlexNet`` has no normalization
     and a single output.
 
     Args:
-        in_channels (int): Channels of the pictures. Defaults to 3.
+        in_channels (int): Channels of the images. Defaults to 3.
         out_indices (int | Sequence[int]): Stages to return, counted from 0:
             0..4 for conv1..conv5, 5 for the fully connected block. Defaults
             to -1, the last.
         frozen_stages (int): Last stage that is kept as it is and in eval
             mode; -1 for none. Defaults to -1.
-        input_size (int): Side of the pictures in pixels, at least 63, which
+        input_size (int): Side of the images in pixels, at least 63, which
             decides the size of the first linear layer. Defaults to 224.
-        init_cfg (dict, optional): Initialisation. Defaults to None.
+        init_cfg (dict, optional): Initialization. Defaults to None.
 
     Raises:
         ValueError: If ``input_size`` leaves nothing after the last pooling,
@@ -90,7 +90,7 @@ class AlexNetBN(StagedBackbone):
         """Run the stages that are asked for.
 
         Args:
-            x (Tensor): Pictures (N, C, H, W); of the configured
+            x (Tensor): Images (N, C, H, W); of the configured
                 ``input_size`` where the fully connected block is among the
                 outputs.
 
@@ -99,12 +99,12 @@ class AlexNetBN(StagedBackbone):
 
         Raises:
             ValueError: If the fully connected block is asked for at another
-                picture size.
+                image size.
         """
         size = (self.input_size, self.input_size)
         if max(self.out_indices) == 5 and tuple(x.shape[-2:]) != size:
             raise ValueError(
-                f'AlexNetBN was built for pictures of {size} and got '
+                f'AlexNetBN was built for images of {size} and got '
                 f'{tuple(x.shape[-2:])}; set model.backbone.input_size.'
             )
         return super().forward(x)

@@ -17,12 +17,12 @@ class ExemplarNet(StagedBackbone):
     """The networks of Exemplar-CNN.
 
     Every layer is a stage: convolutions of stride 1 that keep the size, and
-    fully connected layers, each with ReLU, and no normalisation. Between the
+    fully connected layers, each with ReLU, and no normalization. Between the
     first and the second, and the second and the third, unless that reads a
     vector, a max pooling of 3x3 and stride 2 whose size is rounded up, 32 to
     16 to 8; stages give what comes before it, as the paper's features are
     taken there. A fully connected layer is a convolution as wide as what it
-    reads in training, and so is defined on larger pictures too.
+    reads in training, and so is defined on larger images too.
 
     Source: Dosovitskiy et al., *Discriminative Unsupervised Feature Learning
     with Exemplar Convolutional Neural Networks*, NIPS 2014
@@ -34,8 +34,8 @@ class ExemplarNet(StagedBackbone):
             channels and 5x5, ``512f`` a fully connected layer of 512.
             '64c5-64c5-128f', '64c5-128c5-256c5-512f' and
             '92c5-256c5-512c5-1024f' are the paper's. Defaults to the second.
-        in_channels (int): Channels of the pictures. Defaults to 3.
-        input_size (int): Side of the training pictures in pixels. Defaults
+        in_channels (int): Channels of the images. Defaults to 3.
+        input_size (int): Side of the training images in pixels. Defaults
             to 32.
         dropout (float): Share that is left out after each fully connected
             layer in training. Defaults to 0.5.
@@ -43,11 +43,11 @@ class ExemplarNet(StagedBackbone):
             Defaults to -1, the last.
         frozen_stages (int): Last stage that is kept as it is and in eval
             mode; -1 for none. Defaults to -1.
-        init_cfg (dict, optional): Initialisation. Defaults to None.
+        init_cfg (dict, optional): Initialization. Defaults to None.
 
     Raises:
         ValueError: If ``arch`` can't be read, ``input_size`` leaves nothing
-            of the picture, or an index names no stage.
+            of the image, or an index names no stage.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class ExemplarNet(StagedBackbone):
             stages.append(nn.Sequential(modules))
             in_channels = channels
         super().__init__(stages, out_indices, frozen_stages, init_cfg)
-        # a fully connected layer is as wide as the training pictures
+        # a fully connected layer is as wide as the training images
         used = kinds[: max(self.out_indices) + 1]
         self.min_size = input_size if 'f' in used else 1
 
@@ -108,7 +108,7 @@ class ExemplarNet(StagedBackbone):
         """Run the stages that are asked for.
 
         Args:
-            x (Tensor): Pictures (N, in_channels, H, W); for the fully
+            x (Tensor): Images (N, in_channels, H, W); for the fully
                 connected layers each side is at least ``input_size`` pixels.
 
         Returns:
@@ -116,13 +116,13 @@ class ExemplarNet(StagedBackbone):
             of the stages.
 
         Raises:
-            ValueError: If the pictures are smaller.
+            ValueError: If the images are smaller.
         """
         if min(x.shape[2:]) < self.min_size:
             raise ValueError(
                 f'ExemplarNet(input_size={self.min_size}) was handed '
-                f'pictures of {x.shape[3]}x{x.shape[2]} pixels. Enlarge them, '
+                f'images of {x.shape[3]}x{x.shape[2]} pixels. Enlarge them, '
                 'or set model.backbone.input_size to the size of the '
-                'training pictures.'
+                'training images.'
             )
         return super().forward(x)

@@ -11,18 +11,18 @@ from .staged_backbone import StagedBackbone, conv_bn_relu
 class NIN(StagedBackbone):
     """Network in Network of RotNet's CIFAR-10 experiments.
 
-    Every stage is three convolutions, each followed by batch normalisation
+    Every stage is three convolutions, each followed by batch normalization
     and ReLU: a spatial one and two of 1x1. Stages 1 and 2 end with a pooling
-    of stride 2. For 32x32 pictures and the paper's width the stages give
+    of stride 2. For 32x32 images and the paper's width the stages give
     96x16x16, 192x8x8, 192x8x8, ...
 
     Source: RotNet (https://arxiv.org/abs/1803.07728), section 4.1. Layers,
-    order of pooling and PyTorch's default initialisation as in the official
-    code (its He initialisation is defined but never called).
+    order of pooling and PyTorch's default initialization as in the official
+    code (its He initialization is defined but never called).
 
     Args:
         num_stages (int): Three, four or five in the paper. Defaults to 4.
-        in_channels (int): Channels of the pictures. Defaults to 3.
+        in_channels (int): Channels of the images. Defaults to 3.
         base_channels (int): Width; the first stage is narrower in the
             proportions 1, 5/6, 1/2. Defaults to 192, the paper's.
         pool_stage3 (bool): End stage 3 with an average pooling of stride 2.
@@ -31,7 +31,7 @@ class NIN(StagedBackbone):
             Defaults to -1, the last.
         frozen_stages (int): Last stage that is kept as it is and in eval
             mode; -1 for none. Defaults to -1.
-        init_cfg (dict, optional): Initialisation. Defaults to None.
+        init_cfg (dict, optional): Initialization. Defaults to None.
 
     Raises:
         ValueError: If ``num_stages`` is below 3, ``base_channels`` no

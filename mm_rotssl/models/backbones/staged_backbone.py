@@ -13,7 +13,7 @@ def conv_bn_relu(
     padding: int = 0,
     bias: bool = False,
 ) -> nn.Sequential:
-    """Convolution, batch normalisation, ReLU."""
+    """Convolution, batch normalization, ReLU."""
     return nn.Sequential(
         nn.Conv2d(
             in_channels, out_channels, kernel_size, stride, padding, bias=bias
@@ -36,7 +36,7 @@ class StagedBackbone(BaseModule):
             from 0; negative numbers count from the end.
         frozen_stages (int): Stages up to and including this index keep their
             weights and stay in eval mode. -1 freezes none.
-        init_cfg (dict, optional): Initialisation.
+        init_cfg (dict, optional): Initialization.
 
     Raises:
         ValueError: If an index of ``out_indices`` or ``frozen_stages`` names
@@ -85,7 +85,7 @@ class StagedBackbone(BaseModule):
         """Run the stages that are asked for.
 
         Args:
-            x (Tensor): Pictures (N, C, H, W).
+            x (Tensor): Images (N, C, H, W).
 
         Returns:
             tuple[Tensor, ...]: The outputs of ``out_indices``, in the order

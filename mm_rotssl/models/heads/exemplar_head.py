@@ -41,55 +41,57 @@ class _Rows(torch.autograd.Function):
 
 @MODELS.register_module()
 class ExemplarHead(BaseModule):
-    """Linear classifier over the seeds.
+    """Linear classifier over the seed patches.
 
     With ``num_sampled`` only so many classes, drawn anew for each step, are
     compared with the right ones, see :func:`sampled_softmax_loss`, and only
     their rows get a gradient, which is sparse: memory for it and time no
-    longer grow with the number of seeds. Train with :class:`RowSGD`, without
-    ``clip_grad``. On a CPU it pays with more than twice as many seeds as are
-    sampled, see docs/benchmarks.md.
+    longer grow with the number of seed patches. Train with :class:`RowSGD`,
+    without ``clip_grad``. On a CPU it pays with more than twice as many seed
+    patches as are sampled, see docs/benchmarks.md.
 
     Source: Dosovitskiy et al., *Discriminative Unsupervised Feature Learning
     with Exemplar Convolutional Neural Networks*, NIPS 2014
     (https://arxiv.org/abs/1406.6909), equations 1 to 3; there are always all
-    classes. No temperature, no normalisation.
+    classes. No temperature, no normalization.
 
     Args:
         in_channels (int): Length of the feature vector.
-        num_seeds (int): Number of seeds N of the data set.
+        num_exemplars (int): Number of seed patches N of the dataset.
         num_sampled (int, optional): Classes that are drawn for a step.
             Defaults to None, all.
-        init_cfg (dict, optional): Initialisation. Defaults to None: PyTorch's
+        init_cfg (dict, optional): Initialization. Defaults to None: PyTorch's
             own of a linear layer.
 
     Raises:
         ValueError: If a number is not positive or ``num_sampled`` above
-            ``num_seeds``.
+            ``num_exemplars``.
     """
 
     def __init__(
         self,
         in_channels: int,
-        num_seeds: int,
+        num_exemplars: int,
         num_sampled: int | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        if in_channels < 1 or num_seeds < 1:
+        if in_channels < 1 or num_exemplars < 1:
             raise ValueError(
-                f'in_channels={in_channels} and num_seeds={num_seeds} of '
+                f'in_channels={in_channels} and num_exemplars={num_exemplars} '
+                'of '
                 'ExemplarHead must be positive.'
             )
-        if num_sampled is not None and not 1 <= num_sampled <= num_seeds:
+        if num_sampled is not None and not 1 <= num_sampled <= num_exemplars:
             raise ValueError(
                 f'num_sampled={num_sampled} of ExemplarHead must be in '
-                f'1..{num_seeds}, the number of seeds, or None for all.'
+                f'1..{num_exemplars}, the number of seed patches, or None for '
+                'all.'
             )
         self.in_channels = in_channels
-        self.num_seeds = num_seeds
+        self.num_exemplars = num_exemplars
         self.num_sampled = num_sampled
-        self.fc = nn.Linear(in_channels, num_seeds)
+        self.fc = nn.Linear(in_channels, num_exemplars)
         self._same_everywhere = False
 
     def forward(self, feats: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -100,7 +102,7 @@ class ExemplarHead(BaseModule):
                 last of shape (M, in_channels).
 
         Returns:
-            Tensor: Logits (M, num_seeds).
+            Tensor: Logits (M, num_exemplars).
 
         Raises:
             ValueError: If the last stage has another shape.
@@ -126,11 +128,11 @@ class ExemplarHead(BaseModule):
 
         Args:
             feats (Sequence[Tensor]): As in :meth:`forward`.
-            labels (Tensor): Numbers of the seeds, int64 (M,).
+            labels (Tensor): Numbers of the seed patches, int64 (M,).
 
         Returns:
             dict[str, Tensor]: ``loss``, a float32 scalar, and
-            ``exemplar_accuracy`` in per cent; with ``num_sampled`` it is
+            ``exemplar_accuracy`` in percent; with ``num_sampled`` it is
             ``sampled_accuracy``, among the right and the drawn classes.
         """
         if self.num_sampled is not None:
@@ -163,7 +165,7 @@ class ExemplarHead(BaseModule):
             positive = (feat * some[own]).sum(1) + some_bias[own]
             scores = F.linear(feat, some[others], some_bias[others])
             loss = sampled_softmax_loss(
-                positive, scores, drawn, labels, self.num_seeds
+                positive, scores, drawn, labels, self.num_exemplars
             )
         wrong = scores.masked_fill(drawn == labels[:, None], -torch.inf)
         hits = positive > wrong.amax(1)
@@ -172,15 +174,15 @@ class ExemplarHead(BaseModule):
     def _draw(self, device: torch.device) -> torch.Tensor:
         """Draw different classes, the same on all processes."""
         assert self.num_sampled is not None
-        if 4 * self.num_sampled > self.num_seeds:
-            drawn = torch.randperm(self.num_seeds, device=device)
+        if 4 * self.num_sampled > self.num_exemplars:
+            drawn = torch.randperm(self.num_exemplars, device=device)
             drawn = drawn[: self.num_sampled]
         else:
             # no permutation of millions: what comes twice is drawn again
             drawn = torch.empty(0, dtype=torch.int64, device=device)
             while len(drawn) < self.num_sampled:
                 more = torch.randint(
-                    self.num_seeds, (2 * self.num_sampled,), device=device
+                    self.num_exemplars, (2 * self.num_sampled,), device=device
                 )
                 drawn = torch.cat([drawn, more]).unique()
             order = torch.randperm(len(drawn), device=device)

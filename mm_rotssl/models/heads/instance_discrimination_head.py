@@ -8,18 +8,18 @@ from mm_rotssl.registry import MODELS
 
 @MODELS.register_module()
 class InstanceDiscriminationHead(BaseModule):
-    r"""Tell every picture of the data set from the others.
+    r"""Tell every image of the dataset from the others.
 
-    A linear layer and L2 normalisation give the feature :math:`v`, compared
-    with the memory bank's row of the picture and with those of
-    ``num_negatives`` pictures drawn at random, by noise-contrastive
-    estimation. The rows are constants; after the loss the picture's row is
-    moved towards :math:`v`.
+    A linear layer and L2 normalization give the feature :math:`v`, compared
+    with the memory bank's row of the image and with those of
+    ``num_negatives`` images drawn at random, by noise-contrastive
+    estimation. The rows are constants; after the loss the image's row is
+    moved toward :math:`v`.
 
     Source: Wu et al., *Unsupervised Feature Learning via Non-Parametric
     Instance Discrimination*, CVPR 2018, with the settings of Rotation
     Feature Decoupling, CVPR 2019, whose code took it over. Its proximal
-    regularisation (equation 9) is, there as here, the momentum of the bank.
+    regularization (equation 9) is, there as here, the momentum of the bank.
     The official gradient is written by hand and the update done in the
     backward pass; that of autograd is the same.
 
@@ -30,12 +30,12 @@ class InstanceDiscriminationHead(BaseModule):
         num_negatives (int): K. Defaults to 4096.
         temperature (float): Defaults to 0.07.
         shared_negatives (bool): Draw K negatives once for the whole batch,
-            not for each picture. The expectation of loss and gradient is the
+            not for each image. The expectation of loss and gradient is the
             same; instead of B * K rows only K are read from memory. Defaults
             to False, the official way.
-        exclude_positive (bool): Never draw a picture as its own negative.
+        exclude_positive (bool): Never draw an image as its own negative.
             Defaults to False, the official way, in which it may happen.
-        init_cfg (dict, optional): Initialisation. Defaults to None.
+        init_cfg (dict, optional): Initialization. Defaults to None.
 
     Raises:
         ValueError: If a number is not positive.
@@ -90,7 +90,7 @@ class InstanceDiscriminationHead(BaseModule):
 
         Args:
             feats (Tensor): (B, in_channels).
-            indices (Tensor): Indices of the pictures, int64 (B,).
+            indices (Tensor): Indices of the images, int64 (B,).
 
         Returns:
             dict[str, Tensor]: ``loss``, a float32 scalar.
@@ -103,14 +103,14 @@ class InstanceDiscriminationHead(BaseModule):
         if not rows:
             raise RuntimeError(
                 'The memory bank does not know the training set. Add '
-                "dict(type='mm_rotssl.BindPicturesHook') to custom_hooks, or "
-                'set memory.length of the head to the number of pictures.'
+                "dict(type='mm_rotssl.BindDatasetHook') to custom_hooks, or "
+                'set memory.length of the head to the number of images.'
             )
         if int(indices.max()) >= rows:
             raise IndexError(
-                f'A picture has sample_idx={int(indices.max())}, and the '
+                f'An image has sample_idx={int(indices.max())}, and the '
                 f'memory bank {rows} rows. Its length must be the number of '
-                'pictures; leave memory.length out to have it filled in.'
+                'images; leave memory.length out to have it filled in.'
             )
         vectors = self(feats)
         with torch.autocast(vectors.device.type, enabled=False):

@@ -23,9 +23,9 @@ class RotationHead(BaseModule):
             (M,) labels. Defaults to the cross entropy of the paper, plain
             mean, no smoothing.
         hid_channels (int, optional): Width of a hidden layer with layer
-            normalisation and ReLU, as in E-SSL. Defaults to None: the
+            normalization and ReLU, as in E-SSL. Defaults to None: the
             classifier is linear, as in RotNet.
-        init_cfg (dict, optional): Initialisation. Defaults to None, PyTorch's
+        init_cfg (dict, optional): Initialization. Defaults to None, PyTorch's
             own, as in the official code (its ``weight_initialization`` is
             never called).
 
@@ -108,7 +108,7 @@ class RotationHead(BaseModule):
 
         Returns:
             dict[str, Tensor]: ``loss``, a scalar, and
-            ``rotation_accuracy`` in per cent.
+            ``rotation_accuracy`` in percent.
         """
         # float32 whatever autocast made of the logits
         logits = self(feats).float()

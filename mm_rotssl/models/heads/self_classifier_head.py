@@ -38,7 +38,7 @@ class SelfClassifierHead(BaseModule):
         init_cfg (dict, optional): Checkpoint to load, of type Pretrained.
             Other types have no effect on weights that are computed of
             directions and lengths. Defaults to None: PyTorch's own
-            initialisation of a linear layer.
+            initialization of a linear layer.
 
     Raises:
         ValueError: If there is no classifier or one has less than two

@@ -1,6 +1,6 @@
 from .nce_loss import NCELoss, nce_loss
 from .sampled_softmax_loss import sampled_softmax_loss
-from .swav_loss import SwAVLoss, sinkhorn
+from .swav_loss import SwAVLoss
 from .uniform_prior_cross_entropy import (
     UniformPriorCrossEntropy,
     uniform_prior_cross_entropy,
@@ -12,6 +12,5 @@ __all__ = [
     'UniformPriorCrossEntropy',
     'nce_loss',
     'sampled_softmax_loss',
-    'sinkhorn',
     'uniform_prior_cross_entropy',
 ]

@@ -18,10 +18,10 @@ def nce_loss(
     num_instances: int,
     negative_weight: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    r"""Noise-contrastive estimation over the pictures of a data set.
+    r"""Noise-contrastive estimation over the images of a dataset.
 
-    With :math:`P(j) = \exp(s_j) / Z` the probability of picture `j` under
-    the model, `n` pictures and `K` noise pictures, drawn uniformly,
+    With :math:`P(j) = \exp(s_j) / Z` the probability of image `j` under
+    the model, `n` images and `K` noise images, drawn uniformly,
 
     .. math::
         L = -\frac{1}{B} \sum_b \Big[ \ln \frac{P(b)}{P(b) + K/n}
@@ -35,10 +35,10 @@ def nce_loss(
 
     Args:
         positive (Tensor): Scores, dot product by temperature, of the
-            pictures themselves, (B,).
-        negative (Tensor): Scores of the K noise pictures, (B, K).
-        log_z (Tensor | float): Logarithm of the normaliser Z, a constant.
-        num_instances (int): Number of pictures `n`.
+            images themselves, (B,).
+        negative (Tensor): Scores of the K noise images, (B, K).
+        log_z (Tensor | float): Logarithm of the normalizer Z, a constant.
+        num_instances (int): Number of images `n`.
         negative_weight (Tensor, optional): Factors of the terms of the
             noise, (B, K). Defaults to None, all 1.
 
@@ -69,16 +69,16 @@ def nce_loss(
 
 @MODELS.register_module()
 class NCELoss(nn.Module):
-    r"""Noise-contrastive estimation with its normaliser.
+    r"""Noise-contrastive estimation with its normalizer.
 
-    Z would be the sum of :math:`\exp(s)` over the whole data set; it is
+    Z would be the sum of :math:`\exp(s)` over the whole dataset; it is
     estimated from the scores at hand, as n times their mean, over all
     processes. It is a buffer, so a resumed run has the same.
 
     Args:
         z (str | float): 'first_batch', the official way: estimated once
             and kept, though the scores drift away from it (for which the
-            method was criticised). 'running_mean': the estimate is updated
+            method was criticized). 'running_mean': the estimate is updated
             with every batch. A number fixes Z / n: 2.2 is what a bank of
             random rows of 128 numbers gives at temperature 0.07; the
             literature's constant for ImageNet is 2.2456. Defaults to

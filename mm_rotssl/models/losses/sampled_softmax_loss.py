@@ -11,7 +11,7 @@ def sampled_softmax_loss(
     labels: torch.Tensor,
     num_classes: int,
 ) -> torch.Tensor:
-    r"""Cross entropy whose normaliser is estimated from some classes.
+    r"""Cross entropy whose normalizer is estimated from some classes.
 
     Of the :math:`N - 1` other classes those among the drawn ones,
     :math:`D_i = D \setminus \{y_i\}`, stand for all:

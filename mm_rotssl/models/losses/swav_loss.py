@@ -7,62 +7,8 @@ from mmengine.dist import all_gather, get_rank, get_world_size
 from mmengine.model import BaseModule
 from torch import nn
 
+from mm_rotssl.ops import sinkhorn
 from mm_rotssl.registry import MODELS
-
-
-@torch.no_grad()
-def sinkhorn(
-    scores: torch.Tensor, epsilon: float = 0.05, iterations: int = 3
-) -> torch.Tensor:
-    r"""Assign rows to prototypes that are all to be used as much.
-
-    Starting from :math:`Q = \exp(s / \epsilon)`, N rows by K prototypes, the
-    rows of all processes, each iteration divides Q by its sums over the rows
-    and then by its sums over the prototypes. So each row of the result has a
-    sum of 1, and the prototypes about as much of the rows as each other.
-
-    Each process has some of the rows. The sums over the rows are those of
-    all processes in every iteration; K numbers are sent for it. The logarithm
-    of Q is kept, so that no score is too large and none too small.
-
-    Source: Caron et al., *Unsupervised Learning of Visual Features by
-    Contrasting Cluster Assignments*, NeurIPS 2020
-    (https://arxiv.org/abs/2006.09882), section 3.1.
-
-    Args:
-        scores (Tensor): Scores (..., N, K) of this process's rows, N at
-            least 1 and not necessarily the same in all, any float type.
-        epsilon (float): Divides the scores; the smaller, the surer the
-            assignments. Defaults to 0.05.
-        iterations (int): Number of iterations. Defaults to 3.
-
-    Returns:
-        Tensor: Assignments (..., N, K) of this process's rows, float32
-        (float64 of float64 scores), without gradient.
-
-    Raises:
-        ValueError: If a setting is out of range.
-
-    Examples:
-        >>> import torch
-        >>> # both rows prefer the first prototype, the second row less
-        >>> scores = torch.tensor([[1.0, 0.0], [0.9, 0.0]])
-        >>> sinkhorn(scores, iterations=100).round(decimals=2)
-        tensor([[0.7300, 0.2700],
-                [0.2700, 0.7300]])
-    """
-    if epsilon <= 0 or iterations < 1:
-        raise ValueError(
-            f'epsilon={epsilon} must be positive, and the number of Sinkhorn '
-            f'iterations, {iterations}, at least 1.'
-        )
-    dtype = torch.promote_types(scores.dtype, torch.float32)
-    log_q = scores.to(dtype) / epsilon
-    for _ in range(iterations):
-        parts = all_gather(log_q.logsumexp(-2, keepdim=True))
-        log_q = log_q - torch.stack(parts).logsumexp(0)
-        log_q = log_q.log_softmax(-1)
-    return log_q.exp()
 
 
 @MODELS.register_module()
@@ -70,15 +16,15 @@ class SwAVLoss(BaseModule):
     r"""Prototypes, and the swapped prediction of views' assignments to them.
 
     The assignments :math:`q_i` of a view, those of :func:`sinkhorn`, are to
-    be predicted from each other view of the picture:
+    be predicted from each other view of the image:
 
     .. math::
         L = -\frac{1}{|A| (V - 1) B} \sum_{i \in A} \sum_{v \neq i} \sum_{b,k}
             q_i(b, k) \ln \sigma_k(s_v(b) / \tau)
 
     with the scores :math:`s_v` of view v, the products of embeddings and
-    prototypes of length 1, V views of B pictures, and the views A that are
-    assigned. The prototypes are normalised before each use, in place.
+    prototypes of length 1, V views of B images, and the views A that are
+    assigned. The prototypes are normalized before each use, in place.
 
     It stands in for mmpretrain's ``SwAVLoss`` together with its
     ``SwAVHook``, and has the same arguments and prototypes. On several
@@ -112,7 +58,7 @@ class SwAVLoss(BaseModule):
             used. Defaults to 0.
         frozen_steps (int): Number of training steps in which the prototypes
             get a gradient of zero. Defaults to 0.
-        init_cfg (dict | list[dict], optional): Initialisation. Defaults to
+        init_cfg (dict | list[dict], optional): Initialization. Defaults to
             None.
 
     Raises:
@@ -205,12 +151,12 @@ class SwAVLoss(BaseModule):
 
         Args:
             x (Tensor): Embeddings (V * B, D) of length 1, all of the first
-                view first, of this process's B pictures; B must be the same
+                view first, of this process's B images; B must be the same
                 in all.
 
         Returns:
             Tensor: Scalar, of the prototypes' type: the mean over this
-            process's pictures.
+            process's images.
 
         Raises:
             ValueError: If the shape is wrong, or the processes have batches
@@ -276,7 +222,7 @@ class SwAVLoss(BaseModule):
         counts = torch.cat(all_gather(count)).tolist()
         if len(set(counts)) > 1:
             raise ValueError(
-                f'The processes have batches of {counts} pictures, and '
+                f'The processes have batches of {counts} images, and '
                 'SwAVLoss needs them alike. Set '
                 'train_dataloader.drop_last=True.'
             )

@@ -206,7 +206,7 @@ def uniform_prior_cross_entropy(
 ) -> torch.Tensor:
     r"""Cross entropy of views with one another under a uniform prior.
 
-    With the scores :math:`s_v` of view :math:`v`, N pictures by C classes,
+    With the scores :math:`s_v` of view :math:`v`, N images by C classes,
     the batch of all processes,
 
     .. math::
@@ -217,7 +217,7 @@ def uniform_prior_cross_entropy(
         L &= -\frac{1}{|P| N} \sum_{(i, j) \in P} \sum_{x, y}
             t_i(y|x) \ln (q_j(y|x) + \epsilon)
 
-    where :math:`\sigma_x` is the softmax over the pictures, :math:`\sigma_y`
+    where :math:`\sigma_x` is the softmax over the images, :math:`\sigma_y`
     that over the classes, and P all ordered pairs of different views but
     those of two local ones. The gradient flows through targets and
     predictions. All in one class, or all classes alike, gives ln C (as long
@@ -236,7 +236,7 @@ def uniform_prior_cross_entropy(
 
     Args:
         logits (Tensor): Scores (V, B, C) of the views, global ones first, of
-            this process's B pictures, any float type. With several processes
+            this process's B images, any float type. With several processes
             B must be the same in all.
         num_global (int): Number of global views. Defaults to 2.
         row_temperature (float): Of the predictions. Defaults to 0.1.
@@ -246,7 +246,7 @@ def uniform_prior_cross_entropy(
 
     Returns:
         Tensor: Scalar, float32 (float64 of float64 logits): the mean over
-        pairs and this process's pictures.
+        pairs and this process's images.
 
     Raises:
         ValueError: If the logits are not (V, B, C) with two views at least,
@@ -254,7 +254,7 @@ def uniform_prior_cross_entropy(
 
     Examples:
         >>> import torch
-        >>> # every picture in a class of its own, and all in one
+        >>> # every image in a class of its own, and all in one
         >>> apart = 10 * torch.eye(3).expand(2, 3, 3)
         >>> round(uniform_prior_cross_entropy(apart).exp().item(), 3)
         1.0

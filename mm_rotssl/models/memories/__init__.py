@@ -1,4 +1,4 @@
 from .memory_bank import MemoryBank
-from .nearest_neighbour_queue import NearestNeighbourQueue
+from .nearest_neighbor_queue import NearestNeighborQueue
 
-__all__ = ['MemoryBank', 'NearestNeighbourQueue']
+__all__ = ['MemoryBank', 'NearestNeighborQueue']

@@ -14,10 +14,10 @@ DTYPES = ('float32', 'float16', 'bfloat16')
 
 @MODELS.register_module()
 class MemoryBank(BaseModule):
-    r"""One feature vector for each picture of a data set.
+    r"""One feature vector for each image of a dataset.
 
     Rows begin uniformly random in :math:`\pm 1/\sqrt{D/3}`, so with length 1
-    on average; a picture's row is moved towards its feature whenever it is
+    on average; an image's row is moved toward its feature whenever it is
     seen, and has length 1 from then on:
 
     .. math:: b \leftarrow \frac{m b + (1 - m) v}{\|m b + (1 - m) v\|}
@@ -34,7 +34,7 @@ class MemoryBank(BaseModule):
     Args:
         feat_dim (int): Length of a row. Defaults to 128.
         length (int, optional): Number of rows. Defaults to None: that of the
-            data set (with ``BindPicturesHook``) or of the checkpoint.
+            dataset (with ``BindDatasetHook``) or of the checkpoint.
         momentum (float): Weight `m` of the old value. Defaults to 0.5.
         dtype (str): Of the stored rows: 'float32', 'float16' or 'bfloat16'.
             All arithmetic is in float32. Defaults to 'float32'.
@@ -74,7 +74,7 @@ class MemoryBank(BaseModule):
         self.fixed_length = length
         empty = torch.empty(0, feat_dim, dtype=self.dtype)
         self.register_buffer('feature_bank', empty)
-        # of the pictures that the rows belong to; 0: not known
+        # of the images that the rows belong to; 0: not known
         self.register_buffer('fingerprint', torch.zeros((), dtype=torch.int64))
         if length is not None:
             self._reset(length)
@@ -89,11 +89,11 @@ class MemoryBank(BaseModule):
         bank.mul_(2).sub_(1).div_(math.sqrt(self.feat_dim / 3))
         self.feature_bank = bank.to(self.feature_bank.device, self.dtype)
 
-    def bind_pictures(self, keys: Sequence[str]) -> None:
-        """Give each picture of a data set a row.
+    def bind_dataset(self, keys: Sequence[str]) -> None:
+        """Give each image of a dataset a row.
 
         Args:
-            keys (Sequence[str]): Names of its pictures, by index.
+            keys (Sequence[str]): Names of its images, by index.
 
         Raises:
             ValueError: If their number is not the configured ``length``.
@@ -101,7 +101,7 @@ class MemoryBank(BaseModule):
         if self.fixed_length not in (None, len(keys)):
             raise ValueError(
                 f'The memory bank has length={self.fixed_length} rows, and '
-                f'the training set {len(keys)} different pictures. Leave '
+                f'the training set {len(keys)} different images. Leave '
                 'length out, or set it to that.'
             )
         if self.fixed_length is None:
@@ -115,7 +115,7 @@ class MemoryBank(BaseModule):
         """Read rows.
 
         Args:
-            indices (Tensor): Indices of pictures, int64 of any shape (*).
+            indices (Tensor): Indices of images, int64 of any shape (*).
 
         Returns:
             Tensor: float32 (*, feat_dim).
@@ -125,13 +125,13 @@ class MemoryBank(BaseModule):
 
     @torch.no_grad()
     def update(self, indices: torch.Tensor, feats: torch.Tensor) -> None:
-        """Move the rows of the pictures of all processes.
+        """Move the rows of the images of all processes.
 
-        Where a picture comes more than once, in a padded last batch for
+        Where an image comes more than once, in a padded last batch for
         instance, its last occurrence counts, in the order of the processes.
 
         Args:
-            indices (Tensor): Indices of pictures, int64 (B,), B the same on
+            indices (Tensor): Indices of images, int64 (B,), B the same on
                 all processes.
             feats (Tensor): Their features, of length 1, (B, feat_dim).
         """
@@ -153,7 +153,7 @@ class MemoryBank(BaseModule):
         self, state_dict: dict, prefix: str, *args: object
     ) -> None:
         saved = state_dict.get(f'{prefix}feature_bank')
-        # not bound to a data set yet, as when a checkpoint is evaluated
+        # not bound to a dataset yet, as when a checkpoint is evaluated
         if saved is not None and not len(self) and saved.dim() == 2:
             self.feature_bank = self.feature_bank.new_empty(
                 len(saved), self.feat_dim

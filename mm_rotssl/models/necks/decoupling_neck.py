@@ -14,7 +14,7 @@ class DecouplingNeck(BaseModule):
     Rotation Feature Decoupling divides the 4096 numbers at the end of
     AlexNet, which come from fully connected layers. For networks that end
     with a map this makes them: average pooling, then a linear layer with
-    batch normalisation and ReLU, such as AlexNet's, so that each half draws
+    batch normalization and ReLU, such as AlexNet's, so that each half draws
     on all channels. (Our choice; the paper has AlexNet only. Dividing the
     pooled channels themselves would divide the network.)
 
@@ -22,7 +22,7 @@ class DecouplingNeck(BaseModule):
         in_channels (int): Channels of the backbone's last output.
         out_channels (int): Length of the vector, both parts together.
             Defaults to 4096, as in the paper.
-        init_cfg (dict, optional): Initialisation. Defaults to None.
+        init_cfg (dict, optional): Initialization. Defaults to None.
 
     Raises:
         ValueError: If a number is not positive.

@@ -37,7 +37,7 @@ class NINConvNeck(BaseModule):
 
     With a linear layer behind it this is the convolutional classifier of
     RotNet's CIFAR-10 experiments (https://arxiv.org/abs/1803.07728, section
-    4.1, "RotNet + conv"). Initialised as in the official code, normal with
+    4.1, "RotNet + conv"). Initialized as in the official code, normal with
     variance 2 / (k * k * out_channels).
 
     Args:

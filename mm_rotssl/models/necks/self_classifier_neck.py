@@ -14,12 +14,12 @@ from mm_rotssl.registry import MODELS
 class SelfClassifierNeck(BaseModule):
     """Perceptron whose outputs have length 1.
 
-    Linear layers with biases, with normalisation and LeakyReLU (slope 0.01)
+    Linear layers with biases, with normalization and LeakyReLU (slope 0.01)
     between them and neither after the last.
 
     Source: Amrani, Karlinsky and Bronstein, *Self-Supervised Classification
     Network*, ECCV 2022 (https://arxiv.org/abs/2103.10994), and the authors'
-    code, with the settings of its scripts: two layers, batch normalisation.
+    code, with the settings of its scripts: two layers, batch normalization.
     (The defaults of its command line are another network.)
 
     Args:
@@ -27,9 +27,9 @@ class SelfClassifierNeck(BaseModule):
         hid_channels (int): Width of the hidden layers. Defaults to 4096.
         out_channels (int): Length of the outputs. Defaults to 128.
         num_layers (int): Number of linear layers. Defaults to 2.
-        norm_cfg (dict, optional): Normalisation, None for none. Defaults to
+        norm_cfg (dict, optional): Normalization, None for none. Defaults to
             dict(type='BN1d').
-        init_cfg (dict, optional): Initialisation. Defaults to None: the
+        init_cfg (dict, optional): Initialization. Defaults to None: the
             authors', normal with a standard deviation of 0.02, cut off at
             -2 and 2, and biases of 0.
 
@@ -90,5 +90,5 @@ class SelfClassifierNeck(BaseModule):
                 'model.neck.in_channels to the length that the backbone '
                 'gives.'
             )
-        # half precision would lose what tells similar pictures apart
+        # half precision would lose what tells similar images apart
         return F.normalize(self.mlp(feats).float(), dim=1, eps=1e-7)

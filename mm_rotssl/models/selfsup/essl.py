@@ -9,15 +9,10 @@ from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 from torch import nn
 
+from mm_rotssl.ops import check_rotations, pool_features, rotate_batch
 from mm_rotssl.registry import MODELS
 
-from ..utils import (
-    check_rotations,
-    pool_features,
-    rotate_batch,
-    set_feats,
-    zero_loss,
-)
+from ..utils import set_feats, zero_loss
 
 
 @MODELS.register_module()
@@ -27,7 +22,7 @@ class ESSL(BaseSelfSupervisor):
     Source: Dangovski et al., *Equivariant Contrastive Learning* (E-SSL), ICLR
     2022 (https://arxiv.org/abs/2111.00899). The representation is asked to be
     insensitive to the algorithm's augmentations and sensitive to four-fold
-    rotation. As in the released code, one more crop of each picture, a small
+    rotation. As in the released code, one more crop of each image, a small
     one, goes through the backbone in all rotations, and a classifier of its
     own reads the backbone's features.
 
@@ -136,8 +131,8 @@ class ESSL(BaseSelfSupervisor):
         Args:
             inputs (Tensor | list[Tensor]): For 'loss' the algorithm's views
                 and, last, the crop to be rotated, each (N, C, H, W); else
-                pictures (N, C, S, S).
-            data_samples (list[DataSample], optional): One a picture.
+                images (N, C, S, S).
+            data_samples (list[DataSample], optional): One an image.
                 Defaults to None.
             mode (str): 'tensor', 'loss' or 'predict'. Defaults to 'tensor'.
 
@@ -160,14 +155,14 @@ class ESSL(BaseSelfSupervisor):
         Args:
             inputs (list[Tensor]): The algorithm's views, then the crop to be
                 rotated, (N, C, S, S).
-            data_samples (list[DataSample], optional): One a picture; the
+            data_samples (list[DataSample], optional): One an image; the
                 algorithm may read them. Defaults to None.
             **kwargs (Any): Of the algorithm.
 
         Returns:
             dict[str, Tensor]: What the algorithm gives, a ``loss`` renamed to
             ``algorithm_loss``, since the sum is logged as ``loss``;
-            ``rotation_loss``, weighted, and ``rotation_accuracy`` (per cent).
+            ``rotation_loss``, weighted, and ``rotation_accuracy`` (percent).
 
         Raises:
             ValueError: If there is no crop beside the views, or the algorithm
@@ -213,11 +208,11 @@ class ESSL(BaseSelfSupervisor):
         inputs: torch.Tensor,
         data_samples: list[DataSample] | None = None,
     ) -> list[DataSample]:
-        """Classify all rotations of each picture and extract its features.
+        """Classify all rotations of each image and extract its features.
 
         Args:
-            inputs (Tensor): Upright pictures (N, C, S, S), float.
-            data_samples (list[DataSample], optional): One a picture; new
+            inputs (Tensor): Upright images (N, C, S, S), float.
+            data_samples (list[DataSample], optional): One an image; new
                 ones are made if None.
 
         Returns:

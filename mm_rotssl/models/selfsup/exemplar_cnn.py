@@ -5,9 +5,10 @@ from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 from torch import nn
 
+from mm_rotssl.ops import pool_features
 from mm_rotssl.registry import MODELS
 
-from ..utils import pool_features, set_feats
+from ..utils import set_feats
 
 
 @MODELS.register_module()
@@ -27,7 +28,7 @@ class ExemplarCNN(BaseSelfSupervisor):
             before the head. Defaults to None.
         data_preprocessor (dict | nn.Module, optional): Defaults to
             :class:`DeformationDataPreprocessor`.
-        init_cfg (dict, optional): Initialisation. Defaults to None.
+        init_cfg (dict, optional): Initialization. Defaults to None.
     """
 
     def __init__(
@@ -66,8 +67,8 @@ class ExemplarCNN(BaseSelfSupervisor):
         """Entry for training, validation and feature extraction.
 
         Args:
-            inputs (Tensor): Pictures (N, C, H, W), float.
-            data_samples (list[DataSample], optional): One a picture.
+            inputs (Tensor): Images (N, C, H, W), float.
+            data_samples (list[DataSample], optional): One an image.
                 Defaults to None.
             mode (str): 'tensor', 'loss' or 'predict'. Defaults to 'tensor'.
 
@@ -82,7 +83,7 @@ class ExemplarCNN(BaseSelfSupervisor):
     def loss(
         self, inputs: torch.Tensor, data_samples: list[DataSample]
     ) -> dict[str, torch.Tensor]:
-        """Cross entropy over the seeds.
+        """Cross entropy over the seed patches.
 
         Args:
             inputs (Tensor): Deformed patches (N, C, S, S), float.
@@ -107,10 +108,11 @@ class ExemplarCNN(BaseSelfSupervisor):
                 'PackInputs of its pipeline.'
             )
         labels = [sample.exemplar_label for sample in data_samples]
-        if max(labels) >= self.head.num_seeds:
+        if max(labels) >= self.head.num_exemplars:
             raise IndexError(
-                f'There is a seed {max(labels)}, and model.head.num_seeds='
-                f'{self.head.num_seeds}. Set it to the number of seeds of '
+                f'There is a seed {max(labels)}, and model.head.num_exemplars='
+                f'{self.head.num_exemplars}. Set it to the number of seed '
+                'patches of '
                 'train_dataloader.dataset.'
             )
         feats = self.extract_feat(inputs)
@@ -125,11 +127,11 @@ class ExemplarCNN(BaseSelfSupervisor):
         inputs: torch.Tensor,
         data_samples: list[DataSample] | None = None,
     ) -> list[DataSample]:
-        """Extract the features of pictures.
+        """Extract the features of images.
 
         Args:
-            inputs (Tensor): Pictures (N, C, H, W), float.
-            data_samples (list[DataSample], optional): One a picture; new
+            inputs (Tensor): Images (N, C, H, W), float.
+            data_samples (list[DataSample], optional): One an image; new
                 ones are made if None.
 
         Returns:

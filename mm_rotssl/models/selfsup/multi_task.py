@@ -17,23 +17,23 @@ from ..utils import zero_loss
 
 
 class _TaskDataPreprocessor(BaseDataPreprocessor):
-    """Hand each task its part of a batch, and pictures alone to another.
+    """Hand each task its part of a batch, and images alone to another.
 
     Args:
-        pictures (nn.Module): For batches of pictures, those of validation.
-        prepare (Callable): For batches of :class:`TaskDataset`.
+        images (nn.Module): For batches of images, those of validation.
+        prepare (Callable): For batches of :class:`MultiTaskDataset`.
     """
 
-    def __init__(self, pictures: nn.Module, prepare: Callable) -> None:
+    def __init__(self, images: nn.Module, prepare: Callable) -> None:
         super().__init__()
-        self.pictures = pictures
+        self.images = images
         self.prepare = prepare
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Move to the device and normalise.
+        """Move to the device and normalize.
 
         Args:
-            data (dict): ``inputs`` and ``data_samples`` of pictures, or such
+            data (dict): ``inputs`` and ``data_samples`` of images, or such
                 a dict for each task.
             training (bool): Handed on. Defaults to False.
 
@@ -41,7 +41,7 @@ class _TaskDataPreprocessor(BaseDataPreprocessor):
             dict: Arguments of :meth:`MultiTask.forward`.
         """
         if 'inputs' in data:
-            return self.pictures(data, training)
+            return self.images(data, training)
         return dict(inputs=self.prepare(data, training))
 
 
@@ -50,21 +50,21 @@ class MultiTask(BaseSelfSupervisor):
     r"""A weighted mixture of self-supervised algorithms on one backbone.
 
     In each step each task gets a batch of its own stream, see
-    :class:`TaskDataset`, runs it through the backbone, and the optimiser
+    :class:`MultiTaskDataset`, runs it through the backbone, and the optimizer
     descends :math:`\sum_t w_t L_t`. A task of weight 0 is left out of the
     step: the rest is, bit for bit, that of a model without it. Its own
     parameters get gradients of 0, since a distributed run waits for them, so
-    an optimiser's momentum and weight decay go on.
+    an optimizer's momentum and weight decay go on.
 
     A task is any algorithm that reads its ``backbone`` by that name and calls
-    it with pictures alone: those of this package, and mmpretrain's with
+    it with images alone: those of this package, and mmpretrain's with
     views, such as SimSiam, BYOL or MoCo, whose momentum encoders copy the
     shared backbone. Those that hand it masks (MAE) don't fit beside others.
     What belongs to a task has the prefix ``tasks.NAME.``, and hooks that
     look for it at the top of the model (mmpretrain's for DenseCL and SwAV)
     do not find it. ``init_cfg`` of a task concerns its own parts. Running
-    statistics of batch normalisation in the backbone are those of all tasks'
-    pictures in turn.
+    statistics of batch normalization in the backbone are those of all tasks'
+    images in turn.
 
     Args:
         backbone (dict | nn.Module): Any backbone that fits the tasks.
@@ -82,11 +82,11 @@ class MultiTask(BaseSelfSupervisor):
             scaling of fp16 comes later, so small gradients may be lost in
             these numbers; a backbone's ``with_cp`` does not allow them.
             Defaults to 0, never.
-        data_preprocessor (dict, optional): For pictures alone, as in
+        data_preprocessor (dict, optional): For images alone, as in
             validation; mmpretrain's ``SelfSupDataPreprocessor`` if it names
             no ``type``. A task that has no ``data_preprocessor`` takes these
             settings with the type that it has by default. Defaults to None.
-        init_cfg (dict, optional): Initialisation. Defaults to None.
+        init_cfg (dict, optional): Initialization. Defaults to None.
 
     Raises:
         ValueError: If there is no task, a name or weight is invalid or
@@ -139,10 +139,10 @@ class MultiTask(BaseSelfSupervisor):
         settings = dict(data_preprocessor or {})
         # with its scope: that of the config may be mmdet's
         kind = settings.pop('type', 'mmpretrain.SelfSupDataPreprocessor')
-        pictures = MODELS.build({'type': kind, **settings})
+        images = MODELS.build({'type': kind, **settings})
         super().__init__(
             backbone=backbone,
-            data_preprocessor=_TaskDataPreprocessor(pictures, self._prepare),
+            data_preprocessor=_TaskDataPreprocessor(images, self._prepare),
             init_cfg=init_cfg,
         )
         self.tasks = ModuleDict()
@@ -178,7 +178,7 @@ class MultiTask(BaseSelfSupervisor):
                 f'model.tasks.{name}, a {type(built).__name__}, has no '
                 'backbone that could be shared.'
             )
-        # Not as a part: names, checkpoint and optimiser have it once.
+        # Not as a part: names, checkpoint and optimizer have it once.
         built.__dict__['backbone'] = self.backbone
         return built
 
@@ -213,12 +213,13 @@ class MultiTask(BaseSelfSupervisor):
                     f'model.tasks.{name} gets no data: the batch has '
                     f'{", ".join(data)}. Add {name}=dict(...) to '
                     'train_dataloader.dataset, a '
-                    "dict(type='mm_rotssl.TaskDataset', datasets=dict(...))."
+                    "dict(type='mm_rotssl.MultiTaskDataset', "
+                    'datasets=dict(...)).'
                 )
         for name in data:
             if name not in self.tasks:
                 raise ValueError(
-                    f'The data set has a stream "{name}", and model.tasks '
+                    f'The dataset has a stream "{name}", and model.tasks '
                     f'only {", ".join(self.tasks)}. Take it out of '
                     'train_dataloader.dataset.datasets or add its task.'
                 )
@@ -255,7 +256,7 @@ class MultiTask(BaseSelfSupervisor):
             raise ValueError(
                 'The batch has no streams for the tasks '
                 f'{", ".join(self.tasks)}. Train on '
-                "dict(type='mm_rotssl.TaskDataset', datasets=dict(...))."
+                "dict(type='mm_rotssl.MultiTaskDataset', datasets=dict(...))."
             )
         if not any(self.weights.values()):
             raise ValueError(

@@ -7,10 +7,11 @@ from mmengine.logging import MessageHub
 from mmpretrain.structures import DataSample
 from torch import nn
 
+from mm_rotssl.datasets import RotationNoise, noise_weights, upright_index
+from mm_rotssl.datasets.rotation_noise import GAMMA
+from mm_rotssl.ops import rotate_batch
 from mm_rotssl.registry import MODELS
 
-from ..utils import RotationNoise, noise_weights, rotate_batch, upright_index
-from ..utils.rotation_noise import GAMMA
 from .rotnet import RotNet
 
 LOSSES = ('rotation', 'irrelevance', 'instance')
@@ -21,8 +22,8 @@ class RotationFeatureDecoupling(RotNet):
     r"""Rotation prediction with one part of the representation only.
 
     The vector at the end of the network is divided. From the first part the
-    rotation is predicted; the second part is drawn towards its mean
-    over the rotations of a picture, and the mean is to tell the picture from
+    rotation is predicted; the second part is drawn toward its mean
+    over the rotations of an image, and the mean is to tell the image from
     all others:
 
     .. math::
@@ -39,7 +40,7 @@ class RotationFeatureDecoupling(RotNet):
     followed where the two differ: the second term is the squared distance
     divided by the dimension D (the paper writes the distance); the mean is a
     constant in it (which changes nothing, as the distances from a mean sum
-    up to zero); neither is normalised. The mean is that of the second part
+    up to zero); neither is normalized. The mean is that of the second part
     alone.
 
     The weights w need a file with, for each copy, the probability p of being
@@ -69,16 +70,16 @@ class RotationFeatureDecoupling(RotNet):
         noise_start_epoch (int): First epoch, counted from 0, with weights
             other than 1. Defaults to 210, of the official 245.
         data_preprocessor (dict | nn.Module, optional): See :class:`RotNet`.
-        init_cfg (dict, optional): Initialisation. Defaults to None.
+        init_cfg (dict, optional): Initialization. Defaults to None.
 
     Raises:
         ValueError: If a number is out of range or the parts don't fit.
 
-    Where training needs to know the data set (rows of the bank, noise
-    weights), ``BindPicturesHook`` tells it.
+    Where training needs to know the dataset (rows of the bank, noise
+    weights), ``BindDatasetHook`` tells it.
 
     ``predict`` gives what :meth:`RotNet.predict` does, and ``related_feats``
-    and ``unrelated_feats``, the two parts of all copies of a picture, (R, C)
+    and ``unrelated_feats``, the two parts of all copies of an image, (R, C)
     each; if they are of the same length also ``unrelated_rotation_scores``
     (R, R), what the classifier makes of the second.
     """
@@ -144,15 +145,15 @@ class RotationFeatureDecoupling(RotNet):
         # would stand against a file that is estimated anew, or later.
         self.register_buffer('noise_weight', None, persistent=False)
 
-    def bind_pictures(self, keys: Sequence[str]) -> None:
-        """Read the noise weights of the pictures that are trained on.
+    def bind_dataset(self, keys: Sequence[str]) -> None:
+        """Read the noise weights of the images that are trained on.
 
         Args:
-            keys (Sequence[str]): Names of the pictures, by index.
+            keys (Sequence[str]): Names of the images, by index.
 
         Raises:
             FileNotFoundError: If ``noise_file`` does not exist.
-            ValueError: If it does not fit pictures or rotations.
+            ValueError: If it does not fit images or rotations.
         """
         if self.noise_file is None:
             return
@@ -173,19 +174,19 @@ class RotationFeatureDecoupling(RotNet):
         """The three losses, and two accuracies.
 
         Args:
-            inputs (Tensor): Upright pictures (N, C, S, S), float.
-            data_samples (list[DataSample], optional): One a picture, read
+            inputs (Tensor): Upright images (N, C, S, S), float.
+            data_samples (list[DataSample], optional): One an image, read
                 for their ``sample_idx``.
 
         Returns:
             dict[str, Tensor]: ``loss_rotation``, ``loss_irrelevance`` and
-            ``loss_instance``, scalars; ``rotation_accuracy`` in per cent and,
+            ``loss_instance``, scalars; ``rotation_accuracy`` in percent and,
             if both parts are of the same length,
             ``unrelated_rotation_accuracy``, that of the same classifier on
             the second part.
 
         Raises:
-            ValueError: If the pictures are not square or a sample has no
+            ValueError: If the images are not square or a sample has no
                 ``sample_idx``.
         """
         samples = data_samples or []
@@ -193,7 +194,7 @@ class RotationFeatureDecoupling(RotNet):
             'sample_idx' in sample for sample in samples
         ):
             raise ValueError(
-                "A picture has no sample_idx. It is set by mmengine's "
+                "An image has no sample_idx. It is set by mmengine's "
                 'BaseDataset and has to be among the meta_keys of PackInputs.'
             )
         indices = torch.tensor(
@@ -258,7 +259,7 @@ class RotationFeatureDecoupling(RotNet):
         if self.noise_weight is None:
             raise RuntimeError(
                 'model.noise_file is set, but the model does not know the '
-                "training set. Add dict(type='mm_rotssl.BindPicturesHook') "
+                "training set. Add dict(type='mm_rotssl.BindDatasetHook') "
                 'to custom_hooks.'
             )
         hub = MessageHub.get_current_instance()

@@ -6,14 +6,10 @@ from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 from torch import nn
 
+from mm_rotssl.ops import check_rotations, pool_features, rotate_batch
 from mm_rotssl.registry import MODELS
 
-from ..utils import (
-    check_rotations,
-    pool_features,
-    rotate_batch,
-    set_feats,
-)
+from ..utils import set_feats
 
 
 @MODELS.register_module()
@@ -24,9 +20,9 @@ class RotNet(BaseSelfSupervisor):
     Learning by Predicting Image Rotations*, ICLR 2018
     (https://arxiv.org/abs/1803.07728), equations 2 and 3.
 
-    As in the official code all rotations of a picture are in the same batch,
-    interleaved, and go through the network in one pass; N pictures make
-    N * R rows. They are made here, on the device, from the N pictures that
+    As in the official code all rotations of an image are in the same batch,
+    interleaved, and go through the network in one pass; N images make
+    N * R rows. They are made here, on the device, from the N images that
     the workers sent.
 
     Args:
@@ -43,11 +39,11 @@ class RotNet(BaseSelfSupervisor):
             the answer. Defaults to (0, 90, 180, 270).
         rotated_by_dataset (bool): The pipeline holds a
             ``RandomRotationWithLabel`` with the same ``rotations``: one
-            labelled random rotation per picture instead of all. Defaults to
+            labeled random rotation per image instead of all. Defaults to
             False.
         data_preprocessor (dict | nn.Module, optional): Defaults to
             mmpretrain's ``SelfSupDataPreprocessor``.
-        init_cfg (dict, optional): Initialisation. Defaults to None.
+        init_cfg (dict, optional): Initialization. Defaults to None.
 
     Raises:
         ValueError: If ``rotations`` is no valid list of angles or does not
@@ -99,8 +95,8 @@ class RotNet(BaseSelfSupervisor):
         """Entry for training, validation and feature extraction.
 
         Args:
-            inputs (Tensor): Pictures (N, C, S, S), float.
-            data_samples (list[DataSample], optional): One a picture.
+            inputs (Tensor): Images (N, C, S, S), float.
+            data_samples (list[DataSample], optional): One an image.
                 Defaults to None.
             mode (str): 'tensor', 'loss' or 'predict'. Defaults to 'tensor'.
 
@@ -120,13 +116,13 @@ class RotNet(BaseSelfSupervisor):
         """Cross entropy over the rotations.
 
         Args:
-            inputs (Tensor): Pictures (N, C, S, S), float, upright, or each
+            inputs (Tensor): Images (N, C, S, S), float, upright, or each
                 turned once if ``rotated_by_dataset``.
             data_samples (list[DataSample], optional): Read for their
                 ``rotation_label`` if ``rotated_by_dataset``, else ignored.
 
         Returns:
-            dict[str, Tensor]: ``loss`` and ``rotation_accuracy`` (per cent).
+            dict[str, Tensor]: ``loss`` and ``rotation_accuracy`` (percent).
 
         Raises:
             KeyError: If ``rotated_by_dataset`` and a sample has no
@@ -143,11 +139,11 @@ class RotNet(BaseSelfSupervisor):
         inputs: torch.Tensor,
         data_samples: list[DataSample] | None = None,
     ) -> list[DataSample]:
-        """Classify all rotations of each picture and extract its features.
+        """Classify all rotations of each image and extract its features.
 
         Args:
-            inputs (Tensor): Upright pictures (N, C, S, S), float.
-            data_samples (list[DataSample], optional): One a picture; new
+            inputs (Tensor): Upright images (N, C, S, S), float.
+            data_samples (list[DataSample], optional): One an image; new
                 ones are made if None.
 
         Returns:
@@ -155,7 +151,7 @@ class RotNet(BaseSelfSupervisor):
             (R, R): row ``r`` holds the class probabilities of the copy
             turned by ``rotations[r]``; and ``feats``, a tuple with a vector
             (C,) for each of the backbone's outputs, from the upright
-            picture.
+            image.
         """
         rotated, _ = rotate_batch(inputs, self.rotations)
         fields = {

@@ -7,16 +7,17 @@ from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 from torch import nn
 
+from mm_rotssl.ops import pool_features
 from mm_rotssl.registry import MODELS
 
-from ..utils import pool_features, set_feats
+from ..utils import set_feats
 
 
 @MODELS.register_module()
 class SelfClassifier(BaseSelfSupervisor):
     """Labels and representation, learned together in one stage.
 
-    Views of a picture, such as those of ``MultiView``, are to be put into
+    Views of an image, such as those of ``MultiView``, are to be put into
     the same classes, and the classes to be as large as each other.
 
     Source: Amrani, Karlinsky and Bronstein, *Self-Supervised Classification
@@ -29,12 +30,12 @@ class SelfClassifier(BaseSelfSupervisor):
         neck (dict | nn.Module): A :class:`SelfClassifierNeck`.
         head (dict | nn.Module): A :class:`SelfClassifierHead`.
         queue (dict | nn.Module, optional): A
-            :class:`NearestNeighbourQueue`. Once it is full, the first view's
-            embeddings are replaced by their nearest neighbours in it, through
+            :class:`NearestNeighborQueue`. Once it is full, the first view's
+            embeddings are replaced by their nearest neighbors in it, through
             which no gradient flows to the backbone. Defaults to None.
         data_preprocessor (dict | nn.Module, optional): Defaults to
             mmpretrain's ``SelfSupDataPreprocessor``.
-        init_cfg (dict, optional): Initialisation. Defaults to None.
+        init_cfg (dict, optional): Initialization. Defaults to None.
     """
 
     def __init__(
@@ -72,9 +73,9 @@ class SelfClassifier(BaseSelfSupervisor):
         """Entry for training, validation and feature extraction.
 
         Args:
-            inputs (Tensor | list[Tensor]): Pictures (N, C, H, W), float; in
+            inputs (Tensor | list[Tensor]): Images (N, C, H, W), float; in
                 mode 'loss' one such tensor a view.
-            data_samples (list[DataSample], optional): One a picture.
+            data_samples (list[DataSample], optional): One an image.
                 Defaults to None.
             mode (str): 'tensor', 'loss' or 'predict'. Defaults to 'tensor'.
 
@@ -89,7 +90,7 @@ class SelfClassifier(BaseSelfSupervisor):
     def embed(self, views: Sequence[torch.Tensor]) -> torch.Tensor:
         """Embed views, those of a size in a row together.
 
-        So batch normalisation in the backbone sees one size at a time, and
+        So batch normalization in the backbone sees one size at a time, and
         in the neck all, as in the authors' code.
 
         Args:
@@ -113,21 +114,21 @@ class SelfClassifier(BaseSelfSupervisor):
 
         Args:
             inputs (list[Tensor]): V views (B, C, H, W), global ones first.
-            data_samples (list[DataSample], optional): One a picture, read
+            data_samples (list[DataSample], optional): One an image, read
                 for their ``sample_idx`` if there is a queue.
 
         Returns:
             dict[str, Tensor]: See :meth:`SelfClassifierHead.loss`; once the
-            queue is full also ``neighbour_agreement``, how many neighbours
-            are of the same class as their picture, in per cent.
+            queue is full also ``neighbor_agreement``, how many neighbors
+            are of the same class as their image, in percent.
 
         Raises:
-            ValueError: If there is only one view, or a picture has no
+            ValueError: If there is only one view, or an image has no
                 ``sample_idx``.
         """
         if isinstance(inputs, torch.Tensor) or len(inputs) < 2:
             raise ValueError(
-                'SelfClassifier needs two or more views of a picture. Put '
+                'SelfClassifier needs two or more views of an image. Put '
                 "dict(type='MultiView', num_views=[...], transforms=[...]) "
                 'into the pipeline of train_dataloader.dataset.'
             )
@@ -141,7 +142,7 @@ class SelfClassifier(BaseSelfSupervisor):
             if self.queue.is_full:
                 nearest = self.queue.nearest(first, indices)
                 embeds = torch.cat([nearest[None], embeds[1:]])
-                logs['neighbour_agreement'] = self._agreement(first, nearest)
+                logs['neighbor_agreement'] = self._agreement(first, nearest)
             self.queue.push(first, indices)
         return {**self.head.loss(embeds), **logs}
 
@@ -154,7 +155,7 @@ class SelfClassifier(BaseSelfSupervisor):
             'sample_idx' in sample for sample in samples
         ):
             raise ValueError(
-                'A picture has no sample_idx, by which the queue tells it '
+                'An image has no sample_idx, by which the queue tells it '
                 "from others. It is set by mmengine's BaseDataset and has to "
                 'be among the meta_keys of PackInputs.'
             )
@@ -173,11 +174,11 @@ class SelfClassifier(BaseSelfSupervisor):
         inputs: torch.Tensor,
         data_samples: list[DataSample] | None = None,
     ) -> list[DataSample]:
-        """Put pictures into the classes of the first classifier.
+        """Put images into the classes of the first classifier.
 
         Args:
-            inputs (Tensor): Pictures (N, C, H, W), float.
-            data_samples (list[DataSample], optional): One a picture; new
+            inputs (Tensor): Images (N, C, H, W), float.
+            data_samples (list[DataSample], optional): One an image; new
                 ones are made if None.
 
         Returns:

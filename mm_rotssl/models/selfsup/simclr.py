@@ -50,10 +50,10 @@ class SimCLR(BaseSimCLR):
         data_samples: list[DataSample] | None = None,
         **kwargs: Any,
     ) -> dict[str, torch.Tensor]:
-        """Contrast the two views of each picture with the whole batch.
+        """Contrast the two views of each image with the whole batch.
 
         Args:
-            inputs (list[Tensor]): Two views (B, C, H, W) of B pictures, B
+            inputs (list[Tensor]): Two views (B, C, H, W) of B images, B
                 the same on all processes.
             data_samples (list[DataSample], optional): Not read.
             kwargs (Any): Not read.
@@ -68,11 +68,11 @@ class SimCLR(BaseSimCLR):
         """
         if isinstance(inputs, torch.Tensor) or len(inputs) != 2:
             raise ValueError(
-                'SimCLR needs two views of a picture. Put '
+                'SimCLR needs two views of an image. Put '
                 "dict(type='MultiView', num_views=2, transforms=[...]) into "
                 'the pipeline of train_dataloader.dataset.'
             )
-        # the views of a picture are neighbours
+        # the views of an image are neighbors
         feats = self.neck(self.backbone(torch.stack(inputs, 1).flatten(0, 1)))
         z = feats[0].to(torch.promote_types(feats[0].dtype, torch.float32))
         # on all processes alike, or those left would wait for ever
@@ -80,7 +80,7 @@ class SimCLR(BaseSimCLR):
         counts = torch.cat(all_gather(count)).tolist()
         if len(set(counts)) > 1:
             raise ValueError(
-                f'The processes have batches of {counts} pictures, and SimCLR '
+                f'The processes have batches of {counts} images, and SimCLR '
                 'needs them alike. Set train_dataloader.drop_last=True.'
             )
         with torch.autocast(z.device.type, enabled=False):

@@ -4,14 +4,13 @@ import numpy as np
 import torch
 from mmpretrain.models import SelfSupDataPreprocessor
 
+from mm_rotssl.ops import deform_patches
 from mm_rotssl.registry import MODELS
-
-from .deformation import deform_patches
 
 
 @MODELS.register_module()
 class DeformationDataPreprocessor(SelfSupDataPreprocessor):
-    """Deform a batch of windows on the device, then normalise the patches.
+    """Deform a batch of windows on the device, then normalize the patches.
 
     For ``RandomDeformation(on_device=True)``, whose numbers come with the
     samples. Batches without them, such as those of validation, are handled
@@ -30,7 +29,7 @@ class DeformationDataPreprocessor(SelfSupDataPreprocessor):
         self.patch_size = patch_size
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Move to the device, deform and normalise.
+        """Move to the device, deform and normalize.
 
         Args:
             data (dict): ``inputs``, uint8 (N, 3, H, W), and

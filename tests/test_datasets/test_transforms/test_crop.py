@@ -11,7 +11,7 @@ from mm_rotssl.datasets.transforms import RandomResizedCrop
 from mm_rotssl.registry import TRANSFORMS
 
 
-def picture(height=37, width=50):
+def image(height=37, width=50):
     rng = np.random.RandomState(0)
     return rng.randint(0, 256, (height, width, 3), dtype=np.uint8)
 
@@ -44,7 +44,7 @@ def draws(transform, img, count=4000):
     ],
 )
 def test_crops_are_distributed_as_mmpretrains(kwargs):
-    img = picture(375, 500)
+    img = image(375, 500)
     ours = draws(RandomResizedCrop(24, **kwargs), img)
     theirs = draws(MMPretrainRandomResizedCrop(24, **kwargs), img)
     # standard errors of a quantile here are about 0.01 of the range
@@ -60,21 +60,21 @@ def test_every_position_is_drawn():
     crop = RandomResizedCrop(
         4, crop_ratio_range=(0.25, 0.25), aspect_ratio_range=(1, 1)
     )
-    img = picture(6, 6)
+    img = image(6, 6)
     np.random.seed(0)
     places = {crop.rand_crop_params(img)[:2] for _ in range(500)}
     assert places == {(y, x) for y in range(4) for x in range(4)}
 
 
-def test_a_picture_too_long_gives_the_centre():
+def test_a_image_too_long_gives_the_center():
     crop = RandomResizedCrop(8, crop_ratio_range=(0.9, 1.0))
-    top, left, height, width = crop.rand_crop_params(picture(10, 1000))
+    top, left, height, width = crop.rand_crop_params(image(10, 1000))
     assert (top, left, height, width) == (0, 493, 10, 13)
 
 
 @pytest.mark.parametrize('flip_prob', [0, 1])
 def test_result_is_the_resized_crop(monkeypatch, flip_prob):
-    img = picture()
+    img = image()
     crop = RandomResizedCrop((24, 16), flip_prob=flip_prob)
     monkeypatch.setattr(crop, 'rand_crop_params', lambda _: (3, 5, 20, 30))
     results = crop(dict(img=img.copy()))
@@ -89,7 +89,7 @@ def test_result_is_the_resized_crop(monkeypatch, flip_prob):
 def test_flips_as_often_as_asked_for():
     np.random.seed(0)
     crop = RandomResizedCrop(4, flip_prob=0.3)
-    flips = [crop(dict(img=picture(8, 8)))['flip'] for _ in range(1000)]
+    flips = [crop(dict(img=image(8, 8)))['flip'] for _ in range(1000)]
     assert abs(np.mean(flips) - 0.3) < 0.05
 
 

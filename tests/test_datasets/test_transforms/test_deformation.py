@@ -10,10 +10,8 @@ from mmpretrain.datasets.transforms import PackInputs
 from scipy import stats
 
 from mm_rotssl.datasets.transforms import RandomDeformation
-from mm_rotssl.models.utils import (
-    DeformationDataPreprocessor,
-    deform_patches,
-)
+from mm_rotssl.models.utils import DeformationDataPreprocessor
+from mm_rotssl.ops import deform_patches
 from mm_rotssl.registry import TRANSFORMS
 
 ROOT = math.sqrt(2)
@@ -56,7 +54,7 @@ LEVEL = 1e-4
 ROUNDING = 0.002
 
 
-def picture(height=90, width=None, seed=0):
+def image(height=90, width=None, seed=0):
     width = height if width is None else width
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (height, width, 3), np.uint8)
@@ -70,7 +68,7 @@ def draw(transform, count, img=None, seed=0, **keys):
     """Rows of numbers, (count, 6) or (count, 16)."""
     assert transform.on_device
     np.random.seed(seed)
-    img = picture(400) if img is None else img
+    img = image(400) if img is None else img
     return np.stack(
         [transform(dict(img=img, **keys))['deformation'] for _ in range(count)]
     )
@@ -163,9 +161,9 @@ def test_laws(preset, patch_size):
     check_laws(found, RANGES[preset])
 
 
-def test_laws_in_a_picture_that_is_not_square():
+def test_laws_in_a_image_that_is_not_square():
     transform = RandomDeformation(on_device=True)
-    img = picture(150, 230)
+    img = image(150, 230)
     found = decode(draw(transform, 3000, img), 32, 150, 230)
     check_laws(found, RANGES['released'])
 
@@ -245,7 +243,7 @@ def test_default_preset():
     )
 
 
-# --- drawn anew where it would leave the picture ----------------------------
+# --- drawn anew where it would leave the image ----------------------------
 
 
 def reach(found, patch_size):
@@ -304,7 +302,7 @@ def test_drawn_anew(preset, height, width, valid):
     transform = RandomDeformation(
         preset, recolor=False, on_device=True, max_attempts=10000
     )
-    numbers = draw(transform, 2000, picture(height, width), **keys)
+    numbers = draw(transform, 2000, image(height, width), **keys)
     found = decode(numbers, 32, height, width)
     proposed = propose(RANGES[preset], 200_000, 1)
     good = fits(proposed, 32, height, width, valid)
@@ -325,7 +323,7 @@ def test_number_of_attempts(attempts):
     transform = RandomDeformation(
         on_device=True, recolor=False, max_attempts=attempts
     )
-    numbers = draw(transform, 3000, picture(82), valid=valid)
+    numbers = draw(transform, 3000, image(82), valid=valid)
     left = np.all(numbers == left_where_it_is(32, 82, 82), axis=1)
     good = fits(propose(RANGES['released'], 200_000, 1), 32, 82, 82, valid)
     share = (1 - good.mean()) ** attempts
@@ -345,7 +343,7 @@ def paint(window, valid, values):
 
 
 def cut(img, numbers, size):
-    """The patches of one picture (H, W, 3), as (N, 3, size, size)."""
+    """The patches of one image (H, W, 3), as (N, 3, size, size)."""
     planes = torch.from_numpy(np.ascontiguousarray(img.transpose(2, 0, 1)))
     return deform_patches(
         planes.expand(len(numbers), -1, -1, -1),
@@ -393,7 +391,7 @@ def test_painted_outside_is_not_seen(preset, valid):
 def test_painting_can_be_seen():
     # So the test above can fail: with all of the window as the valid part.
     transform = RandomDeformation(recolor=False, on_device=True)
-    window = picture(82) // 2 + 127
+    window = image(82) // 2 + 127
     numbers = draw(transform, 400, window)
     valid = (20, 14, 66, 68)
     black = paint(window, valid, np.uint8(0))
@@ -419,7 +417,7 @@ def test_patch_is_left_where_it_is_in_the_end(patch_size, on_device):
         end = margin + patch_size
         valid = margin, margin, end, end
         # not square, the patch in the middle still
-        img = picture(size, size + 2 * shift)
+        img = image(size, size + 2 * shift)
         valid = valid[0] + shift, valid[1], valid[2] + shift, valid[3]
         want = img[valid[1] : valid[3], valid[0] : valid[2]].copy()
         for sentinel in (0, 255):
@@ -435,7 +433,7 @@ def test_patch_is_left_where_it_is_in_the_end(patch_size, on_device):
 
 
 def test_patch_that_is_left_is_enlarged_without_a_border():
-    # the preprocessor may enlarge it; a white picture stays white
+    # the preprocessor may enlarge it; a white image stays white
     white = np.full((32, 32, 3), 255, np.uint8)
     transform = RandomDeformation(
         scale=(0.7, 1), recolor=False, on_device=True
@@ -527,9 +525,9 @@ def test_windows_of_the_presets():
     ],
 )
 def test_window_of_large_magnifications(kwargs):
-    # the picture must not be smaller than the patch
+    # the image must not be smaller than the patch
     transform = RandomDeformation(**kwargs)
-    transform(dict(img=picture(transform.window_size)))
+    transform(dict(img=image(transform.window_size)))
 
 
 # --- the transform and the device -------------------------------------------
@@ -546,7 +544,7 @@ def test_transform_and_device_agree(preset, recolor, bgr):
     mean, std = np.array([120.0, 110.0, 90.0]), np.array([50.0, 60.0, 70.0])
     patches, inputs, samples = [], [], []
     for i in range(35):
-        img = picture(60, 66, seed=i)
+        img = image(60, 66, seed=i)
         keys = dict(deformation_seed=(3, i), valid=(2, 0, 60, 59))
         results = here(dict(img=img.copy(), **keys))
         patches.append(results['img'])
@@ -572,7 +570,7 @@ def test_transform_and_device_agree(preset, recolor, bgr):
 
 @pytest.mark.parametrize('recolor', [True, False])
 def test_order_of_the_channels(recolor):
-    rgb = picture(60)
+    rgb = image(60)
     bgr = np.ascontiguousarray(rgb[..., ::-1])
     for seed in range(10):
         keys = dict(deformation_seed=seed)
@@ -596,7 +594,7 @@ def test_order_of_the_channels(recolor):
 
 
 def test_results():
-    img = picture(60, 80)
+    img = image(60, 80)
     before = img.copy()
     transform = TRANSFORMS.build(
         dict(type='mm_rotssl.RandomDeformation', patch_size=20, preset='paper')
@@ -617,7 +615,7 @@ def test_results():
 
 @pytest.mark.parametrize(('recolor', 'columns'), [(True, 16), (False, 6)])
 def test_results_for_the_device(recolor, columns):
-    img = picture(60, 80)
+    img = image(60, 80)
     before = img.copy()
     transform = RandomDeformation(recolor=recolor, on_device=True)
     results = transform(dict(img=img, img_shape=(60, 80), exemplar_label=4))
@@ -636,7 +634,7 @@ def test_without_colors_the_geometry_is_the_same():
     for seed in range(20):
         rows = [
             RandomDeformation(recolor=recolor, on_device=True)(
-                dict(img=picture(82), deformation_seed=seed)
+                dict(img=image(82), deformation_seed=seed)
             )['deformation']
             for recolor in (True, False)
         ]
@@ -645,8 +643,8 @@ def test_without_colors_the_geometry_is_the_same():
 
 @pytest.mark.parametrize('size', [34, 33, 60])
 def test_all_parts_off(size):
-    # the patch of the middle, and stretched unless colours are left
-    img = picture(size, size + 2) // 4 + 70
+    # the patch of the middle, and stretched unless colors are left
+    img = image(size, size + 2) // 4 + 70
     top = (size - 32) / 2
     low, high = math.floor(top), math.ceil(top)
     # an odd margin: in the middle between two rows
@@ -672,7 +670,7 @@ def test_deformation_seed(on_device, seed):
     transform = RandomDeformation(on_device=on_device)
 
     def run(seed):
-        return transform(dict(img=picture(60), deformation_seed=seed))[key]
+        return transform(dict(img=image(60), deformation_seed=seed))[key]
 
     np.random.seed(0)
     before = np.random.get_state()
@@ -688,7 +686,7 @@ def test_deformation_seed(on_device, seed):
 def test_seeds_that_differ_in_one_number():
     transform = RandomDeformation(on_device=True)
     rows = [
-        transform(dict(img=picture(82), deformation_seed=seed))['deformation']
+        transform(dict(img=image(82), deformation_seed=seed))['deformation']
         for seed in itertools.product(range(3), range(20), range(20))
     ]
     assert len(np.unique(np.stack(rows), axis=0)) == len(rows)
@@ -706,7 +704,7 @@ def test_numpys_seed():
     patches = []
     for _ in range(2):
         np.random.seed(5)
-        patches.append(img(dict(img=picture(60)))['img'])
+        patches.append(img(dict(img=image(60)))['img'])
     np.testing.assert_array_equal(*patches)
 
 
@@ -749,12 +747,12 @@ def test_bad_settings(kwargs, message):
 
 @pytest.mark.parametrize(('height', 'width'), [(31, 60), (60, 31), (8, 8)])
 @pytest.mark.parametrize('on_device', [False, True])
-def test_picture_smaller_than_the_patch(height, width, on_device):
+def test_image_smaller_than_the_patch(height, width, on_device):
     transform = RandomDeformation(on_device=on_device)
     with pytest.raises(ValueError, match='patch_size=32') as caught:
-        transform(dict(img=picture(height, width)))
+        transform(dict(img=image(height, width)))
     assert f'{width}x{height} pixels' in str(caught.value)
-    assert 'Enlarge the picture or set a smaller' in str(caught.value)
+    assert 'Enlarge the image or set a smaller' in str(caught.value)
 
 
 def test_repr_builds_the_same():

@@ -8,14 +8,14 @@ from mmpretrain.datasets.transforms import (
 from mm_rotssl.datasets.transforms import PackInputs
 
 
-def picture(*shape, dtype=np.uint8):
+def image(*shape, dtype=np.uint8):
     return np.random.RandomState(0).randint(0, 256, shape).astype(dtype)
 
 
 @pytest.mark.parametrize('channels', [1, 3, 4])
 @pytest.mark.parametrize('flipped', [False, True])
 def test_channels_first(channels, flipped):
-    img = picture(5, 7, channels)
+    img = image(5, 7, channels)
     if flipped:
         img = img[:, ::-1]
     tensor = PackInputs()(dict(img=img))['inputs']
@@ -29,7 +29,7 @@ def test_channels_first(channels, flipped):
 
 
 def test_result_does_not_share_memory():
-    img = picture(5, 7, 3)
+    img = image(5, 7, 3)
     before = img.copy()
     PackInputs()(dict(img=img))['inputs'].zero_()
     assert np.array_equal(img, before)
@@ -38,13 +38,13 @@ def test_result_does_not_share_memory():
 @pytest.mark.parametrize(
     'img',
     [
-        picture(5, 7),
-        picture(5, 7, 3, dtype=np.float32),
-        picture(5, 7, 3, dtype=np.int64),
-        picture(2, 3, 5, 7),
+        image(5, 7),
+        image(5, 7, 3, dtype=np.float32),
+        image(5, 7, 3, dtype=np.int64),
+        image(2, 3, 5, 7),
         torch.zeros(3, 5, 7),
     ],
-    ids=['grey', 'float', 'int64', 'video', 'tensor'],
+    ids=['gray', 'float', 'int64', 'video', 'tensor'],
 )
 def test_anything_else_as_mmpretrain(img):
     ours = PackInputs()(dict(img=img))['inputs']
@@ -54,9 +54,7 @@ def test_anything_else_as_mmpretrain(img):
 
 
 def test_data_sample_as_mmpretrains():
-    results = dict(
-        img=picture(5, 7, 3), gt_label=3, img_path='a.jpg', flip=True
-    )
+    results = dict(img=image(5, 7, 3), gt_label=3, img_path='a.jpg', flip=True)
     ours = PackInputs()(dict(results))['data_samples']
     theirs = MMPretrainPackInputs()(dict(results))['data_samples']
     assert ours.metainfo == theirs.metainfo

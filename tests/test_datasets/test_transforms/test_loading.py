@@ -1,4 +1,4 @@
-"""Pictures of all kinds, against PIL, and files that are none."""
+"""Images of all kinds, against PIL, and files that are none."""
 
 import io
 
@@ -11,7 +11,7 @@ from mm_rotssl.datasets.transforms import BrokenImageError, LoadImageFromFile
 
 @pytest.fixture(scope='module')
 def photo():
-    """A smooth picture, so that JPEG changes it little, of odd size."""
+    """A smooth image, so that JPEG changes it little, of odd size."""
     small = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
     return Image.fromarray(small).resize((131, 97), Image.Resampling.BICUBIC)
 
@@ -41,13 +41,13 @@ def with_thumbnail(photo):
 
 
 def header_length(jpeg):
-    """Where the entropy-coded data of the (last) picture begins."""
+    """Where the entropy-coded data of the (last) image begins."""
     start = jpeg.rfind(b'\xff\xda')
     return start + 2 + int.from_bytes(jpeg[start + 2 : start + 4], 'big')
 
 
 @pytest.mark.parametrize('kind', ['PNG', 'BMP', 'TIFF', 'PPM'])
-def test_colour_is_exact(tmp_path, photo, kind):
+def test_color_is_exact(tmp_path, photo, kind):
     img = load(tmp_path / 'a', encode(photo, kind))
     np.testing.assert_array_equal(img, np.asarray(photo))
 
@@ -58,10 +58,10 @@ def test_webp_lossless_is_exact(tmp_path, photo):
 
 
 @pytest.mark.parametrize('kind', ['PNG', 'TIFF', 'PPM'])
-def test_grey_becomes_three_equal_channels(tmp_path, photo, kind):
-    grey = photo.convert('L')
-    img = load(tmp_path / 'a', encode(grey, kind))
-    want = np.repeat(np.asarray(grey)[..., None], 3, 2)
+def test_gray_becomes_three_equal_channels(tmp_path, photo, kind):
+    gray = photo.convert('L')
+    img = load(tmp_path / 'a', encode(gray, kind))
+    want = np.repeat(np.asarray(gray)[..., None], 3, 2)
     np.testing.assert_array_equal(img, want)
 
 
@@ -201,12 +201,12 @@ def test_other_truncated_files(tmp_path, photo, kind, kept):
     ('content', 'reason'),
     [
         (b'', 'the file is empty'),
-        (b'Sorry, this is no picture.', 'the content is no known image'),
+        (b'Sorry, this is no image.', 'the content is no known image'),
         (b'\xff\xd8', 'truncated'),
         (b'\x89PNG\r\n\x1a\n', 'truncated'),
     ],
 )
-def test_no_picture(tmp_path, content, reason):
+def test_no_image(tmp_path, content, reason):
     with pytest.raises(BrokenImageError, match=rf'a\.jpg: .*{reason}'):
         load(tmp_path / 'a.jpg', content)
 
@@ -221,8 +221,8 @@ def test_missing_file_and_folder_instead_of_file(tmp_path):
 def test_settings(tmp_path, photo):
     path = tmp_path / 'a.png'
     path.write_bytes(encode(photo, 'PNG'))
-    grey = LoadImageFromFile(color_type='grayscale')
-    assert grey(dict(img_path=str(path)))['img'].shape == (97, 131)
+    gray = LoadImageFromFile(color_type='grayscale')
+    assert gray(dict(img_path=str(path)))['img'].shape == (97, 131)
     real = LoadImageFromFile(to_float32=True, imdecode_backend='pillow')
     img = real(dict(img_path=str(path)))['img']
     assert img.dtype == np.float32

@@ -1,6 +1,6 @@
 # Data and schedule of MoCo's detection on Pascal VOC (He et al., CVPR 2020,
 # section 4.2): trained on trainval of 2007 and 2012 for 24,000 steps of 16
-# pictures, tested on the test set of 2007.
+# images, tested on the test set of 2007.
 _base_ = [
     'mmdet::_base_/datasets/voc0712.py',
     'mmdet::_base_/default_runtime.py',

@@ -1,6 +1,6 @@
 # Faster R-CNN on ResNet-50 up to its fourth stage (C4), COCO, the protocol of
 # MoCo (He et al., CVPR 2020, section 4.2): every layer is fine-tuned, with
-# batch normalisation.
+# batch normalization.
 # (The base already draws the shorter side from 640 to 800 pixels.)
 _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50-caffe-c4_ms-1x_coco.py'
 
@@ -25,7 +25,7 @@ model = dict(
     ),
     roi_head=dict(
         shared_head=dict(
-            # MoCo normalises once more after the last stage
+            # MoCo normalizes once more after the last stage
             type='ResLayerExtraNorm',
             norm_cfg=norm_cfg,
             norm_eval=False,
@@ -44,7 +44,7 @@ custom_imports = dict(
     allow_failed_imports=False,
 )
 
-# the file cannot have the extra normalisation
+# the file cannot have the extra normalization
 custom_hooks = [
     dict(
         type='mm_rotssl.PretrainedCheckHook',

@@ -1,5 +1,5 @@
 # Mask R-CNN with FPN on COCO, the protocol of MoCo (He et al., CVPR 2020,
-# section 4.2): every layer is fine-tuned, with batch normalisation.
+# section 4.2): every layer is fine-tuned, with batch normalization.
 _base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 
 pretrained = 'work_dirs/backbone.pth'
@@ -17,7 +17,7 @@ model = dict(
     ),
     neck=dict(norm_cfg=norm_cfg),
     roi_head=dict(
-        # four convolutions, which can be normalised, and one linear layer
+        # four convolutions, which can be normalized, and one linear layer
         bbox_head=dict(type='Shared4Conv1FCBBoxHead', norm_cfg=norm_cfg),
         mask_head=dict(norm_cfg=norm_cfg),
     ),

@@ -19,7 +19,7 @@ model = dict(
     ),
     neck=dict(in_channels=[64, 128, 256, 512], norm_cfg=norm_cfg),
     roi_head=dict(
-        # four convolutions, which can be normalised, and one linear layer
+        # four convolutions, which can be normalized, and one linear layer
         bbox_head=dict(
             type='Shared4Conv1FCBBoxHead', norm_cfg=norm_cfg, num_classes=20
         ),

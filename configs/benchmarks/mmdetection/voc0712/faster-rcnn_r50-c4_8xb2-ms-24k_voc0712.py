@@ -1,6 +1,6 @@
 # Faster R-CNN on ResNet-50 up to its fourth stage (C4), Pascal VOC, the
 # protocol of MoCo (He et al., CVPR 2020, section 4.2): every layer is
-# fine-tuned, with batch normalisation.
+# fine-tuned, with batch normalization.
 _base_ = [
     'mmdet::_base_/models/faster-rcnn_r50-caffe-c4.py',
     '../_base_/voc0712_ms-24k.py',
@@ -27,7 +27,7 @@ model = dict(
     ),
     roi_head=dict(
         shared_head=dict(
-            # MoCo normalises once more after the last stage
+            # MoCo normalizes once more after the last stage
             type='ResLayerExtraNorm',
             norm_cfg=norm_cfg,
             norm_eval=False,
@@ -45,7 +45,7 @@ custom_imports = dict(
     allow_failed_imports=False,
 )
 
-# the file cannot have the extra normalisation
+# the file cannot have the extra normalization
 custom_hooks = [
     dict(
         type='mm_rotssl.PretrainedCheckHook',

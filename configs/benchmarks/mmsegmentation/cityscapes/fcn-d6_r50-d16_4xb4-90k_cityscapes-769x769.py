@@ -1,6 +1,6 @@
 # FCN with a stride of 16 on Cityscapes.
 # The protocol of MoCo (He et al., CVPR 2020, appendix): 90,000 steps of 16
-# pictures.
+# images.
 _base_ = 'mmseg::fcn/fcn-d6_r50-d16_4xb2-40k_cityscapes-769x769.py'
 
 pretrained = 'work_dirs/backbone.pth'
@@ -25,11 +25,11 @@ model = dict(
         concat_input=False,
     ),
     auxiliary_head=None,
-    # the whole picture at once, not windows
+    # the whole image at once, not windows
     test_cfg=dict(_delete_=True, mode='whole'),
 )
 
-# scale, crop and flip; no distortion of colours
+# scale, crop and flip; no distortion of colors
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
@@ -44,7 +44,7 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackSegInputs'),
 ]
-# tested at the size that the pictures have
+# tested at the size that the images have
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
@@ -55,7 +55,7 @@ val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
 optim_wrapper = dict(optimizer=dict(lr=0.01, weight_decay=0.0001))
-# a tenth after 70 and after 90 per cent of the steps
+# a tenth after 70 and after 90 percent of the steps
 param_scheduler = [
     dict(
         type='MultiStepLR',

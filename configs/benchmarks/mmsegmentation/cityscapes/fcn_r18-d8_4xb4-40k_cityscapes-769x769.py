@@ -1,5 +1,5 @@
 # FCN with ResNet-18 on Cityscapes: mmseg's recipe of 40,000 steps, which
-# fine-tunes every layer with synchronised normalisation, and the widths of its
+# fine-tunes every layer with synchronized normalization, and the widths of its
 # ResNet-18.
 _base_ = 'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-769x769.py'
 
@@ -19,7 +19,7 @@ model = dict(
     auxiliary_head=dict(in_channels=256, channels=64),
 )
 
-# 16 pictures a step, as in the other benchmarks; mmseg's rate, 0.01, is the
+# 16 images a step, as in the other benchmarks; mmseg's rate, 0.01, is the
 # same for 8 and for 16
 train_dataloader = dict(batch_size=4)
 auto_scale_lr = dict(base_batch_size=16)

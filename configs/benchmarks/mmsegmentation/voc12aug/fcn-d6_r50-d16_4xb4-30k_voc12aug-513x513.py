@@ -1,6 +1,6 @@
 # FCN with a stride of 16 on Pascal VOC 2012 with the extra annotations.
 # The protocol of MoCo (He et al., CVPR 2020, appendix): 30,000 steps of 16
-# pictures.
+# images.
 _base_ = 'mmseg::fcn/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py'
 
 pretrained = 'work_dirs/backbone.pth'
@@ -32,13 +32,13 @@ model = dict(
     auxiliary_head=None,
 )
 
-# scale, crop and flip; no distortion of colours
+# scale, crop and flip; no distortion of colors
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
     dict(
         type='RandomResize',
-        # the longer side of all of these pictures, so that the ratio is
+        # the longer side of all of these images, so that the ratio is
         # that to their own size
         scale=(500, 500),
         ratio_range=(0.5, 2.0),
@@ -49,7 +49,7 @@ train_pipeline = [
     dict(type='Pad', size=crop_size),
     dict(type='PackSegInputs'),
 ]
-# tested at the size that the pictures have
+# tested at the size that the images have
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
@@ -67,7 +67,7 @@ val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
 optim_wrapper = dict(optimizer=dict(lr=0.003, weight_decay=0.0001))
-# a tenth after 70 and after 90 per cent of the steps
+# a tenth after 70 and after 90 percent of the steps
 param_scheduler = [
     dict(
         type='MultiStepLR',

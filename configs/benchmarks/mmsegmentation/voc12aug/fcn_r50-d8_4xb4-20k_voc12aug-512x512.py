@@ -1,5 +1,5 @@
-# FCN on Pascal VOC 2012 with the extra annotations (10,582 pictures): mmseg's
-# own recipe, which fine-tunes every layer with synchronised normalisation.
+# FCN on Pascal VOC 2012 with the extra annotations (10,582 images): mmseg's
+# own recipe, which fine-tunes every layer with synchronized normalization.
 _base_ = 'mmseg::fcn/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py'
 
 pretrained = 'work_dirs/backbone.pth'

@@ -1,0 +1,181 @@
+"""What commands have in common: options, the console, the end with an error.
+
+Nothing heavy is imported at the top, see :mod:`mm_rotssl.cli`.
+"""
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def positive(text: str) -> int:
+    """Read a positive whole number.
+
+    Args:
+        text (str): Of the command line.
+
+    Returns:
+        int: The number.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none.
+    """
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f'{text} must be a positive number')
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add the config, by file or by name, and changes of its settings.
+
+    Args:
+        parser (ArgumentParser): Of the command.
+    """
+    parser.add_argument(
+        'config', help='config file, or the name of a shipped config'
+    )
+    add_cfg_options(parser)
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add the checkpoint.
+
+    Args:
+        parser (ArgumentParser): Of the command.
+    """
+    parser.add_argument('checkpoint', help='checkpoint file')
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Add changes of the config's settings.
+
+    Args:
+        parser (ArgumentParser): Of the command.
+    """
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        default=[],
+        metavar='KEY=VALUE',
+        help='replace settings of the config, with dots for nested keys; '
+        'lists as key="[a,b]" or key=a,b',
+    )
+
+
+def add_launcher(parser: argparse.ArgumentParser) -> None:
+    """Add how the processes were started.
+
+    Args:
+        parser (ArgumentParser): Of the command.
+    """
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='how the processes were started (default: none)',
+    )
+    # passed on by torch.distributed.launch
+    parser.add_argument(
+        '--local_rank',
+        '--local-rank',
+        type=lambda text: os.environ.setdefault('LOCAL_RANK', text),
+        help=argparse.SUPPRESS,
+    )
+
+
+def add_seed(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add the random seed.
+
+    Args:
+        parser (ArgumentParser): Of the command.
+        what (str): What it determines.
+    """
+    parser.add_argument(
+        '--seed', type=int, default=0, help=f'of {what} (default: 0)'
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add where networks run.
+
+    Args:
+        parser (ArgumentParser): Of the command.
+    """
+    parser.add_argument(
+        '--device',
+        help='where the networks run (default: cuda if there is one)',
+    )
+
+
+def default_device() -> str:
+    """Where networks run if nothing is said.
+
+    Returns:
+        str: 'cuda' if there is one, else 'cpu'.
+    """
+    import torch
+
+    return 'cuda' if torch.cuda.is_available() else 'cpu'
+
+
+def parse_cfg_options(words: Sequence[str]) -> dict[str, Any]:
+    """Read changes of settings as mmengine's scripts do.
+
+    Args:
+        words (Sequence[str]): 'key=value' each.
+
+    Returns:
+        dict[str, Any]: Dotted key -> value.
+    """
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(prog='mm-rotssl', usage='%(prog)s')
+    parser.add_argument('--cfg-options', nargs='*', action=DictAction)
+    for word in words:
+        if '=' not in word:
+            raise SystemExit(
+                f'Error: --cfg-options {word}: expected KEY=VALUE.'
+            )
+    options = parser.parse_args(['--cfg-options', *words]).cfg_options
+    return options or {}
+
+
+def make_console() -> 'Console':
+    """Make the console that commands print to.
+
+    Returns:
+        Console: Where the output is a file or a pipe, which have no width,
+        nothing is wrapped or cut.
+    """
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=500)
+
+
+def ends_with_error(
+    run: Callable[[argparse.Namespace], None],
+) -> Callable[[argparse.Namespace], None]:
+    """Let a command end with one line where its input is wrong.
+
+    Args:
+        run (Callable): Takes the arguments.
+
+    Returns:
+        Callable: The same; a ValueError, RuntimeError or OSError becomes a
+        SystemExit with the message.
+    """
+
+    @wraps(run)
+    def wrapper(args: argparse.Namespace) -> None:
+        try:
+            run(args)
+        except (ValueError, RuntimeError, OSError) as error:
+            raise SystemExit(f'Error: {error}') from error
+
+    return wrapper

@@ -1,0 +1,376 @@
+"""Find the seed patches of Exemplar-CNN in images."""
+
+import logging
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import cv2
+import numpy as np
+from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
+from rich.progress import track
+
+from ..image_keys import image_keys
+from ..transforms.loading import BrokenImageError
+from .seed_patches import SeedPatches, scaled_image
+
+# those of the authors' code
+SCALES = (1.0, 0.8, 0.64, 0.512)
+MAX_NAMED = 20
+
+
+def _without_noise(energy: np.ndarray) -> np.ndarray:
+    """Set to 0 what rounding alone makes, on either side of it."""
+    energy[energy < 1e-3] = 0
+    return energy
+
+
+def band_pass_energy(
+    image: np.ndarray, scale: float, patch_size: int
+) -> np.ndarray:
+    """How much of middling frequency there is, as in the authors' code.
+
+    Of every fourth pixel of the image, scaled, the sum of the channels
+    less its Gaussian mean is squared and averaged by a Gaussian again; then
+    a border is set to 0 in which a patch would not fit. The figures are
+    those for patches of 32 pixels: with others the cells, of which a patch
+    has eight, are larger or smaller.
+
+    Source: Dosovitskiy et al. (https://arxiv.org/abs/1406.6909), code. Its
+    paper says "squared gradient magnitude", see :func:`squared_gradient`.
+
+    Args:
+        image (ndarray): uint8 (H, W, 3).
+        scale (float): Of the patches, see :class:`SeedPatches`.
+        patch_size (int): Side of the patches in pixels.
+
+    Returns:
+        ndarray: float32 (h, w), not negative: one number a cell. All 0 in an
+        image that is too small.
+    """
+    step = max(1, patch_size // 8)
+    cells = scaled_image(np.ascontiguousarray(image[::step, ::step]), scale)
+    total = cells.sum(2, dtype=np.float32)
+    across = patch_size / step
+    fine = cv2.GaussianBlur(total, (0, 0), across / 4)
+    sigma = min(across / 4, total.shape[0] / 4)
+    energy = cv2.GaussianBlur((total - fine) ** 2, (0, 0), sigma)
+    border = math.ceil(across / 2) + 1
+    inside = np.zeros_like(energy)
+    inner = slice(border, -border)
+    inside[inner, inner] = energy[inner, inner]
+    return _without_noise(inside)
+
+
+def squared_gradient(
+    image: np.ndarray, scale: float, patch_size: int
+) -> np.ndarray:
+    """The mean squared gradient of the patch around each pixel.
+
+    Source: Dosovitskiy et al. (https://arxiv.org/abs/1406.6909), section
+    2.1, which does not say of which channel: here it is that of their mean,
+    by central differences.
+
+    Args:
+        image (ndarray): uint8 (H, W, 3).
+        scale (float): Of the patches, see :class:`SeedPatches`.
+        patch_size (int): Side of the patches in pixels.
+
+    Returns:
+        ndarray: float32 (h, w), for every pixel of the scaled image; 0
+        where the patch would not fit.
+    """
+    gray = scaled_image(image, scale).mean(2, dtype=np.float32)
+    inside = np.zeros_like(gray)
+    height, width = gray.shape
+    if min(height, width) < max(2, patch_size):
+        return inside
+    down, across = np.gradient(gray)
+    half = patch_size // 2
+    mean = cv2.boxFilter(
+        down**2 + across**2, -1, (patch_size,) * 2, anchor=(half, half)
+    )
+    # the patch around x covers x - half .. x - half + patch_size - 1
+    inner = (
+        slice(half, height - patch_size + half + 1),
+        slice(half, width - patch_size + half + 1),
+    )
+    inside[inner] = mean[inner]
+    return _without_noise(inside)
+
+
+# name -> function, and where in a cell its middle is: patches of the gradient
+# begin at a whole pixel, so their middles are between two, at the corner
+ENERGIES: dict[str, tuple[Callable, float]] = {
+    'band_pass': (band_pass_energy, 0.5),
+    'gradient': (squared_gradient, 0.0),
+}
+
+
+class _Sampler:
+    """What is known of the images while seed patches are drawn from them."""
+
+    def __init__(
+        self,
+        dataset: BaseDataset,
+        patch_size: int,
+        scales: Sequence[float],
+        energy: str,
+        random_seed: int,
+        progress: bool,
+    ) -> None:
+        self.dataset = dataset
+        self.keys = image_keys(dataset)
+        self.patch_size = patch_size
+        self.scales = tuple(scales)
+        self.measure, self.offset = ENERGIES[energy]
+        if energy == 'gradient':
+            # patches of an odd size have their middle within a pixel
+            self.offset += patch_size % 2 / 2
+        self.random_seed = random_seed
+        self.progress = progress
+        self.sizes = np.zeros((len(self.keys), 2), np.int32)
+        self.broken: list[str] = []
+        # image -> x, y and scale of the seed patches drawn from it
+        self.taken: dict[int, list[tuple[float, float, float]]] = {}
+        self.energies = np.array(
+            self._map(
+                self._mean_energies,
+                list(range(len(self.keys))),
+                'looking at images',
+            )
+        ).reshape(-1, len(self.scales))
+        self._report()
+        # the same image, without a name, has the same key: no second class
+        _, first = np.unique(self.keys, return_index=True)
+        again = np.ones(len(self.keys), bool)
+        again[first] = False
+        self.energies[again] = 0
+
+    def _map(
+        self, function: Callable[[Any], Any], items: list, title: str
+    ) -> list:
+        # decoding and filtering leave Python's lock
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            found = threads.map(function, items)
+            return list(
+                track(
+                    found,
+                    title,
+                    total=len(items),
+                    disable=not self.progress,
+                )
+            )
+
+    def _load(self, index: int) -> np.ndarray:
+        img = self.dataset.pipeline(self.dataset.get_data_info(index))['img']
+        return np.repeat(img[..., None], 3, 2) if img.ndim == 2 else img
+
+    def _mean_energies(self, index: int) -> list[float]:
+        try:
+            image = self._load(index)
+        except BrokenImageError as error:
+            self.broken.append(str(error))
+            return [0.0] * len(self.scales)
+        self.sizes[index] = image.shape[1::-1]
+        return [
+            float(self.measure(image, scale, self.patch_size).mean())
+            for scale in self.scales
+        ]
+
+    def _report(self) -> None:
+        """Name the images that give no patch."""
+        empty = np.flatnonzero(~self.energies.any(1) & (self.sizes.min(1) > 0))
+        for title, lines in (
+            ("images can't be read and are left out", self.broken),
+            (
+                f'images give no patch of {self.patch_size} pixels and are '
+                'left out: they are too small, or of one color',
+                [
+                    '{} ({}x{})'.format(self.keys[i], *self.sizes[i])
+                    for i in empty
+                ],
+            ),
+        ):
+            if lines:
+                more = len(lines) - MAX_NAMED
+                print_log(
+                    f'{len(lines)} {title}:\n  '
+                    + '\n  '.join(sorted(lines)[:MAX_NAMED])
+                    + (f'\n  and {more} more' if more > 0 else ''),
+                    'current',
+                    logging.WARNING,
+                )
+
+    def draw(
+        self, num_exemplars: int, max_per_image: int
+    ) -> list[tuple[int, float, float, float]]:
+        """Draw seed patches: image, x, y and scale of each."""
+        rng = np.random.default_rng(self.random_seed)
+        weights = self.energies[:, int(np.argmax(self.scales))]
+        left = np.where(weights > 0, max_per_image, 0)
+        drawn: list[tuple[int, float, float, float]] = []
+        while len(drawn) < num_exemplars:
+            # without replacement, so each image is there as often as it
+            # may be drawn
+            slots = np.repeat(np.arange(len(left)), left)
+            missing = num_exemplars - len(drawn)
+            if len(slots) < missing:
+                raise ValueError(
+                    f'{num_exemplars} seed patches were asked for, and there '
+                    f'are only {len(drawn) + len(slots)}: {len(self.keys)} '
+                    f'images, {(weights > 0).sum()} of which are readable and '
+                    f'large enough, at most {max_per_image} an image. Ask for '
+                    'fewer, add images, raise max_per_image or take a '
+                    f'patch_size below {self.patch_size}.'
+                )
+            share = weights[slots] / weights[slots].sum()
+            chosen = slots[
+                rng.choice(len(slots), missing, replace=False, p=share)
+            ]
+            images, counts = np.unique(chosen, return_counts=True)
+            found = dict(
+                zip(
+                    images.tolist(),
+                    self._map(
+                        self._places,
+                        list(zip(images.tolist(), counts, strict=True)),
+                        'drawing seed patches',
+                    ),
+                    strict=True,
+                )
+            )
+            left[images] -= counts
+            for index, count in zip(images.tolist(), counts, strict=True):
+                self.taken.setdefault(index, []).extend(found[index])
+                if len(found[index]) < count:
+                    left[index] = 0
+            drawn += [
+                (index, *found[index].pop(0))
+                for index in chosen.tolist()
+                if found[index]
+            ]
+        return drawn
+
+    def _places(
+        self, what: tuple[int, int]
+    ) -> list[tuple[float, float, float]]:
+        """Draw x, y and scale of the seed patches of an image."""
+        index, count = what
+        taken = list(self.taken.get(index, ()))
+        before = len(taken)
+        # not (seed, index, ...), which for image 0 would be (seed)
+        rng = np.random.default_rng((self.random_seed, 1, index, before))
+        image = self._load(index)
+        height, width = image.shape[:2]
+        scales = [
+            scale
+            for scale, energy in zip(
+                self.scales, self.energies[index], strict=True
+            )
+            if energy > 0
+        ]
+        while scales and len(taken) < before + count:
+            scale = scales[rng.integers(len(scales))]
+            energy = self.measure(image, scale, self.patch_size)
+            energy = energy.astype(np.float64)
+            x = (np.arange(energy.shape[1]) + self.offset) * (
+                width / energy.shape[1]
+            )
+            y = (np.arange(energy.shape[0]) + self.offset) * (
+                height / energy.shape[0]
+            )
+            for other_x, other_y, other_scale in taken:
+                near = self.patch_size / 2 / max(scale, other_scale)
+                energy[
+                    np.ix_(abs(y - other_y) < near, abs(x - other_x) < near)
+                ] = 0
+            total = energy.sum()
+            if not total:
+                scales.remove(scale)
+                continue
+            place = rng.choice(energy.size, p=energy.ravel() / total)
+            row, column = divmod(int(place), energy.shape[1])
+            taken.append((float(x[column]), float(y[row]), scale))
+        return taken[before:]
+
+
+def sample_seed_patches(
+    dataset: BaseDataset,
+    num_exemplars: int,
+    patch_size: int = 32,
+    scales: Sequence[float] = SCALES,
+    energy: str = 'band_pass',
+    max_per_image: int = 1,
+    random_seed: int = 0,
+    progress: bool = False,
+) -> SeedPatches:
+    """Sample seed patches where there is something to see.
+
+    As in the authors' code images are drawn, each at most
+    ``max_per_image`` times, in proportion to their mean energy at the
+    largest scale, a scale uniformly, and the place in proportion to the
+    energy there. In datasets of images of different sizes a scale is
+    drawn from those at which the image is large enough.
+
+    The middles of an image's seed patches are at least half a patch (the
+    smaller one) apart along one axis, so that no two classes show the same.
+
+    Args:
+        dataset (BaseDataset): The images; its pipeline loads ``img``,
+            uint8 (H, W, 3), and does no more.
+        num_exemplars (int): How many.
+        patch_size (int): Their side in pixels. Defaults to 32.
+        scales (Sequence[float]): See :class:`SeedPatches`. Defaults to
+            those of the authors' code, powers of 0.8.
+        energy (str): 'band_pass', of the authors' code, or 'gradient', of
+            the paper. Defaults to 'band_pass'.
+        max_per_image (int): Defaults to 1, as in the authors' code.
+        random_seed (int): The same gives the same seed patches. Defaults to 0.
+        progress (bool): Show a bar. Defaults to False.
+
+    Returns:
+        SeedPatches: In the order in which they were drawn.
+
+    Raises:
+        ValueError: If a setting makes no sense, or there are fewer places
+            than asked for.
+    """
+    if num_exemplars < 1 or max_per_image < 1 or patch_size < 2:
+        raise ValueError(
+            f'num_exemplars={num_exemplars} and max_per_image={max_per_image} '
+            f'must be positive, patch_size={patch_size} at least 2.'
+        )
+    if not scales or not all(0 < scale <= 1 for scale in scales):
+        raise ValueError(
+            f'scales={tuple(scales)}: numbers above 0, at most 1; patches '
+            'cover patch_size / scale pixels.'
+        )
+    if energy not in ENERGIES:
+        raise ValueError(
+            f"energy='{energy}': one of {', '.join(map(repr, ENERGIES))}."
+        )
+    sampler = _Sampler(
+        dataset, patch_size, scales, energy, random_seed, progress
+    )
+    drawn = sampler.draw(num_exemplars, max_per_image)
+    used, places = np.unique([seed[0] for seed in drawn], return_inverse=True)
+    return SeedPatches(
+        keys=[sampler.keys[i] for i in used],
+        sizes=sampler.sizes[used],
+        images=places.astype(np.int64),
+        centers=np.array([seed[1:3] for seed in drawn], np.float32),
+        scales=np.array([seed[3] for seed in drawn], np.float32),
+        patch_size=patch_size,
+        made_by=dict(
+            num_exemplars=num_exemplars,
+            scales=list(scales),
+            energy=energy,
+            max_per_image=max_per_image,
+            random_seed=random_seed,
+            images_looked_at=len(sampler.keys),
+        ),
+    )

@@ -1,0 +1,93 @@
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from mm_rotssl.registry import HOOKS
+
+
+def check_state_dict(
+    model: nn.Module, state_dict: dict, source: str, prefix: str = ''
+) -> None:
+    """Refuse weights that don't fit a model.
+
+    Args:
+        model (nn.Module): The model.
+        state_dict (dict[str, Tensor]): The weights.
+        source (str): Where they are from, for the message.
+        prefix (str): Look only at the names that begin so. Defaults to '',
+            all of them.
+
+    Raises:
+        ValueError: If a name is missing, unexpected or of another shape; it
+            lists the first few.
+    """
+    want = {
+        name: tuple(value.shape)
+        for name, value in model.state_dict().items()
+        if name.startswith(prefix)
+    }
+    have = {
+        name: tuple(value.shape)
+        for name, value in state_dict.items()
+        if name.startswith(prefix)
+    }
+    missing = [name for name in want if name not in have]
+    unexpected = [name for name in have if name not in want]
+    reshaped = [
+        f'{name}: {have[name]} in the file, {want[name]} in the model'
+        for name in want
+        # a memory bank without rows takes on those of the file
+        if name in have and have[name] != want[name] and 0 not in want[name]
+    ]
+    problems = [
+        f'{len(names)} {what}, such as\n    ' + '\n    '.join(names[:3])
+        for what, names in (
+            ('missing in the file', missing),
+            ('unknown to the model', unexpected),
+            ('of another shape', reshaped),
+        )
+        if names
+    ]
+    if problems:
+        raise ValueError(
+            f'The checkpoint {source} was made by another architecture than '
+            f'the config describes ({len(want)} tensors):\n  '
+            + '\n  '.join(problems)
+            + '\nUse the config that the checkpoint was trained with (it is '
+            'saved beside it in the work directory), or change model.'
+        )
+
+
+@HOOKS.register_module()
+class CheckpointCheckHook(Hook):
+    """Stop when a checkpoint does not fit the model.
+
+    The engine loads what fits and logs the rest, so a run with the wrong
+    checkpoint goes on from random weights. Here ``--resume`` demands all of
+    the model, ``load_from`` the backbone.
+    """
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compare names and shapes before the weights are used.
+
+        Args:
+            runner (Runner): The runner.
+            checkpoint (dict): What was read.
+
+        Raises:
+            ValueError: If the weights don't fit.
+        """
+        model = runner.model
+        model = model.module if is_model_wrapper(model) else model
+        state_dict = checkpoint.get('state_dict', checkpoint)
+        check_state_dict(
+            model,
+            # the engine strips a wrapper's prefix when it loads
+            {
+                name.removeprefix('module.'): value
+                for name, value in state_dict.items()
+            },
+            f'"{runner._load_from}"' if runner._load_from else 'to resume',
+            prefix='' if runner._resume else 'backbone.',
+        )

@@ -1,0 +1,52 @@
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop, Runner
+
+from mm_rotssl.datasets import MultiTaskDataset
+
+
+def training_datasets(
+    runner: Runner,
+) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Go through the datasets of training and what learns from them.
+
+    From a stream of a :class:`MultiTaskDataset`, which may be in a
+    ``RepeatDataset``, the task of its name learns; from any other dataset,
+    all of the model.
+
+    Args:
+        runner (Runner): The runner. Validation and tests alone have no dataset
+            of training.
+
+    Yields:
+        tuple[str, Any, dict[str, nn.Module]]: Where the dataset is in
+        ``train_dataloader.dataset``, '' or '.datasets.NAME'; the dataset;
+        and the parts of the model by their names in it, without the prefix
+        of a wrapper.
+    """
+    if not isinstance(runner._train_loop, BaseLoop):
+        return
+    model = runner.model
+    model = model.module if is_model_wrapper(model) else model
+    modules = dict(model.named_modules())
+    dataset = runner.train_dataloader.dataset
+    inner = dataset
+    while not isinstance(inner, MultiTaskDataset):
+        if not hasattr(inner, 'dataset'):
+            yield '', dataset, modules
+            return
+        inner = inner.dataset
+    for stream, part in inner.datasets.items():
+        # with a dot: 'tasks.one' is no part of 'tasks.one_more'
+        prefix = f'tasks.{stream}.'
+        yield (
+            f'.datasets.{stream}',
+            part,
+            {
+                name: module
+                for name, module in modules.items()
+                if f'{name}.'.startswith(prefix)
+            },
+        )

@@ -1,0 +1,122 @@
+"""One feature vector per image and stage, whatever the backbone gives."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+Features = torch.Tensor | Sequence[torch.Tensor]
+
+
+def pool_features(feats: Features) -> tuple[torch.Tensor, ...]:
+    """Reduce a backbone's output to a vector per image and stage.
+
+    Args:
+        feats (Tensor | Sequence[Tensor]): Output of a backbone: one tensor
+            or one a stage. Maps (N, C, H, W) and tokens (N, L, C) are
+            averaged over their positions; vectors (N, C), such as a class
+            token, stay as they are. A stage that is itself a sequence
+            (patch map, class token) counts with its last member.
+
+    Returns:
+        tuple[Tensor, ...]: (N, C) for each stage, float32.
+
+    Raises:
+        ValueError: If a tensor has another number of dimensions.
+
+    Examples:
+        >>> import torch
+        >>> maps = torch.ones(2, 8, 4, 4), torch.ones(2, 16)
+        >>> [tuple(f.shape) for f in pool_features(maps)]
+        [(2, 8), (2, 16)]
+    """
+    if isinstance(feats, torch.Tensor):
+        feats = (feats,)
+    pooled = []
+    for feat in feats:
+        if isinstance(feat, (tuple, list)):
+            feat = feat[-1]
+        if feat.dim() == 4:
+            feat = feat.float().mean((2, 3))
+        elif feat.dim() == 3:
+            feat = feat.float().mean(1)
+        elif feat.dim() != 2:
+            raise ValueError(
+                'A stage of the backbone gave a tensor of shape '
+                f'{tuple(feat.shape)}; expected (N, C, H, W), (N, L, C) or '
+                '(N, C).'
+            )
+        pooled.append(feat.float())
+    return tuple(pooled)
+
+
+def pool_cells(
+    feats: torch.Tensor | Sequence[torch.Tensor], levels: Sequence[int] = (2,)
+) -> tuple[torch.Tensor, ...]:
+    """Reduce each stage's map to the largest values of a few cells.
+
+    Level ``l`` cuts a map into ``l * l`` cells that don't overlap: their
+    sides are ``ceil(H / l)`` and ``ceil(W / l)``, and the last ones are what
+    is left. A 17 × 17 map at level 2 is cut into 9 + 8 each way. (The cells
+    of PyTorch's adaptive pooling would overlap there.)
+
+    Args:
+        feats (Tensor | Sequence[Tensor]): Output of a backbone, as
+            `pool_features` takes it: one tensor or one a stage. Only maps
+            (N, C, H, W) larger than 1 × 1 have cells; 1 × 1 maps, vectors
+            (N, C) and tokens (N, L, C) become what `pool_features` makes of
+            them: the vector itself, the tokens' mean.
+        levels (Sequence[int]): Cells along a side; with several, a spatial
+            pyramid. Defaults to (2,), the four quadrants.
+
+    Returns:
+        tuple[Tensor, ...]: For each stage (N, C * the sum of ``l * l``),
+        float32, level by level, in each channel by channel and its cells row
+        by row; (N, C) where there are no cells.
+
+    Raises:
+        ValueError: If a map can't be cut into as many cells, a level is not
+            positive, or a tensor has another number of dimensions.
+
+    Examples:
+        >>> import torch
+        >>> maps = torch.arange(9.0).reshape(1, 1, 3, 3)
+        >>> pool_cells(maps)[0].tolist()
+        [[4.0, 5.0, 7.0, 8.0]]
+        >>> stages = torch.ones(2, 64, 17, 17), torch.ones(2, 512)
+        >>> [tuple(f.shape) for f in pool_cells(stages, levels=(1, 2, 4))]
+        [(2, 1344), (2, 512)]
+    """
+    if not levels or min(levels) < 1:
+        raise ValueError(
+            f'levels={levels} must name at least one level, and all must be '
+            'positive.'
+        )
+    if isinstance(feats, torch.Tensor):
+        feats = (feats,)
+    pooled = []
+    for feat in feats:
+        if isinstance(feat, (tuple, list)):
+            feat = feat[-1]
+        if feat.dim() == 4 and feat.shape[2:] != (1, 1):
+            cells = [_largest(feat.float(), level) for level in levels]
+            pooled.append(torch.cat(cells, 1))
+        else:
+            pooled.extend(pool_features(feat))
+    return tuple(pooled)
+
+
+def _largest(maps: torch.Tensor, level: int) -> torch.Tensor:
+    """Max-pool maps (N, C, H, W) to (N, C * level * level)."""
+    height, width = maps.shape[2:]
+    # the stride is the kernel
+    sides = -(-height // level), -(-width // level)
+    cells = F.max_pool2d(maps, sides, ceil_mode=True)
+    if cells.shape[2:] != (level, level):
+        raise ValueError(
+            f'A stage gave maps of {height} × {width}; cells of {sides[0]} × '
+            f'{sides[1]} cut them into {cells.size(2)} × {cells.size(3)} '
+            f'parts, not into {level} × {level}. Use larger images, or '
+            f'levels smaller than {level}.'
+        )
+    return cells.flatten(1)

@@ -1,0 +1,462 @@
+import itertools
+from functools import cache
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import (
+    Compose,
+    ConcatDataset,
+    RepeatDataset,
+    default_collate,
+)
+from mmengine.registry import init_default_scope
+from mmengine.runner import BaseLoop, Runner
+from torch import nn
+
+from mm_rotssl.datasets import Digits, MultiTaskDataset, RotationNoise
+from mm_rotssl.engine.hooks import BindDatasetHook, CheckpointCheckHook
+from mm_rotssl.models import (
+    MemoryBank,
+    MultiTask,
+    NCELoss,
+    NearestNeighborQueue,
+)
+
+COUNTER = itertools.count()
+
+
+class Head(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.memory = MemoryBank(feat_dim=4)
+        self.loss_module = NCELoss()
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Linear(2, 2)
+        self.head = Head()
+        self.told = None
+
+    def bind_dataset(self, keys):
+        self.told = keys
+
+
+class Loop(BaseLoop):
+    def run(self):
+        pass
+
+
+@cache
+def all_digits():
+    return Digits(size=8, pipeline=[], indices=30)
+
+
+def digits(indices=20):
+    return all_digits().get_subset(indices)
+
+
+def bound(dataset, resume=False, model=None):
+    """A runner whose hook has run."""
+    runner = SimpleNamespace(
+        model=model or Model(),
+        train_dataloader=SimpleNamespace(dataset=dataset),
+        _resume=resume,
+        _load_from='some/file.pth',
+    )
+    runner._train_loop = Loop.__new__(Loop)
+    BindDatasetHook().before_run(runner)
+    return runner
+
+
+def load(runner, state_dict):
+    checkpoint = dict(state_dict=state_dict)
+    for hook in (BindDatasetHook(), CheckpointCheckHook()):
+        hook.after_load_checkpoint(runner, checkpoint)
+    return checkpoint['state_dict']
+
+
+def test_bank_and_model_are_told():
+    runner = bound(digits())
+    assert len(runner.model.head.memory) == 20
+    assert runner.model.told[:6] == [
+        f'digits/{i:04d}' for i in (0, 1, 2, 3, 5, 6)
+    ]
+
+
+def test_no_training_no_binding():
+    runner = SimpleNamespace(_train_loop=dict(type='EpochBasedTrainLoop'))
+    BindDatasetHook().before_run(runner)
+
+
+def test_repeated_images_have_one_row():
+    runner = bound(RepeatDataset(digits(), times=3))
+    assert len(runner.model.head.memory) == 20
+
+
+def test_joined_data_sets_are_refused():
+    with pytest.raises(ValueError, match=r'20 \+ 5 images.*same index'):
+        bound(ConcatDataset([digits(), digits(5)]))
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+def test_same_images_resume(prefix):
+    old = bound(digits()).model.state_dict()
+    runner = bound(digits(), resume=True)
+    state = load(runner, {prefix + k: v for k, v in old.items()})
+    assert len(state) == len(old)
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+@pytest.mark.parametrize(
+    ('indices', 'message'),
+    [
+        (19, '20 images then, 19 now. The rows'),
+        # as many, another order
+        ([*range(1, 20), 0], '20 now, others or in another order'),
+    ],
+)
+def test_other_images(indices, message, prefix):
+    old = bound(digits()).model.state_dict()
+    old = {prefix + k: v for k, v in old.items()}
+    with pytest.raises(ValueError, match=message):
+        load(bound(digits(indices), resume=True), dict(old))
+    # weights alone: all but the bank and its normalizer
+    state = load(bound(digits(indices)), dict(old))
+    assert sorted(state) == [
+        f'{prefix}backbone.bias',
+        f'{prefix}backbone.weight',
+    ]
+
+
+def test_bank_of_unknown_images():
+    """A length of one's own and no hook: nothing to compare."""
+    old = bound(digits()).model.state_dict()
+    old['head.memory.fingerprint'] = torch.tensor(0)
+    assert len(load(bound(digits(19)), dict(old))) == len(old)
+    runner = bound(digits(), resume=True)
+    assert len(load(runner, dict(old))) == len(old)
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+def test_queue_of_neighbors_stays_with_its_run(prefix):
+    def filled(resume):
+        runner = bound(digits(), resume=resume)
+        runner.model.queue = NearestNeighborQueue(length=3, dim=2)
+        return runner
+
+    old = filled(resume=False).model
+    old.queue.push(torch.eye(2), torch.tensor([4, 7]))
+    saved = {prefix + key: value for key, value in old.state_dict().items()}
+    names = {f'{prefix}queue.{name}' for name in old.queue.state_dict()}
+    assert len(names) == 4
+    resumed = load(filled(resume=True), dict(saved))
+    assert set(resumed) == set(saved)
+    started = load(filled(resume=False), dict(saved))
+    assert set(started) == set(saved) - names
+
+
+class Vector(nn.Module):
+    """A backbone that gives a vector."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3 * 8 * 8, 6)
+
+    def forward(self, x):
+        return (self.fc(x.flatten(1)),)
+
+
+def decoupling(**settings):
+    return dict(
+        type='mm_rotssl.RotationFeatureDecoupling',
+        rotation_channels=2,
+        head=dict(type='mm_rotssl.RotationHead'),
+        instance_head=dict(
+            type='mm_rotssl.InstanceDiscriminationHead',
+            in_channels=4,
+            num_negatives=3,
+            memory=dict(feat_dim=5, **settings.pop('memory', {})),
+        ),
+        **settings,
+    )
+
+
+def clusters(length=4):
+    neck = dict(
+        type='mm_rotssl.SelfClassifierNeck',
+        in_channels=6,
+        hid_channels=8,
+        out_channels=5,
+        norm_cfg=None,
+    )
+    head = dict(
+        type='mm_rotssl.SelfClassifierHead', in_channels=5, num_classes=(4,)
+    )
+    queue = dict(type='mm_rotssl.NearestNeighborQueue', length=length, dim=5)
+    return dict(
+        type='mm_rotssl.SelfClassifier', neck=neck, head=head, queue=queue
+    )
+
+
+ROTATION = dict(
+    type='mm_rotssl.RotNet',
+    head=dict(type='mm_rotssl.RotationHead', in_channels=6),
+)
+
+
+def mixture(**tasks):
+    init_default_scope('mmpretrain')
+    torch.manual_seed(0)
+    return MultiTask(backbone=Vector(), tasks=tasks)
+
+
+def tiny(indices, views=False):
+    """A stream of digits of 8 x 8 pixels."""
+    view = [[dict(type='mm_rotssl.RandomResizedCrop', scale=8)]]
+    pipeline = [dict(type='PackInputs')]
+    if views:
+        pipeline.insert(
+            0, dict(type='MultiView', num_views=[2], transforms=view)
+        )
+    init_default_scope('mmpretrain')
+    dataset = digits(indices)
+    dataset.pipeline = Compose(pipeline)
+    return dataset
+
+
+# not in the order of the dataset
+FIRST = [9, 4, 0, 7, 2, 5, 1]
+SECOND = [3, 8, 6, 1]
+
+
+def banks(*tasks):
+    """Keys of their memory banks, and of what belongs to these."""
+    return [
+        f'tasks.{task}.instance_head.{part}'
+        for task in tasks
+        for part in ('memory', 'loss_module')
+    ]
+
+
+@pytest.mark.parametrize('wrap', [lambda model: model, nn.DataParallel])
+def test_tasks_are_told_their_own_images(wrap, tmp_path):
+    names = [info['img_path'] for info in all_digits()]
+    noise = np.random.RandomState(0).rand(len(FIRST), 4)
+    # the rows of the file are found by name: here in reverse
+    RotationNoise(
+        [names[i] for i in FIRST[::-1]], noise[::-1], (0, 90, 180, 270)
+    ).save(tmp_path / 'p.npz')
+    model = mixture(
+        one=decoupling(noise_file=str(tmp_path / 'p.npz')),
+        one_more=decoupling(),
+        clusters=clusters(),
+        rotation=ROTATION,
+    )
+    told = {}
+    for task in ('one', 'one_more', 'clusters'):
+        part = nn.Module()
+        part.bind_dataset = lambda keys, task=task: told.update({task: keys})
+        model.tasks[task].part = part
+    streams = dict(
+        # in another order than the tasks
+        clusters=tiny(SECOND, views=True),
+        one_more=tiny(SECOND[:3]),
+        one=RepeatDataset(tiny(FIRST), times=2),
+        # nothing tells its images apart, and nothing has to
+        rotation=ConcatDataset([tiny(SECOND), tiny(FIRST)]),
+    )
+    bound(MultiTaskDataset(streams), model=wrap(model))
+    assert told == dict(
+        one=[names[i] for i in FIRST],
+        one_more=[names[i] for i in SECOND[:3]],
+        clusters=[names[i] for i in SECOND],
+    )
+    one, more = model.tasks['one'], model.tasks['one_more']
+    assert len(one.instance_head.memory) == 7
+    assert len(more.instance_head.memory) == 3
+    want = 1 - noise**2
+    want[:, 0] = 1
+    np.testing.assert_allclose(one.noise_weight.numpy(), want, rtol=1e-6)
+    assert more.noise_weight is None
+
+
+def test_a_step_writes_the_rows_of_its_images():
+    model = mixture(
+        clusters=clusters(length=3),
+        one=decoupling(),
+        other=decoupling(memory=dict(momentum=0.25)),
+    )
+    streams = dict(clusters=FIRST, one=SECOND, other=FIRST[:5])
+    dataset = MultiTaskDataset(
+        {
+            name: tiny(indices, views=name == 'clusters')
+            for name, indices in streams.items()
+        }
+    )
+    bound(dataset, model=model)
+    before = {key: v.clone() for key, v in model.state_dict().items()}
+    entries = [6, 0, 4]
+    batch = default_collate([dataset[i] for i in entries])
+    data = model.data_preprocessor(batch, True)
+    sum(
+        value
+        for key, value in model(**data, mode='loss').items()
+        if 'loss' in key
+    ).backward()
+
+    def numbers(key):
+        return before[key].double().numpy()
+
+    def places(number):
+        """Places in the stream of the images of the batch."""
+        length = len(list(streams.values())[number])
+        return [(i + number * length // 3) % length for i in entries]
+
+    raw = all_digits()
+    for number, (name, momentum) in enumerate(
+        dict(one=0.5, other=0.25).items(), start=1
+    ):
+        prefix = f'tasks.{name}.instance_head'
+        old = numbers(f'{prefix}.memory.feature_bank')
+        assert old.shape == (len(streams[name]), 5)
+        rows = old.copy()
+        for place in places(number):
+            img = raw[streams[name][place]]['img'].astype(float)
+            img = img.transpose(2, 0, 1)
+            copies = [np.rot90(img, k, (1, 2)).ravel() for k in range(4)]
+            feats = np.mean(copies, 0) @ numbers('backbone.fc.weight').T
+            feats += numbers('backbone.fc.bias')
+            # the part after those of rotation_channels
+            feats = feats[2:] @ numbers(f'{prefix}.fc.weight').T
+            feats += numbers(f'{prefix}.fc.bias')
+            feats /= np.linalg.norm(feats)
+            # once, also where an image comes twice, as in a short stream
+            row = momentum * old[place] + (1 - momentum) * feats
+            rows[place] = row / np.linalg.norm(row)
+        got = model.tasks[name].instance_head.memory.feature_bank
+        np.testing.assert_allclose(got.numpy(), rows, atol=1e-5)
+        moved = np.abs(rows - old).max(1) > 1e-2
+        assert set(np.flatnonzero(moved)) == set(places(number))
+    queue = model.tasks['clusters'].queue
+    assert queue.indices.tolist() == places(0)
+    assert bool(queue.is_full)
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+def test_other_images_of_one_stream(prefix):
+    def told(one=FIRST, other=SECOND, resume=False):
+        model = mixture(one=decoupling(), other=decoupling())
+        streams = dict(one=tiny(one), other=tiny(other))
+        return bound(MultiTaskDataset(streams), resume, model)
+
+    old = told().model.state_dict()
+    old = {prefix + key: value for key, value in old.items()}
+    assert set(load(told(resume=True), dict(old))) == set(old)
+    for changed, stream, message in (
+        (dict(one=FIRST[::-1]), 'one', '7 images then, 7 now, others or in'),
+        (dict(other=SECOND[:3]), 'other', '4 images then, 3 now. The rows'),
+    ):
+        with pytest.raises(
+            ValueError,
+            match=r'^train_dataloader\.dataset\.datasets\.'
+            rf'{stream} is not the training set.*: {message}',
+        ):
+            load(told(**changed, resume=True), dict(old))
+        # weights alone: the other stream's bank is still that of its images
+        names = tuple(prefix + key for key in banks(stream))
+        state = load(told(**changed), dict(old))
+        assert set(state) == {k for k in old if not k.startswith(names)}
+        assert len(state) < len(old)
+
+
+def test_queue_of_a_task_stays_with_its_run():
+    def told(resume):
+        model = mixture(rotation=ROTATION, clusters=clusters())
+        streams = dict(rotation=[1, 2], clusters=tiny(SECOND, views=True))
+        return bound(MultiTaskDataset(streams), resume, model)
+
+    old = told(resume=False).model.state_dict()
+    queue = {key for key in old if key.startswith('tasks.clusters.queue.')}
+    assert len(queue) == 4
+    assert set(load(told(resume=True), dict(old))) == set(old)
+    assert set(load(told(resume=False), dict(old))) == set(old) - queue
+
+
+@pytest.mark.parametrize(
+    ('stream', 'error', 'message'),
+    [
+        (tiny(SECOND), ValueError, 'length=7 rows, and .* 4 different'),
+        (
+            ConcatDataset([tiny(SECOND), tiny(FIRST)]),
+            ValueError,
+            r'4 \+ 7 images.*same index',
+        ),
+        ([1, 2], TypeError, 'is a list'),
+    ],
+)
+def test_errors_name_the_stream(stream, error, message):
+    model = mixture(one=decoupling(), other=decoupling(memory=dict(length=7)))
+    streams = MultiTaskDataset(dict(one=tiny(FIRST), other=stream))
+    place = r'^train_dataloader\.dataset\.datasets\.other: '
+    with pytest.raises(error, match=f'{place}.*{message}'):
+        bound(streams, model=model)
+
+
+def run(folder, epochs, resume=None, one=FIRST):
+    streams = dict(
+        one=tiny(one), other=tiny(SECOND), clusters=tiny(FIRST, views=True)
+    )
+    model = mixture(
+        one=decoupling(), other=decoupling(), clusters=clusters(length=5)
+    )
+    runner = Runner(
+        model,
+        str(folder),
+        train_dataloader=dict(
+            batch_size=3,
+            num_workers=0,
+            sampler=dict(type='DefaultSampler', shuffle=True),
+            collate_fn=dict(type='default_collate'),
+            dataset=MultiTaskDataset(streams),
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=1e-4, momentum=0.9)),
+        custom_hooks=[
+            dict(type=f'mm_rotssl.{name}')
+            for name in (
+                'EpochSeedHook',
+                'BindDatasetHook',
+                'CheckpointCheckHook',
+            )
+        ],
+        randomness=dict(seed=3),
+        default_scope='mmpretrain',
+        experiment_name=f'test_bind_dataset_{next(COUNTER)}',
+        log_level='ERROR',
+        load_from=str(resume) if resume else None,
+        resume=resume is not None,
+    )
+    runner.train()
+    return runner.model.state_dict()
+
+
+def test_a_mixture_that_is_resumed_goes_on(tmp_path):
+    whole = run(tmp_path / 'whole', 2)
+    checkpoint = tmp_path / 'whole' / 'epoch_1.pth'
+    first = torch.load(checkpoint, weights_only=False)['state_dict']
+    resumed = run(tmp_path / 'resumed', 2, checkpoint)
+    assert set(resumed) == set(whole)
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+    for part in (
+        *(f'{key}.feature_bank' for key in banks('one')[:1]),
+        'tasks.clusters.queue.feats',
+        'backbone.fc.weight',
+    ):
+        assert not torch.equal(first[part], whole[part])
+    with pytest.raises(ValueError, match=r'dataset\.datasets\.one is not'):
+        run(tmp_path / 'changed', 2, checkpoint, one=[*FIRST[:-1], 20])
