@@ -2,7 +2,7 @@ r"""Train the algorithms of configs/essl, plain and with rotation, and compare.
 
 Every config configs/essl/{,essl-}ALGORITHM_SIZE.py is trained once a seed by
 tools/train.py. Then kNN accuracy and that of a linear probe, both with all
-labels of val_cfg.bank_dataloader on the last stage's pooled features, are
+labels of val_cfg.reference_dataloader on the last stage's pooled features, are
 measured beside the untrained network. What is trained already is not trained
 again, so an interrupted experiment goes on. Writes summary.json and
 comparison.png and prints a table in Markdown.
@@ -208,7 +208,7 @@ def main() -> None:
         cfg = read_labeled_config(config)
         init_default_scope(cfg.default_scope)
         networks = build_networks(cfg, checkpoint, seed, args.device)
-        bank = build_ordered_dataloader(cfg.val_cfg.bank_dataloader)
+        bank = build_ordered_dataloader(cfg.val_cfg.reference_dataloader)
         test = build_ordered_dataloader(cfg.val_dataloader)
         # all have the same backbone: the first stands for them
         if seed not in untrained:

@@ -64,9 +64,9 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(num_workers=0)
-bank_dataloader = _base_.bank_dataloader
-bank_dataloader.num_workers = 0
-bank_dataloader.dataset.indices = every_fifth
+reference_dataloader = _base_.reference_dataloader
+reference_dataloader.num_workers = 0
+reference_dataloader.dataset.indices = every_fifth
 
 # with the paper's SGD the loss stays at chance for thousands of steps
 optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4))
@@ -79,7 +79,9 @@ param_scheduler = dict(
 auto_scale_lr = dict(base_batch_size=128)
 
 train_cfg = dict(by_epoch=True, max_epochs=8, val_interval=8)
-val_cfg = dict(type='mm_rotssl.KNNValLoop', bank_dataloader=bank_dataloader)
+val_cfg = dict(
+    type='mm_rotssl.KNNValLoop', reference_dataloader=reference_dataloader
+)
 val_evaluator = dict(type='mm_rotssl.KNNAccuracy')
 
 custom_hooks = [

@@ -25,9 +25,9 @@ train_dataloader = dict(
 )
 val_dataloader = dict(num_workers=0)
 # the labeled images are those that the network was trained on
-bank_dataloader = _base_.bank_dataloader
-bank_dataloader.num_workers = 0
-bank_dataloader.dataset.indices = every_fifth
+reference_dataloader = _base_.reference_dataloader
+reference_dataloader.num_workers = 0
+reference_dataloader.dataset.indices = every_fifth
 
 # half the official batch and rate
 optim_wrapper = dict(
@@ -45,7 +45,9 @@ param_scheduler = dict(
 auto_scale_lr = dict(base_batch_size=64)
 
 train_cfg = dict(by_epoch=True, max_epochs=8, val_interval=4)
-val_cfg = dict(type='mm_rotssl.KNNValLoop', bank_dataloader=bank_dataloader)
+val_cfg = dict(
+    type='mm_rotssl.KNNValLoop', reference_dataloader=reference_dataloader
+)
 val_evaluator = [
     dict(type='mm_rotssl.RotationAccuracy'),
     dict(type='mm_rotssl.KNNAccuracy'),

@@ -127,7 +127,7 @@ default_hooks = dict(
 #         with_label=True,
 #         test_mode=True,
 #         pipeline=test_pipeline))
-# bank_dataloader = dict(
+# reference_dataloader = dict(
 #     **labeled_dataloader,
 #     dataset=dict(
 #         type='mm_rotssl.ImageFolder',
@@ -136,7 +136,7 @@ default_hooks = dict(
 #         test_mode=True,
 #         pipeline=test_pipeline))
 # val_cfg = dict(
-#     type='mm_rotssl.KNNValLoop', bank_dataloader=bank_dataloader)
+#     type='mm_rotssl.KNNValLoop', reference_dataloader=reference_dataloader)
 # val_evaluator = [
 #     dict(type='mm_rotssl.RotationAccuracy'),
 #     dict(type='mm_rotssl.KNNAccuracy'),

@@ -59,7 +59,8 @@ auto_scale_lr = dict(base_batch_size=128)
 
 train_cfg = dict(by_epoch=True, max_epochs=20, val_interval=5)
 val_cfg = dict(
-    type='mm_rotssl.KNNValLoop', bank_dataloader=_base_.bank_dataloader
+    type='mm_rotssl.KNNValLoop',
+    reference_dataloader=_base_.reference_dataloader,
 )
 val_evaluator = [
     dict(type='mm_rotssl.KNNAccuracy'),

@@ -87,9 +87,9 @@ train_dataloader = dict(
 )
 val_dataloader = dict(num_workers=0)
 # the labeled images are those that the network was trained on
-bank_dataloader = _base_.bank_dataloader
-bank_dataloader.num_workers = 0
-bank_dataloader.dataset.indices = every_fifth
+reference_dataloader = _base_.reference_dataloader
+reference_dataloader.num_workers = 0
+reference_dataloader.dataset.indices = every_fifth
 
 optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4))
 param_scheduler = dict(
@@ -101,7 +101,9 @@ param_scheduler = dict(
 auto_scale_lr = dict(base_batch_size=128)
 
 train_cfg = dict(by_epoch=True, max_epochs=8, val_interval=4)
-val_cfg = dict(type='mm_rotssl.KNNValLoop', bank_dataloader=bank_dataloader)
+val_cfg = dict(
+    type='mm_rotssl.KNNValLoop', reference_dataloader=reference_dataloader
+)
 val_evaluator = [
     dict(type='mm_rotssl.KNNAccuracy'),
     dict(type='mm_rotssl.ClusteringMetric'),

@@ -35,16 +35,16 @@ def read_labeled_config(
         options (dict, optional): See :func:`read_config`. Defaults to None.
 
     Returns:
-        Config: With ``val_cfg.bank_dataloader`` and ``val_dataloader``.
+        Config: With ``val_cfg.reference_dataloader`` and ``val_dataloader``.
 
     Raises:
         SystemExit: As :func:`read_config`, or if a dataset is missing.
     """
     cfg = read_config(path, options)
-    if not (cfg.get('val_cfg') or {}).get('bank_dataloader'):
+    if not (cfg.get('val_cfg') or {}).get('reference_dataloader'):
         raise SystemExit(
             f'{path} names no labeled images to learn from: add '
-            "val_cfg=dict(type='mm_rotssl.KNNValLoop', bank_dataloader="
+            "val_cfg=dict(type='mm_rotssl.KNNValLoop', reference_dataloader="
             'dict(...)) with the labeled training part of the data.'
         )
     if not cfg.get('val_dataloader'):

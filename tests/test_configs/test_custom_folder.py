@@ -163,7 +163,7 @@ def test_commented_validation_works(tmp_path):
     for loader in (
         cfg.train_dataloader,
         cfg.val_dataloader,
-        cfg.val_cfg.bank_dataloader,
+        cfg.val_cfg.reference_dataloader,
     ):
         loader.num_workers = 0
         loader.batch_size = 4
@@ -173,7 +173,9 @@ def test_commented_validation_works(tmp_path):
     cfg.model.head.in_channels = 6
     cfg.train_cfg.update(max_epochs=1, val_interval=1)
     runner = Runner.from_cfg(cfg)
-    assert runner.val_loop.bank_dataloader.dataset.metainfo['classes'] == (
+    assert runner.val_loop.reference_dataloader.dataset.metainfo[
+        'classes'
+    ] == (
         'cat',
         'dog',
     )

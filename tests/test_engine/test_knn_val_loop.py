@@ -50,7 +50,9 @@ def make_runner(model, evaluator, tmp_path, name):
             ),
             val_cfg=dict(
                 type='mm_rotssl.KNNValLoop',
-                bank_dataloader=dict(LOADER, dataset=dict(DIGITS, indices=50)),
+                reference_dataloader=dict(
+                    LOADER, dataset=dict(DIGITS, indices=50)
+                ),
             ),
             val_evaluator=evaluator,
             log_level='ERROR',
@@ -77,7 +79,7 @@ def test_accuracy_of_a_real_run(model, tmp_path):
         )
 
     with torch.no_grad():
-        bank, bank_labels = features(runner.val_loop.bank_dataloader)
+        bank, bank_labels = features(runner.val_loop.reference_dataloader)
         queries, labels = features(runner.val_dataloader)
     assert len(bank_labels) == 50
     assert len(labels) == 40

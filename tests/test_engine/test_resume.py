@@ -74,7 +74,7 @@ def run(
             'train_dataloader.num_workers': workers,
             'train_dataloader.dataset.indices': 60,
             'val_dataloader.dataset.indices': 20,
-            'val_cfg.bank_dataloader.dataset.indices': 30,
+            'val_cfg.reference_dataloader.dataset.indices': 30,
             'default_hooks.checkpoint.interval': 1,
             'default_hooks.checkpoint.max_keep_ckpts': -1,
             'randomness.seed': seed,

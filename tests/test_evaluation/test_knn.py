@@ -113,7 +113,7 @@ def run_metric(rank, world_size):
             yield samples([f[index] for f in feats], truth[index])
 
     for batch in batches(bank, bank_labels):
-        metric.process_bank([s.to_dict() for s in batch], 31)
+        metric.process_reference([s.to_dict() for s in batch], 31)
     for batch in batches(queries, labels):
         evaluator.process(batch)
     return evaluator.evaluate(17)
@@ -140,7 +140,7 @@ def test_metric_can_be_used_again():
         dicts = [
             s.to_dict() for s in samples([torch.ones(2, 3)], [label, label])
         ]
-        metric.process_bank(dicts, 2)
+        metric.process_reference(dicts, 2)
         metric.process(None, dicts)
         assert metric.evaluate(2)['knn/stage1'] == 100
     assert metric.bank == []
@@ -152,7 +152,7 @@ def test_metric_without_bank_or_labels():
     metric.process(
         None, [s.to_dict() for s in samples([torch.ones(1, 3)], [0])]
     )
-    with pytest.raises(RuntimeError, match='bank_dataloader'):
+    with pytest.raises(RuntimeError, match='reference_dataloader'):
         metric.evaluate(1)
     with pytest.raises(KeyError, match='needs labels'):
         metric.process(
@@ -165,6 +165,6 @@ def test_rows_do_not_keep_their_batch():
     metric = KNNAccuracy()
     dicts = [s.to_dict() for s in samples([torch.ones(64, 3)], [0] * 64)]
     metric.process(None, dicts)
-    metric.process_bank(dicts, 64)
+    metric.process_reference(dicts, 64)
     for (feats, _), *_ in (metric.results, metric.bank):
         assert feats[0].untyped_storage().nbytes() == 3 * 4

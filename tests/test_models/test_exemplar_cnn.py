@@ -272,7 +272,7 @@ def build_runner(folder, epochs=1, validate=False, resume=None, **settings):
             'train_dataloader.dataset.seed_patches.num_exemplars': 24,
             'train_dataloader.dataset.num_deformations': 2,
             'val_dataloader.dataset.indices': 40,
-            'val_cfg.bank_dataloader.dataset.indices': 50,
+            'val_cfg.reference_dataloader.dataset.indices': 50,
             'default_hooks.checkpoint.interval': 1,
             'default_hooks.checkpoint.max_keep_ckpts': -1,
             'log_level': 'ERROR',
@@ -351,7 +351,7 @@ def test_knn_accuracy(tmp_path):
         )
 
     with torch.no_grad():
-        bank, bank_labels = features(runner.val_loop.bank_dataloader)
+        bank, bank_labels = features(runner.val_loop.reference_dataloader)
         queries, labels = features(runner.val_dataloader)
     assert (len(bank_labels), len(labels)) == (50, 40)
     for stage in range(3):

@@ -36,7 +36,7 @@ DIGITS = ROOT / 'configs/_base_/datasets/digits.py'
 DATA = """
 val_cfg = dict(
     type='mm_rotssl.KNNValLoop',
-    bank_dataloader=dict(
+    reference_dataloader=dict(
         batch_size=50,
         num_workers=0,
         persistent_workers=False,
@@ -110,7 +110,7 @@ def save(config, path):
     """Weights that stand for training: other ones than the seed's."""
     torch.manual_seed(123)
     cfg, model = build(config)
-    loader = build_ordered_dataloader(cfg.val_cfg.bank_dataloader)
+    loader = build_ordered_dataloader(cfg.val_cfg.reference_dataloader)
     images = [(batch['inputs'].float() - 78) / 87 for batch in loader]
     with torch.no_grad():
         # running statistics spread the features
@@ -219,7 +219,7 @@ def scores(found, labels):
 
 def k_means(model, cfg, clusters, seeds, *limit):
     """Clusters of the test images: [stage][run]."""
-    bank, _, _ = features(model, cfg.val_cfg.bank_dataloader, *limit)
+    bank, _, _ = features(model, cfg.val_cfg.reference_dataloader, *limit)
     test, _, labels = features(model, cfg.val_dataloader)
     return [
         [
@@ -252,7 +252,7 @@ def both_networks(config, checkpoint, seed):
 )
 def test_numbers(monkeypatch, config, checkpoint, args, seed, clusters, runs):
     results = run(monkeypatch, checkpoint, config, *args)
-    assert (results['bank_images'], results['test_images']) == (120, 60)
+    assert (results['reference_images'], results['test_images']) == (120, 60)
     assert results['seed'] == seed
     assert results['checkpoint'] == str(checkpoint)
     assert results['command'].endswith('--device cpu')
@@ -316,9 +316,18 @@ def test_only_k_means_where_the_network_has_no_classes(
 def test_part_of_the_bank(monkeypatch, config, checkpoint):
     results = run(
         monkeypatch,
-        *(checkpoint, config, '--max-bank', 40, '--draws', 1, '--seed', 2),
+        *(
+            checkpoint,
+            config,
+            '--max-reference',
+            40,
+            '--draws',
+            1,
+            '--seed',
+            2,
+        ),
     )
-    assert results['bank_images'] == 40
+    assert results['reference_images'] == 40
     cfg, networks = both_networks(config, checkpoint, 2)
     model = networks['trained']
     part, labels = k_means(model, cfg, 10, [2], 40, 2)
@@ -483,9 +492,9 @@ def test_errors_say_what_to_do(
     assert message.startswith('Error: The 120 images')
     assert 'no 121 clusters' in message
     assert '--num-clusters to 120 or less' in message
-    message = fails(monkeypatch, *(config, checkpoint, '--max-bank', '9'))
+    message = fails(monkeypatch, *(config, checkpoint, '--max-reference', '9'))
     assert 'The 9 images' in message
-    assert 'raise --max-bank' in message
+    assert 'raise --max-reference' in message
 
     groups = tmp_path / 'groups.csv'
     message = fails(monkeypatch, config, checkpoint, '--hierarchy', groups)
@@ -522,11 +531,11 @@ def test_images_without_labels(
         dict(type='PackInputs')]))
 """
     if which == 'val_cfg':
-        loader = f'dict(bank_dataloader={loader})'
+        loader = f'dict(reference_dataloader={loader})'
     path = tmp_path / 'unlabeled.py'
     path.write_text(f'_base_ = {str(config)!r}\n{which} = {loader}')
     message = fails(monkeypatch, path, checkpoint)
-    key = {'val_cfg': 'val_cfg.bank_dataloader'}.get(which, which)
+    key = {'val_cfg': 'val_cfg.reference_dataloader'}.get(which, which)
     assert message.startswith(f'Error: {key}: Image 0 of ImageFolder has no')
     assert 'with_label=True' in message
 
@@ -552,7 +561,7 @@ def test_images_without_labels(
     [
         (('--draws', '0'), '--draws 0 must be positive'),
         (('--num-clusters', '0'), '--num-clusters 0 must be positive'),
-        (('--max-bank', '-1'), '--max-bank -1 must be positive'),
+        (('--max-reference', '-1'), '--max-reference -1 must be positive'),
         (('--level', '3'), '--level and --ancestor belong to --hierarchy'),
         (('--level', '0'), '--level and --ancestor belong to --hierarchy'),
         (('--ancestor', 'n1'), '--level and --ancestor belong to --hierarchy'),

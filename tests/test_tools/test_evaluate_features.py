@@ -48,7 +48,7 @@ def config(tmp_path):
 model = dict(
     backbone=dict(base_channels=6, num_stages=3, out_indices=(0, 2)),
     head=dict(in_channels=6))
-val_cfg = dict(bank_dataloader=dict(
+val_cfg = dict(reference_dataloader=dict(
     batch_size=50,
     dataset=dict(size=16, indices=list(range(5, 155))),
     sampler=dict(shuffle=True)))
@@ -68,7 +68,7 @@ def checkpoint(config, tmp_path):
     model = MODELS.build(cfg.model)
     # running statistics spread the features, so that the neighbors don't
     # hang on the last digit
-    loader = Runner.build_dataloader(cfg.val_cfg.bank_dataloader)
+    loader = Runner.build_dataloader(cfg.val_cfg.reference_dataloader)
     for _ in range(20):
         for batch in loader:
             model.train()(model.data_preprocessor(batch)['inputs'])
@@ -136,7 +136,7 @@ def test_report(monkeypatch, capsys, config, checkpoint):
     assert results['seed'] == 0
     assert results['command'].endswith('--device cpu')
     assert results['versions']['torch'] == torch.__version__
-    assert (results['bank_images'], results['test_images']) == (150, 60)
+    assert (results['reference_images'], results['test_images']) == (150, 60)
     # the stages that the backbone gives, not their positions
     assert results['stages'] == ['1', '3']
 
@@ -179,7 +179,7 @@ def test_report(monkeypatch, capsys, config, checkpoint):
             v / np.linalg.norm(v, axis=1, keepdims=True) for v in vectors
         ], labels
 
-    bank, bank_labels = features(cfg.val_cfg.bank_dataloader)
+    bank, bank_labels = features(cfg.val_cfg.reference_dataloader)
     test, test_labels = features(cfg.val_dataloader)
     for i in range(2):
         # 1 - cosine = distance ** 2 / 2
@@ -198,11 +198,11 @@ def test_same_seed_same_numbers(monkeypatch, capsys, config, checkpoint):
         main(
             monkeypatch,
             *(*small(config, checkpoint), '--seed', seed),
-            *('--out', checkpoint.parent / name, '--max-bank', 120),
+            *('--out', checkpoint.parent / name, '--max-reference', 120),
         )
         file = checkpoint.parent / name / 'results.json'
         results = json.loads(file.read_text())
-        assert results['bank_images'] == 120
+        assert results['reference_images'] == 120
         found.append(results['results'])
     assert found[0] == found[1]
     assert found[0] != found[2]
@@ -320,10 +320,15 @@ def test_errors_say_what_to_do(monkeypatch, config, checkpoint, tmp_path):
     )
     message = fails(
         monkeypatch,
-        *(config, checkpoint, '--cfg-options', 'val_cfg.bank_dataloader=None'),
+        *(
+            config,
+            checkpoint,
+            '--cfg-options',
+            'val_cfg.reference_dataloader=None',
+        ),
     )
     assert 'add val_cfg=dict(' in message
-    assert 'bank_dataloader=' in message
+    assert 'reference_dataloader=' in message
     assert 'add val_dataloader=dict(' in fails(
         monkeypatch,
         *(config, checkpoint, '--cfg-options', 'val_dataloader=None'),
@@ -422,7 +427,7 @@ def test_checkpoints_run_no_code(tmp_path, monkeypatch):
 
 
 def test_limited_bank_is_a_random_part_in_the_order_of_the_data(config):
-    settings = Config.fromfile(config).val_cfg.bank_dataloader
+    settings = Config.fromfile(config).val_cfg.reference_dataloader
     assert settings.sampler.shuffle
     init_default_scope('mmpretrain')
     whole = DATASETS.build(settings.dataset)

@@ -40,7 +40,7 @@ def config(tmp_path):
 model = dict(
     backbone=dict(base_channels=6, num_stages=3, out_indices=(0, 2)),
     head=dict(in_channels=6))
-val_cfg = dict(bank_dataloader=dict(
+val_cfg = dict(reference_dataloader=dict(
     batch_size=50, dataset=dict(size={SIZE}, indices=200),
     sampler=dict(shuffle=True)))
 val_dataloader = dict(batch_size=50, dataset=dict(size={SIZE}, indices=60))

@@ -136,7 +136,7 @@ def test_option_without_place(monkeypatch, option, message):
     ('option', 'place'),
     [
         ('data_preprocessor.mean=0', 'model.data_preprocessor'),
-        ('bank_dataloader.batch_size=64', 'val_cfg.bank_dataloader'),
+        ('reference_dataloader.batch_size=64', 'val_cfg.reference_dataloader'),
         ('test_pipeline.0.type=a', 'val_dataloader.dataset.pipeline'),
     ],
 )

@@ -22,7 +22,7 @@ train_cfg = dict(max_epochs={epochs}, val_interval={epochs})
 param_scheduler = [dict(type='ConstantLR', factor=1.0, by_epoch=True)]
 train_dataloader = dict(batch_size=16, dataset=dict(indices=48))
 val_dataloader = dict(dataset=dict(indices=30))
-val_cfg = dict(bank_dataloader=dict(dataset=dict(indices=48)))
+val_cfg = dict(reference_dataloader=dict(dataset=dict(indices=48)))
 default_hooks = dict(checkpoint=dict(interval=1))
 """
 ROTNET = 'rotnet/rotnet_nin-w24_1xb128-15e_digits.py'

@@ -56,7 +56,7 @@ val_dataloader = dict(
     batch_size=50,
     dataset=dict(
         size={size}, indices=list(range(120)), serialize_data=False))
-val_cfg = dict(bank_dataloader=dict(
+val_cfg = dict(reference_dataloader=dict(
     batch_size=50,
     dataset=dict(
         size={size}, indices=list(range(20, 200)), serialize_data=False),

@@ -5,7 +5,7 @@ Measured are, on val_dataloader of the config,
 - the classes that the network of the config itself gives (mm_rotssl.
   SelfClassifier and whatever else predicts a label), where it does;
 - k-means on the pooled features of every stage, fitted on val_cfg.
-  bank_dataloader, which uses no labels either,
+  reference_dataloader, which uses no labels either,
 
 of the network with the weights of the checkpoint, and untrained (one
 initialization, as the config and --seed make it). k-means is run several
@@ -108,7 +108,7 @@ def parse_args() -> argparse.Namespace:
         help='of the untrained network and of k-means (default: 0)',
     )
     parser.add_argument(
-        '--max-bank',
+        '--max-reference',
         type=int,
         help='fit k-means to only so many images, drawn at random',
     )
@@ -125,7 +125,7 @@ def parse_args() -> argparse.Namespace:
         'nested keys',
     )
     args = parser.parse_args()
-    for name in ('draws', 'num_clusters', 'max_bank'):
+    for name in ('draws', 'num_clusters', 'max_reference'):
         value = getattr(args, name)
         if value is not None and value < 1:
             option = name.replace('_', '-')
@@ -174,7 +174,7 @@ def measure(
         model = networks[name]
         with console.status(f'{name}: features'):
             train_feats, _ = labeled_features(
-                model, bank, 'val_cfg.bank_dataloader'
+                model, bank, 'val_cfg.reference_dataloader'
             )
             test_feats, targets = labeled_features(
                 model, test, 'val_dataloader'
@@ -185,8 +185,9 @@ def measure(
         if images < count:
             raise ValueError(
                 f'The {images} images that k-means is fitted to make no '
-                f'{count} clusters. Add images to val_cfg.bank_dataloader, '
-                f'or raise --max-bank, or set --num-clusters to {images} '
+                f'{count} clusters. Add images to '
+                f'val_cfg.reference_dataloader, or raise --max-reference, or '
+                f'set --num-clusters to {images} '
                 'or less.'
             )
         # way of clustering -> clusters of the test images, one array a run
@@ -262,7 +263,7 @@ def evaluate(args: argparse.Namespace, console: Console) -> None:
     MMLogger.get_current_instance().setLevel('ERROR')
     networks = build_networks(cfg, args.checkpoint, args.seed, args.device)
     bank = build_ordered_dataloader(
-        cfg.val_cfg.bank_dataloader, args.max_bank, args.seed
+        cfg.val_cfg.reference_dataloader, args.max_reference, args.seed
     )
     test = build_ordered_dataloader(cfg.val_dataloader)
     superclasses = None
@@ -287,7 +288,7 @@ def evaluate(args: argparse.Namespace, console: Console) -> None:
         versions=versions(),
         device=args.device,
         seconds=round(time.perf_counter() - started, 1),
-        bank_images=len(bank.dataset),
+        reference_images=len(bank.dataset),
         test_images=len(test.dataset),
         hierarchy=args.hierarchy and str(args.hierarchy),
         level=args.level,

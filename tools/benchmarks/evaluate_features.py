@@ -2,8 +2,8 @@
 
 The network of the config, with the weights of the checkpoint, is compared
 with the same network untrained (one initialization, as the config and --seed
-make it). Labels are taken from val_cfg.bank_dataloader, accuracy is measured
-on val_dataloader, both of the config:
+make it). Labels are taken from val_cfg.reference_dataloader, accuracy is
+measured on val_dataloader, both of the config:
 
 - rotation accuracy, where the algorithm predicts rotations;
 - for every stage kNN accuracy and a linear probe on the pooled features;
@@ -78,7 +78,7 @@ LAYOUT: dict[str, Any] = dict(
     pad_edge=False,
 )
 MAX_EMBEDDED = 2000
-BANK, TEST = 'val_cfg.bank_dataloader', 'val_dataloader'
+BANK, TEST = 'val_cfg.reference_dataloader', 'val_dataloader'
 
 
 def number_of_labels(text: str) -> int | str:
@@ -124,7 +124,7 @@ def parse_args() -> argparse.Namespace:
         '(default: 0)',
     )
     parser.add_argument(
-        '--max-bank',
+        '--max-reference',
         type=int,
         help='use only so many labeled images, drawn at random',
     )
@@ -145,8 +145,8 @@ def parse_args() -> argparse.Namespace:
         parser.error(f'--draws {args.draws} must be positive')
     if args.finetune_shots < 0:
         parser.error(f'--finetune-shots {args.finetune_shots} is negative')
-    if args.max_bank is not None and args.max_bank < 1:
-        parser.error(f'--max-bank {args.max_bank} must be positive')
+    if args.max_reference is not None and args.max_reference < 1:
+        parser.error(f'--max-reference {args.max_reference} must be positive')
     args.shots = list(dict.fromkeys(args.shots))
     return args
 
@@ -572,7 +572,7 @@ def evaluate(args: argparse.Namespace, console: Console) -> None:
     with status:
         networks = build_networks(cfg, args.checkpoint, args.seed, args.device)
         bank = build_ordered_dataloader(
-            cfg.val_cfg.bank_dataloader, args.max_bank, args.seed
+            cfg.val_cfg.reference_dataloader, args.max_reference, args.seed
         )
         test = build_ordered_dataloader(cfg.val_dataloader)
         report(
@@ -601,7 +601,7 @@ def evaluate(args: argparse.Namespace, console: Console) -> None:
         'versions': versions(),
         'device': args.device,
         'seconds': round(time.monotonic() - start, 1),
-        'bank_images': len(bank.dataset),
+        'reference_images': len(bank.dataset),
         'test_images': len(test.dataset),
         'classes': names,
         'draws': args.draws,

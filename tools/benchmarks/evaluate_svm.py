@@ -5,8 +5,8 @@ quadrants and divided by its 99.99th percentile, are classified by a linear
 one-against-rest SVM, whose C is chosen on training images that are held
 out. The network of the config with the weights of the checkpoint is compared
 with the same network untrained. Labels are taken from
-val_cfg.bank_dataloader, accuracy is measured on val_dataloader, both of the
-config, or of another one (--data) whose model is not looked at.
+val_cfg.reference_dataloader, accuracy is measured on val_dataloader, both of
+the config, or of another one (--data) whose model is not looked at.
 
 --protocol sets everything else:
 
@@ -304,7 +304,7 @@ def evaluate(args: argparse.Namespace, console: Console) -> None:
     # of every weight, that it was initialized
     MMLogger.get_current_instance().setLevel('ERROR')
     networks = build_networks(cfg, args.checkpoint, args.seed, args.device)
-    bank = build_ordered_dataloader(data.val_cfg.bank_dataloader)
+    bank = build_ordered_dataloader(data.val_cfg.reference_dataloader)
     test = build_ordered_dataloader(data.val_dataloader)
 
     def extract(model: torch.nn.Module, loader: Any) -> tuple:

@@ -5,7 +5,7 @@
 #
 # Leave BACKGROUND_Google out of the folder, as the papers do. The protocol
 # draws training and test images from one and the same set.
-bank_dataloader = dict(
+reference_dataloader = dict(
     batch_size=64,
     num_workers=4,
     persistent_workers=False,
@@ -23,5 +23,7 @@ bank_dataloader = dict(
         ],
     ),
 )
-val_dataloader = bank_dataloader
-val_cfg = dict(type='mm_rotssl.KNNValLoop', bank_dataloader=bank_dataloader)
+val_dataloader = reference_dataloader
+val_cfg = dict(
+    type='mm_rotssl.KNNValLoop', reference_dataloader=reference_dataloader
+)

@@ -45,7 +45,7 @@ val_dataloader = dict(
 
 # The labeled images that vote in the kNN classification; not trained on
 # with their labels.
-bank_dataloader = dict(
+reference_dataloader = dict(
     batch_size=128,
     num_workers=2,
     persistent_workers=False,

@@ -34,7 +34,7 @@ val_dataloader = dict(
         pipeline=test_pipeline,
     )
 )
-bank_dataloader = dict(
+reference_dataloader = dict(
     dataset=dict(
         _delete_=True,
         type='mm_rotssl.ImageFolder',

@@ -60,9 +60,11 @@ train_dataloader = dict(
 )
 val_dataloader = dict(num_workers=0)
 # the labeled images are those that the network was trained on
-bank_dataloader = _base_.bank_dataloader
-bank_dataloader.num_workers = 0
-bank_dataloader.dataset.indices = every_tenth
+reference_dataloader = _base_.reference_dataloader
+reference_dataloader.num_workers = 0
+reference_dataloader.dataset.indices = every_tenth
 
-val_cfg = dict(type='mm_rotssl.KNNValLoop', bank_dataloader=bank_dataloader)
+val_cfg = dict(
+    type='mm_rotssl.KNNValLoop', reference_dataloader=reference_dataloader
+)
 val_evaluator = [dict(type='mm_rotssl.KNNAccuracy')]

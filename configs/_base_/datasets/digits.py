@@ -33,7 +33,7 @@ val_dataloader = dict(
 
 # The labeled images that vote in the kNN classification. Neither they nor
 # their labels take part in training.
-bank_dataloader = dict(
+reference_dataloader = dict(
     batch_size=128,
     num_workers=0,
     persistent_workers=False,

@@ -34,6 +34,7 @@ train_dataloader = dict(
 )
 
 val_cfg = dict(
-    type='mm_rotssl.KNNValLoop', bank_dataloader=_base_.bank_dataloader
+    type='mm_rotssl.KNNValLoop',
+    reference_dataloader=_base_.reference_dataloader,
 )
 val_evaluator = [dict(type='mm_rotssl.KNNAccuracy')]

@@ -43,7 +43,7 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(type='mm_rotssl.STL10', split='test', pipeline=test_pipeline),
 )
-bank_dataloader = dict(
+reference_dataloader = dict(
     batch_size=128,
     num_workers=4,
     persistent_workers=False,
@@ -53,5 +53,7 @@ bank_dataloader = dict(
         type='mm_rotssl.STL10', split='train', pipeline=test_pipeline
     ),
 )
-val_cfg = dict(type='mm_rotssl.KNNValLoop', bank_dataloader=bank_dataloader)
+val_cfg = dict(
+    type='mm_rotssl.KNNValLoop', reference_dataloader=reference_dataloader
+)
 val_evaluator = dict(type='mm_rotssl.KNNAccuracy')

@@ -30,7 +30,7 @@ class KNNValLoop(ValLoop):
         runner (Runner): The runner.
         dataloader (DataLoader | dict): The images to classify.
         evaluator (Evaluator | dict | list): The metrics.
-        bank_dataloader (DataLoader | dict): The labeled images that vote.
+        reference_dataloader (DataLoader | dict): The labeled images that vote.
         fp16 (bool): Validate under autocast. Defaults to False.
     """
 
@@ -39,15 +39,15 @@ class KNNValLoop(ValLoop):
         runner: Runner,
         dataloader: DataLoader | dict,
         evaluator: Evaluator | dict | list,
-        bank_dataloader: DataLoader | dict,
+        reference_dataloader: DataLoader | dict,
         fp16: bool = False,
     ) -> None:
         super().__init__(runner, dataloader, evaluator, fp16)
-        if isinstance(bank_dataloader, dict):
-            bank_dataloader = runner.build_dataloader(
-                bank_dataloader, seed=runner.seed
+        if isinstance(reference_dataloader, dict):
+            reference_dataloader = runner.build_dataloader(
+                reference_dataloader, seed=runner.seed
             )
-        self.bank_dataloader: Any = bank_dataloader
+        self.reference_dataloader: Any = reference_dataloader
 
     def run(self) -> dict:
         """Run the bank and the validation set.
@@ -61,12 +61,14 @@ class KNNValLoop(ValLoop):
             for metric in self.evaluator.metrics
             if isinstance(metric, KNNAccuracy)
         ]
-        for data_batch in self.bank_dataloader if metrics else ():
+        for data_batch in self.reference_dataloader if metrics else ():
             samples = [
                 sample.to_dict() for sample in self._features(data_batch)
             ]
             for metric in metrics:
-                metric.process_bank(samples, len(self.bank_dataloader.dataset))
+                metric.process_reference(
+                    samples, len(self.reference_dataloader.dataset)
+                )
         return super().run()
 
     @torch.no_grad()

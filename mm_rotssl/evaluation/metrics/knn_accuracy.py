@@ -14,7 +14,7 @@ from ..functional import knn_classify
 class KNNAccuracy(BaseMetric):
     """Accuracy of a weighted k-nearest-neighbor classifier, in percent.
 
-    The labeled images that vote are the ``bank_dataloader`` of
+    The labeled images that vote are the ``reference_dataloader`` of
     :class:`KNNValLoop`, those that are classified its validation set; both
     are independent of the training data. Any algorithm can be measured:
     the features are the pooled outputs of its backbone.
@@ -60,7 +60,9 @@ class KNNAccuracy(BaseMetric):
         """
         self.results.extend(self._rows(data_samples))
 
-    def process_bank(self, data_samples: Sequence[dict], size: int) -> None:
+    def process_reference(
+        self, data_samples: Sequence[dict], size: int
+    ) -> None:
         """Take in images that vote.
 
         Args:
@@ -78,7 +80,7 @@ class KNNAccuracy(BaseMetric):
             if 'gt_label' not in sample:
                 raise KeyError(
                     'KNNAccuracy needs labels, and an image of '
-                    'val_cfg.bank_dataloader or val_dataloader has none. '
+                    'val_cfg.reference_dataloader or val_dataloader has none. '
                     'Point both to labeled sets (e.g. with_label=True of '
                     'the dataset) or remove the metric.'
                 )
@@ -107,7 +109,7 @@ class KNNAccuracy(BaseMetric):
         if not self.bank:
             raise RuntimeError(
                 'KNNAccuracy has no labeled bank: use val_cfg=dict('
-                "type='mm_rotssl.KNNValLoop', bank_dataloader=...)."
+                "type='mm_rotssl.KNNValLoop', reference_dataloader=...)."
             )
         # None but on the main process, which alone computes
         self._gathered = collect_results(
