@@ -1,9 +1,9 @@
 from .digits import Digits
 from .exemplar import ExemplarDataset, SeedPatches, sample_seed_patches
 from .image_folder import ImageFolder
-from .image_keys import image_keys
+from .image_keys import image_keys, sample_names
 from .multi_task_dataset import MultiTaskDataset
-from .rotation_noise import RotationNoise, noise_weights, upright_index
+from .rotation_noise import RotationNoise
 from .stl10 import STL10
 from .transforms import *  # noqa: F403
 
@@ -16,7 +16,6 @@ __all__ = [
     'RotationNoise',
     'SeedPatches',
     'image_keys',
-    'noise_weights',
+    'sample_names',
     'sample_seed_patches',
-    'upright_index',
 ]

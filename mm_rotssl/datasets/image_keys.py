@@ -67,6 +67,28 @@ def image_keys(dataset: Any) -> list[str]:
     return keys
 
 
+def sample_names(dataset: Any) -> list[str]:
+    """Name what a model knows by its index: exemplars, else images.
+
+    Args:
+        dataset (mmengine.dataset.BaseDataset): The dataset, or a wrapper.
+
+    Returns:
+        list[str]: The seed patches of an :class:`ExemplarDataset` by their
+        ``exemplar_label``, else the images by their ``sample_idx``.
+
+    Raises:
+        ValueError: See :func:`image_keys`.
+        TypeError: See :func:`image_keys`.
+    """
+    inner = dataset
+    while inner is not None:
+        if hasattr(inner, 'seed_patches'):
+            return inner.seed_patches.names
+        inner = getattr(inner, 'dataset', None)
+    return image_keys(dataset)
+
+
 def _key(info: dict, root: str) -> str:
     if 'img_path' in info:
         return str(info['img_path']).removeprefix(root)

@@ -1,4 +1,4 @@
-"""How sure it is that an image is turned by what its label says."""
+"""How sure it is that an image is rotated by what its label says."""
 
 import json
 from collections.abc import Sequence
@@ -8,66 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from mm_rotssl.ops import check_rotations
+from mm_rotssl.ops import check_rotations, upright_index
 from mm_rotssl.utils import open_arrays, write_arrays
 
-TOOL = 'tools/estimate_rotation_noise.py'
-# the exponent of the released code
-GAMMA = 2.0
-
-
-def upright_index(rotations: Sequence[int]) -> int:
-    """Place of the un-rotated copy.
-
-    Args:
-        rotations (Sequence[int]): Angles in degrees.
-
-    Returns:
-        int: Index of 0 in them.
-
-    Raises:
-        ValueError: If it is not among them.
-    """
-    if 0 not in rotations:
-        raise ValueError(
-            f'rotations={tuple(rotations)} holds no 0: without un-rotated '
-            'copies there is no probability of being one. Leave the noise '
-            'weights out, or add 0.'
-        )
-    return tuple(rotations).index(0)
-
-
-def noise_weights(
-    probabilities: np.ndarray, rotations: Sequence[int], gamma: float = GAMMA
-) -> np.ndarray:
-    r"""Weights of the rotation loss.
-
-    .. math:: w_{i,y} = 1 - p_{i,y}^\gamma, \quad w_{i,0} = 1
-
-    A rotated copy that looks un-rotated has an unreliable label and counts
-    little; the un-rotated copy's own label is never in doubt.
-
-    Source: Feng, Xu and Tao, *Self-Supervised Representation Learning by
-    Rotation Feature Decoupling*, CVPR 2019, section 3.1; the exponent is
-    that of the probability, as in the official code, not of 1 - p.
-
-    Args:
-        probabilities (ndarray): Of being un-rotated, (N, R), 0..1.
-        rotations (Sequence[int]): The R angles in degrees.
-        gamma (float): Exponent. Defaults to 2.
-
-    Returns:
-        ndarray: (N, R), of the same dtype.
-
-    Examples:
-        >>> import numpy as np
-        >>> p = np.array([[0.9, 0.0, 0.5, 1.0]])
-        >>> noise_weights(p, (0, 90, 180, 270)).tolist()
-        [[1.0, 1.0, 0.75, 0.0]]
-    """
-    weights = 1 - probabilities**gamma
-    weights[:, upright_index(rotations)] = 1
-    return weights
+TOOL = 'mm-rotssl estimate-noise'
 
 
 @dataclass(frozen=True)
@@ -122,7 +66,7 @@ class RotationNoise:
                 probability is not in 0..1 or an image comes twice.
         """
         with open_arrays(
-            path, 'rotation probabilities', TOOL, 'set model.noise_file=None'
+            path, 'rotation probabilities', TOOL, 'set the file to None'
         ) as arrays:
             keys = [key.decode() for key in arrays['keys'].tolist()]
             probabilities = arrays['probabilities'].astype(
@@ -177,7 +121,7 @@ class RotationNoise:
         if tuple(rotations) != self.rotations:
             raise ValueError(
                 f'The probabilities in "{source}" are for the rotations '
-                f'{self.rotations}, and model.rotations is '
+                f'{self.rotations}, and rotations is '
                 f'{tuple(rotations)}. Estimate them with a rotation network '
                 'of the same rotations.'
             )

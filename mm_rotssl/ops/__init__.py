@@ -2,15 +2,23 @@
 
 from .deformation import deform_patches
 from .pooling import pool_cells, pool_features
-from .rotation import check_rotations, check_square, rotate_batch
+from .rotation import (
+    check_rotations,
+    check_square,
+    noise_weights,
+    rotate_batch,
+    upright_index,
+)
 from .sinkhorn import sinkhorn
 
 __all__ = [
     'check_rotations',
     'check_square',
     'deform_patches',
+    'noise_weights',
     'pool_cells',
     'pool_features',
     'rotate_batch',
     'sinkhorn',
+    'upright_index',
 ]

@@ -131,3 +131,57 @@ def rotate_batch(
     ]
     labels = torch.arange(len(rotations), device=images.device)
     return torch.stack(copies, 1).flatten(0, 1), labels.repeat(len(images))
+
+
+def upright_index(rotations: Sequence[int]) -> int:
+    """Place of the un-rotated copy.
+
+    Args:
+        rotations (Sequence[int]): Angles in degrees.
+
+    Returns:
+        int: Index of 0 in them.
+
+    Raises:
+        ValueError: If it is not among them.
+    """
+    if 0 not in rotations:
+        raise ValueError(
+            f'rotations={tuple(rotations)} holds no 0: without un-rotated '
+            'copies there is no probability of being one. Leave the noise '
+            'weights out, or add 0.'
+        )
+    return tuple(rotations).index(0)
+
+
+def noise_weights(
+    probabilities: torch.Tensor, rotations: Sequence[int], gamma: float = 2.0
+) -> torch.Tensor:
+    r"""Weights of the rotation loss.
+
+    .. math:: w_{i,y} = 1 - p_{i,y}^\gamma, \quad w_{i,0} = 1
+
+    A rotated copy that looks un-rotated has an unreliable label and counts
+    little; the un-rotated copy's own label is never in doubt.
+
+    Source: Feng, Xu and Tao, *Self-Supervised Representation Learning by
+    Rotation Feature Decoupling*, CVPR 2019, section 3.1; the exponent is
+    that of the probability, as in the official code, not of 1 - p.
+
+    Args:
+        probabilities (Tensor): Of being un-rotated, (N, R), 0..1.
+        rotations (Sequence[int]): The R angles in degrees.
+        gamma (float): Exponent. Defaults to 2, as in the official code.
+
+    Returns:
+        Tensor: (N, R), of the same dtype.
+
+    Examples:
+        >>> import torch
+        >>> p = torch.tensor([[0.9, 0.0, 0.5, 1.0]])
+        >>> noise_weights(p, (0, 90, 180, 270)).tolist()
+        [[1.0, 1.0, 0.75, 0.0]]
+    """
+    weights = 1 - probabilities**gamma
+    weights[:, upright_index(rotations)] = 1
+    return weights

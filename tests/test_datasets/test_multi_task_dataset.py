@@ -233,7 +233,7 @@ def test_seeds_are_checked(tmp_path, num_exemplars):
                 dataset=MultiTaskDataset(dict(exemplar=seeds)),
             ),
             optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-            custom_hooks=[dict(type='mm_rotssl.SeedsCheckHook')],
+            custom_hooks=[dict(type='mm_rotssl.BindDatasetHook')],
             default_scope='mmpretrain',
             experiment_name=f'test_multi_task_dataset_{next(COUNTER)}',
             log_level='ERROR',
@@ -244,8 +244,7 @@ def test_seeds_are_checked(tmp_path, num_exemplars):
     if num_exemplars == 5:
         with pytest.raises(
             ValueError,
-            match=r'4 seeds, and '
-            r'model\.tasks\.exemplar\.head\.num_exemplars=5',
+            match=r'\.datasets\.exemplar: 4 samples.*num_exemplars=5',
         ):
             runner.train()
         return
@@ -260,8 +259,7 @@ def test_seeds_are_checked(tmp_path, num_exemplars):
     )
     with pytest.raises(
         ValueError,
-        match='The seeds are not those.*of '
-        r'train_dataloader\.dataset\.datasets\.exemplar\.seed_patches, or',
+        match=r'\.datasets\.exemplar is not the training set of the ch',
     ):
         again.train()
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mm_rotssl.datasets import RotationNoise, noise_weights, upright_index
+from mm_rotssl.datasets import RotationNoise
+from mm_rotssl.datasets.transforms import LoadRotationNoise
+from mm_rotssl.ops import noise_weights, upright_index
 
 ROTATIONS = (0, 90, 180, 270)
 # letters outside of ASCII, blanks, and one name that begins like another
@@ -161,7 +163,7 @@ def test_missing_file(tmp_path, monkeypatch):
         assert f'There is no file "{name}"' in message
         assert str(tmp_path) in message
         assert 'tools/estimate_rotation_noise.py' in message
-        assert 'model.noise_file=None' in message
+        assert 'set the file to None' in message
 
 
 def corrupt(path):
@@ -340,3 +342,40 @@ def test_margins_need_an_upright_copy():
         noise(
             probabilities=random_probabilities(5, 2), rotations=(90, 270)
         ).margins()
+
+
+def test_transform_reads_the_rows_of_the_images(tmp_path):
+    path = tmp_path / 'noise.npz'
+    noise().save(path)
+    transform = LoadRotationNoise(str(path))
+    with pytest.raises(RuntimeError, match=r'noise\.npz.*BindDatasetHook'):
+        transform(dict(sample_idx=0))
+    # the rows are found by name, whatever the order and however many
+    names = [KEYS[3], KEYS[0], KEYS[4]]
+    transform.bind_dataset(names)
+    for index, name in enumerate(names):
+        found = transform(dict(sample_idx=index, img_path='x'))
+        assert found['img_path'] == 'x'
+        row = found['rotation_noise']
+        assert row.dtype == np.float32
+        np.testing.assert_array_equal(
+            row, random_probabilities()[KEYS.index(name)]
+        )
+    assert repr(transform) == (
+        f"LoadRotationNoise(file='{path}', rotations=(0, 90, 180, 270))"
+    )
+    with pytest.raises(ValueError, match='such as b'):
+        transform.bind_dataset([*names, 'b'])
+    with pytest.raises(ValueError, match=r'rotations is \(0, 180\)'):
+        LoadRotationNoise(str(path), (0, 180)).bind_dataset(names)
+    with pytest.raises(FileNotFoundError, match='estimate-noise'):
+        LoadRotationNoise(str(tmp_path / 'none.npz')).bind_dataset(names)
+
+
+def test_transform_without_a_file_has_no_noise():
+    transform = LoadRotationNoise(rotations=(0, 180, 90))
+    transform.bind_dataset(['a'])
+    row = transform(dict(sample_idx=7))['rotation_noise']
+    assert (row.dtype, row.tolist()) == (np.float32, [0.0, 0.0, 0.0])
+    with pytest.raises(ValueError, match='50'):
+        LoadRotationNoise(rotations=(0, 50))

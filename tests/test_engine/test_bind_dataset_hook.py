@@ -39,10 +39,15 @@ class Model(nn.Module):
         super().__init__()
         self.backbone = nn.Linear(2, 2)
         self.head = Head()
+        self.queue = NearestNeighborQueue(length=3, dim=2)
         self.told = None
 
-    def bind_dataset(self, keys):
-        self.told = keys
+    def bind_dataset(self, names):
+        self.told = names
+
+
+# all that knows images, and what belongs to a bank
+KNOWING = ('head.memory.', 'head.loss_module.', 'queue.')
 
 
 class Loop(BaseLoop):
@@ -97,7 +102,7 @@ def test_repeated_images_have_one_row():
     assert len(runner.model.head.memory) == 20
 
 
-def test_joined_data_sets_are_refused():
+def test_joined_datasets_are_refused():
     with pytest.raises(ValueError, match=r'20 \+ 5 images.*same index'):
         bound(ConcatDataset([digits(), digits(5)]))
 
@@ -111,52 +116,35 @@ def test_same_images_resume(prefix):
 
 
 @pytest.mark.parametrize('prefix', ['', 'module.'])
-@pytest.mark.parametrize(
-    ('indices', 'message'),
-    [
-        (19, '20 images then, 19 now. The rows'),
-        # as many, another order
-        ([*range(1, 20), 0], '20 now, others or in another order'),
-    ],
-)
-def test_other_images(indices, message, prefix):
+# fewer; as many, in another order
+@pytest.mark.parametrize('indices', [19, [*range(1, 20), 0]])
+def test_other_images(indices, prefix):
     old = bound(digits()).model.state_dict()
     old = {prefix + k: v for k, v in old.items()}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(
+        ValueError,
+        match=r'^train_dataloader\.dataset is not the training set of the '
+        r'checkpoint: model\.head\.memory knows other.*load_from',
+    ):
         load(bound(digits(indices), resume=True), dict(old))
-    # weights alone: all but the bank and its normalizer
+    # weights alone: all but what knows the images
     state = load(bound(digits(indices)), dict(old))
-    assert sorted(state) == [
-        f'{prefix}backbone.bias',
-        f'{prefix}backbone.weight',
-    ]
+    knowing = tuple(prefix + key for key in KNOWING)
+    assert set(state) == {k for k in old if not k.startswith(knowing)}
+    # of the same images everything
+    assert set(load(bound(digits()), dict(old))) == set(old)
 
 
-def test_bank_of_unknown_images():
-    """A length of one's own and no hook: nothing to compare."""
+def test_checkpoints_that_do_not_say_whose_images_they_know():
+    """As those of a fixed length and no hook, or queues of version 0.1."""
     old = bound(digits()).model.state_dict()
     old['head.memory.fingerprint'] = torch.tensor(0)
-    assert len(load(bound(digits(19)), dict(old))) == len(old)
+    del old['queue.fingerprint']
     runner = bound(digits(), resume=True)
-    assert len(load(runner, dict(old))) == len(old)
-
-
-@pytest.mark.parametrize('prefix', ['', 'module.'])
-def test_queue_of_neighbors_stays_with_its_run(prefix):
-    def filled(resume):
-        runner = bound(digits(), resume=resume)
-        runner.model.queue = NearestNeighborQueue(length=3, dim=2)
-        return runner
-
-    old = filled(resume=False).model
-    old.queue.push(torch.eye(2), torch.tensor([4, 7]))
-    saved = {prefix + key: value for key, value in old.state_dict().items()}
-    names = {f'{prefix}queue.{name}' for name in old.queue.state_dict()}
-    assert len(names) == 4
-    resumed = load(filled(resume=True), dict(saved))
-    assert set(resumed) == set(saved)
-    started = load(filled(resume=False), dict(saved))
-    assert set(started) == set(saved) - names
+    assert set(load(runner, dict(old))) == set(old)
+    # another run starts without
+    state = load(bound(digits()), dict(old))
+    assert set(state) == {k for k in old if not k.startswith(KNOWING)}
 
 
 class Vector(nn.Module):
@@ -214,10 +202,10 @@ def mixture(**tasks):
     return MultiTask(backbone=Vector(), tasks=tasks)
 
 
-def tiny(indices, views=False):
-    """A stream of digits of 8 x 8 pixels."""
-    view = [[dict(type='mm_rotssl.RandomResizedCrop', scale=8)]]
-    pipeline = [dict(type='PackInputs')]
+def tiny(indices, views=False, transforms=()):
+    """Digits of 8 x 8 pixels."""
+    view = [[dict(type='RandomResizedCrop', scale=8)]]
+    pipeline = [*transforms, dict(type='PackInputs')]
     if views:
         pipeline.insert(
             0, dict(type='MultiView', num_views=[2], transforms=view)
@@ -250,8 +238,11 @@ def test_tasks_are_told_their_own_images(wrap, tmp_path):
     RotationNoise(
         [names[i] for i in FIRST[::-1]], noise[::-1], (0, 90, 180, 270)
     ).save(tmp_path / 'p.npz')
+    noisy = dict(
+        type='mm_rotssl.LoadRotationNoise', file=str(tmp_path / 'p.npz')
+    )
     model = mixture(
-        one=decoupling(noise_file=str(tmp_path / 'p.npz')),
+        one=decoupling(),
         one_more=decoupling(),
         clusters=clusters(),
         rotation=ROTATION,
@@ -265,7 +256,7 @@ def test_tasks_are_told_their_own_images(wrap, tmp_path):
         # in another order than the tasks
         clusters=tiny(SECOND, views=True),
         one_more=tiny(SECOND[:3]),
-        one=RepeatDataset(tiny(FIRST), times=2),
+        one=RepeatDataset(tiny(FIRST, transforms=[noisy]), times=2),
         # nothing tells its images apart, and nothing has to
         rotation=ConcatDataset([tiny(SECOND), tiny(FIRST)]),
     )
@@ -278,10 +269,10 @@ def test_tasks_are_told_their_own_images(wrap, tmp_path):
     one, more = model.tasks['one'], model.tasks['one_more']
     assert len(one.instance_head.memory) == 7
     assert len(more.instance_head.memory) == 3
-    want = 1 - noise**2
-    want[:, 0] = 1
-    np.testing.assert_allclose(one.noise_weight.numpy(), want, rtol=1e-6)
-    assert more.noise_weight is None
+    (transform, _) = streams['one'].dataset.pipeline.transforms
+    for index, row in enumerate(noise):
+        found = transform(dict(sample_idx=index))['rotation_noise']
+        np.testing.assert_allclose(found, row, rtol=1e-6)
 
 
 def test_a_step_writes_the_rows_of_its_images():
@@ -356,14 +347,14 @@ def test_other_images_of_one_stream(prefix):
     old = told().model.state_dict()
     old = {prefix + key: value for key, value in old.items()}
     assert set(load(told(resume=True), dict(old))) == set(old)
-    for changed, stream, message in (
-        (dict(one=FIRST[::-1]), 'one', '7 images then, 7 now, others or in'),
-        (dict(other=SECOND[:3]), 'other', '4 images then, 3 now. The rows'),
+    for changed, stream in (
+        (dict(one=FIRST[::-1]), 'one'),
+        (dict(other=SECOND[:3]), 'other'),
     ):
         with pytest.raises(
             ValueError,
             match=r'^train_dataloader\.dataset\.datasets\.'
-            rf'{stream} is not the training set.*: {message}',
+            rf'{stream} is not the training set.*: model\.tasks\.{stream}',
         ):
             load(told(**changed, resume=True), dict(old))
         # weights alone: the other stream's bank is still that of its images
@@ -373,17 +364,75 @@ def test_other_images_of_one_stream(prefix):
         assert len(state) < len(old)
 
 
-def test_queue_of_a_task_stays_with_its_run():
-    def told(resume):
-        model = mixture(rotation=ROTATION, clusters=clusters())
-        streams = dict(rotation=[1, 2], clusters=tiny(SECOND, views=True))
-        return bound(MultiTaskDataset(streams), resume, model)
+class Exemplars:
+    """A dataset of some seed patches, and nothing else said of them."""
 
-    old = told(resume=False).model.state_dict()
-    queue = {key for key in old if key.startswith('tasks.clusters.queue.')}
-    assert len(queue) == 4
-    assert set(load(told(resume=True), dict(old))) == set(old)
-    assert set(load(told(resume=False), dict(old))) == set(old) - queue
+    def __init__(self, *names):
+        self.seed_patches = SimpleNamespace(names=list(names))
+
+
+def exemplar_cnn(number):
+    head = dict(
+        type='mm_rotssl.ExemplarHead', in_channels=6, num_exemplars=number
+    )
+    return dict(type='mm_rotssl.ExemplarCNN', head=head)
+
+
+@pytest.mark.parametrize('wrap', [lambda model: model, nn.DataParallel])
+def test_classes_of_exemplars_are_compared_with_seed_patches(wrap):
+    def check(numbers, **datasets):
+        tasks = zip(
+            ('one', 'one_more'), map(exemplar_cnn, numbers), strict=True
+        )
+        model = mixture(**dict(tasks))
+        bound(MultiTaskDataset(datasets), model=wrap(model))
+
+    four, five = Exemplars(*'abcd'), Exemplars(*'abcde')
+    check((4, 5), one=four, one_more=five)
+    # in whatever order
+    check((4, 5), one_more=five, one=four)
+    for numbers, name, found, number in (
+        ((5, 5), 'one', 4, 5),
+        ((4, 4), 'one_more', 5, 4),
+    ):
+        with pytest.raises(
+            ValueError,
+            match=rf'^train_dataloader\.dataset\.datasets\.{name}: {found} '
+            rf'samples .*num_exemplars={number} of ExemplarHead\. Set',
+        ):
+            check(numbers, one=four, one_more=five)
+    # images instead of seed patches
+    with pytest.raises(ValueError, match=r'one_more: 4 .*ExemplarDataset'):
+        check((4, 5), one=four, one_more=tiny(SECOND))
+
+
+def test_other_seed_patches():
+    """The same number of others stops a resumed run."""
+
+    def told(one, more, resume=False):
+        model = mixture(one=exemplar_cnn(4), one_more=exemplar_cnn(5))
+        datasets = dict(one=Exemplars(*one), one_more=Exemplars(*more))
+        return bound(MultiTaskDataset(datasets), resume, model)
+
+    old = told('abcd', 'abcde').model.state_dict()
+    assert set(load(told('abcd', 'abcde', True), dict(old))) == set(old)
+    for one, more, name in (
+        ('dcba', 'abcde', 'one'),
+        ('abcd', 'abcdf', 'one_more'),
+    ):
+        with pytest.raises(
+            ValueError,
+            match=rf'datasets\.{name} is not the .*tasks\.{name}\.head knows',
+        ):
+            load(told(one, more, resume=True), dict(old))
+    state = load(told('dcba', 'abcde'), dict(old))
+    assert set(old) - set(state) == {
+        f'tasks.one.head.{part}'
+        for part in ('fc.weight', 'fc.bias', 'fingerprint')
+    }
+    # those of version 0.1 did not say which ones they are of
+    before = {k: v for k, v in old.items() if not k.endswith('fingerprint')}
+    assert set(load(told('dcba', 'abcde', True), dict(before))) == set(before)
 
 
 @pytest.mark.parametrize(

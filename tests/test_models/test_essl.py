@@ -4,6 +4,7 @@ import copy
 import itertools
 import math
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from mmengine.logging import MessageHub
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
-from mmpretrain.engine.hooks import SwAVHook
+from mmengine.runner.checkpoint import load_state_dict
+from mmpretrain.engine.hooks import DenseCLHook, SwAVHook
 from mmpretrain.structures import DataSample
 from torch import nn
 from torch.nn import functional as F
@@ -150,8 +152,13 @@ def pair(name, weight=0.4, **settings):
     )
     missing = wrapped.load_state_dict(plain.state_dict(), strict=False)
     assert missing.unexpected_keys == []
-    assert all(key.startswith('rotation_') for key in missing.missing_keys)
+    assert all(k.startswith('tasks.rotation.') for k in missing.missing_keys)
     return plain, wrapped
+
+
+def place(name):
+    """Where a tensor of the algorithm is in the mixture."""
+    return name if name.startswith('backbone.') else f'tasks.algorithm.{name}'
 
 
 def views(size=16, count=4, crop=12):
@@ -162,7 +169,7 @@ def views(size=16, count=4, crop=12):
     ]
 
 
-def rotation_loss(backbone, head, crop):
+def loss_rotation(backbone, head, crop):
     """From the formula: all four copies, a hidden layer, cross entropy."""
     copies = torch.stack(
         [torch.rot90(crop, k, (2, 3)) for k in range(4)], 1
@@ -185,7 +192,7 @@ def parameters(model):
     return {
         name: value
         for name, value in model.named_parameters()
-        if value.requires_grad and not name.startswith('rotation_')
+        if value.requires_grad and not name.startswith('tasks.rotation.')
     }
 
 
@@ -202,8 +209,8 @@ def test_losses_add_up(name):
     )
     # the network as it was
     plain.load_state_dict(state)
-    expected_rotation, accuracy = rotation_loss(
-        plain.backbone, wrapped.rotation_head, crop
+    expected_rotation, accuracy = loss_rotation(
+        plain.backbone, wrapped.tasks['rotation'].head, crop
     )
     names = [n for n in parameters(plain) if n.startswith('backbone.')]
     rotation = torch.autograd.grad(
@@ -213,10 +220,12 @@ def test_losses_add_up(name):
     torch.manual_seed(5)
     losses = wrapped.loss([*inputs, crop], [])
     for key, value in expected_losses.items():
-        key = 'algorithm_loss' if key == 'loss' else key
+        key = key.replace('loss', 'loss_algorithm', 1)
+        if 'loss' not in key:
+            key = f'algorithm_{key}'
         assert torch.equal(losses[key], value)
     torch.testing.assert_close(
-        losses['rotation_loss'], 0.4 * expected_rotation
+        losses['loss_rotation'], 0.4 * expected_rotation
     )
     assert losses['rotation_accuracy'] == pytest.approx(float(accuracy))
     total, logs = wrapped.parse_losses(losses)
@@ -225,7 +234,7 @@ def test_losses_add_up(name):
 
     total.backward()
     by_hand = {
-        n: torch.zeros_like(p) if g is None else g.clone()
+        place(n): torch.zeros_like(p) if g is None else g.clone()
         for (n, p), g in zip(parameters(plain).items(), host, strict=True)
     }
     for n, gradient in zip(names, rotation, strict=True):
@@ -234,7 +243,7 @@ def test_losses_add_up(name):
         found = parameter.grad
         found = torch.zeros_like(parameter) if found is None else found
         torch.testing.assert_close(found, by_hand[n], rtol=1e-4, atol=1e-5)
-    assert wrapped.rotation_head.fc.weight.grad.abs().sum() > 0
+    assert wrapped.tasks['rotation'].head.fc.weight.grad.abs().sum() > 0
 
 
 def step(model, inputs):
@@ -261,11 +270,13 @@ def test_weight_zero_is_the_plain_algorithm(name):
     expected = step(plain, inputs[:2])
     found = step(wrapped, inputs)
     for key, value in expected.items():
-        assert torch.equal(found[key], value), key
+        assert torch.equal(found[place(key)], value), key
     assert any(not torch.equal(before[k], v) for k, v in expected.items())
     # which it is not with another weight
     other = step(pair(name, weight=0.1)[1], inputs)
-    changed = [k for k, v in expected.items() if not torch.equal(other[k], v)]
+    changed = [
+        k for k, v in expected.items() if not torch.equal(other[place(k)], v)
+    ]
     assert any(k.startswith('backbone.') for k in changed)
 
 
@@ -274,26 +285,47 @@ def test_weight_zero_leaves_a_gradient_for_each_parameter():
     _, wrapped = pair('simclr', weight=0)
     total, logs = wrapped.parse_losses(wrapped.loss(views(), []))
     total.backward()
-    assert logs['rotation_loss'] == 0
-    for parameter in wrapped.rotation_head.parameters():
+    assert logs['loss_rotation'] == 0
+    for parameter in wrapped.tasks['rotation'].head.parameters():
         assert torch.equal(parameter.grad, torch.zeros_like(parameter))
 
 
 @pytest.mark.parametrize('name', HOSTS)
-def test_is_the_algorithm(name):
-    """Its class, its names, its copy."""
+def test_names_and_copies(name):
     plain, wrapped = pair(name)
-    assert isinstance(wrapped, type(plain))
-    assert isinstance(wrapped, ESSL)
-    assert type(wrapped).__name__ == f'{type(plain).__name__}WithRotation'
-    new = set(wrapped.state_dict()) - set(plain.state_dict())
-    assert new == {
-        f'rotation_head.{part}'
+    rotation = {
+        f'head.{part}'
         for part in (
             *('hidden.0.weight', 'hidden.0.bias', 'hidden.1.weight'),
             *('hidden.1.bias', 'fc.weight', 'fc.bias'),
         )
     }
+    assert set(wrapped.state_dict()) == {
+        *map(place, plain.state_dict()),
+        *(f'tasks.rotation.{key}' for key in rotation),
+    }
+    # checkpoints of version 0.1 named the algorithm's parts at the top
+    old = {
+        **plain.state_dict(),
+        **{
+            f'rotation_{key}': torch.full_like(
+                wrapped.state_dict()[f'tasks.rotation.{key}'], 0.5
+            )
+            for key in rotation
+        },
+    }
+    other = pair(name)[1]
+    for load in (other.load_state_dict, lambda x: load_state_dict(other, x)):
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter.fill_(7)
+        load(old)
+        found = other.state_dict()
+        for key, value in plain.state_dict().items():
+            assert torch.equal(found[place(key)], value), key
+        for key in rotation:
+            assert (found[f'tasks.rotation.{key}'] == 0.5).all(), key
+    assert 'rotation_head.fc.bias' in old
     again = copy.deepcopy(wrapped)
     assert type(again) is type(wrapped)
     with torch.no_grad():
@@ -303,7 +335,7 @@ def test_is_the_algorithm(name):
     found = wrapped.loss(inputs, [])
     torch.manual_seed(1)
     other = again.loss(inputs, [])
-    (key, *_) = set(found) & {'algorithm_loss', 'loss_dense'}
+    key = 'loss_algorithm_dense' if name == 'densecl' else 'loss_algorithm'
     assert other[key] != found[key]
 
 
@@ -312,7 +344,7 @@ def test_is_pickled(name):
     _, wrapped = pair(name)
     pickled = pickle.loads(pickle.dumps(wrapped))
     assert type(pickled) is type(wrapped)
-    assert pickled.rotation_weight == 0.4
+    assert pickled.weights['rotation'] == 0.4
     for key, value in wrapped.state_dict().items():
         assert torch.equal(pickled.state_dict()[key], value)
 
@@ -365,6 +397,22 @@ def test_hooks_find_what_they_look_for(tmp_path):
     assert queue[:, 4:].abs().sum() == 0
 
 
+def test_settings_are_changed_where_they_are():
+    """DenseCL's hook sets the weight of its dense loss."""
+    _, wrapped = pair('densecl')
+    hook = DenseCLHook(start_iters=2)
+    fake = SimpleNamespace(model=wrapped, iter=0)
+    hook.before_train(fake)
+    dense = {}
+    for fake.iter in (0, 2):
+        hook.before_train_iter(fake, 0)
+        losses = wrapped.loss(views(), [])
+        dense[fake.iter] = float(losses['loss_algorithm_dense'].detach())
+    assert dense[0] == 0 < dense[2]
+    with pytest.raises(AttributeError, match='no_such_setting'):
+        _ = wrapped.no_such_setting
+
+
 @pytest.mark.parametrize('name', ['simclr', 'self_classifier'])
 def test_predict(name):
     _, wrapped = pair(name, rotations=(0, 180))
@@ -375,13 +423,13 @@ def test_predict(name):
         feats = wrapped.backbone(image[None])
         torch.testing.assert_close(sample.feats[-1], feats[-1].mean((2, 3))[0])
         for k, scores in enumerate(sample.rotation_scores):
-            turned = torch.rot90(image, 2 * k, (1, 2))[None]
-            pooled = wrapped.backbone(turned)[-1].mean((2, 3))
-            hidden = wrapped.rotation_head.hidden(pooled)
-            logits = wrapped.rotation_head.fc(hidden)
+            rotated = torch.rot90(image, 2 * k, (1, 2))[None]
+            pooled = wrapped.backbone(rotated)[-1].mean((2, 3))
+            hidden = wrapped.tasks['rotation'].head.hidden(pooled)
+            logits = wrapped.tasks['rotation'].head.fc(hidden)
             torch.testing.assert_close(scores, logits.softmax(1)[0])
         assert ('pred_label' in sample) == (name == 'self_classifier')
-    assert wrapped.rotation_head.num_rotations == 2
+    assert wrapped.tasks['rotation'].head.num_rotations == 2
     # without samples, and as a feature extractor
     assert len(wrapped.predict(images)) == len(images)
     assert torch.equal(wrapped(images)[-1], wrapped.backbone(images)[-1])
@@ -408,10 +456,10 @@ def test_algorithm_of_a_single_view():
     for i, sample in enumerate(samples):
         sample.set_field(i, 'exemplar_label')
     plain = build(exemplar)
-    plain.load_state_dict(wrapped.state_dict(), strict=False)
+    wrapped.load_state_dict(plain.state_dict(), strict=False)
     losses = wrapped.loss([first, crop], samples)
     expected = plain.loss(first, samples)['loss']
-    assert torch.equal(losses['algorithm_loss'], expected)
+    assert torch.equal(losses['loss_algorithm'], expected)
 
 
 def test_takes_a_module_and_the_preprocessor_of_the_config():
@@ -419,7 +467,7 @@ def test_takes_a_module_and_the_preprocessor_of_the_config():
     head = build(HEAD)
     wrapped = ESSL(algorithm, head, build(POOLING))
     assert wrapped.backbone is algorithm.backbone
-    assert wrapped.rotation_head is head
+    assert wrapped.tasks['rotation'].head is head
     shared = dict(mean=[1.0] * 3, std=[2.0] * 3)
     own = dict(shared, mean=[5.0] * 3)
     for settings, mean in (
@@ -450,8 +498,8 @@ def test_takes_a_module_and_the_preprocessor_of_the_config():
     [
         (views()[0], {}, 'one crop more'),
         (views()[:1], {}, 'one crop more'),
-        (None, dict(weight=-0.1), r'weight=-0\.1 of ESSL'),
-        (None, dict(weight=math.nan), r'weight=nan of ESSL'),
+        (None, dict(weight=-0.1), r'weight -0\.1 of model\.tasks\.rotation'),
+        (None, dict(weight=math.nan), r'weight nan of model\.tasks\.rotation'),
         (None, dict(rotations=(0, 50)), '50'),
     ],
 )
@@ -464,11 +512,11 @@ def test_refuses_what_predicts_rotations_already():
     rotnet = dict(
         type='mm_rotssl.RotNet', backbone=BACKBONE, neck=POOLING, head=HEAD
     )
-    model = build(
-        dict(type='mm_rotssl.ESSL', algorithm=rotnet, neck=POOLING, head=HEAD)
+    settings = dict(
+        type='mm_rotssl.ESSL', algorithm=rotnet, neck=POOLING, head=HEAD
     )
     with pytest.raises(ValueError, match=r'a RotNet, .*without ESSL'):
-        model.loss(views()[1:], [])
+        build(settings)
 
 
 @pytest.mark.parametrize('name', ['in_channels', 'hid_channels'])
@@ -525,10 +573,13 @@ def test_resumed_run_equals_one_that_never_stopped(tmp_path):
     found = run(tmp_path / 'b', 2, resume=True)
     for key, value in expected.items():
         assert torch.equal(found[key], value), key
-    assert float(expected['queue_ptr']) == 0  # 24 keys, a queue of 8
+    assert (
+        float(expected['tasks.algorithm.queue_ptr']) == 0
+    )  # 24 keys, a queue of 8
     once = run(tmp_path / 'c', 1)
     assert not torch.equal(
-        once['rotation_head.fc.weight'], expected['rotation_head.fc.weight']
+        once['tasks.rotation.head.fc.weight'],
+        expected['tasks.rotation.head.fc.weight'],
     )
 
 

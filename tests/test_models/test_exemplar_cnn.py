@@ -131,13 +131,15 @@ def test_labels_that_do_not_fit(num_sampled):
     del samples[2].exemplar_label
     samples[2].set_gt_label(1)
     for none in (samples, None, []):
-        with pytest.raises(KeyError, match=r'algorithm_keys=.*exemplar_label'):
+        with pytest.raises(
+            ValueError, match=r'algorithm_keys=.*exemplar_label'
+        ):
             model(images, none, mode='loss')
     for label in (9, 1000):
         images, samples = batch((0, label, 3, 2))
         with pytest.raises(
             IndexError,
-            match=rf'a seed {label}, and model\.head\.num_exemplars=9',
+            match=rf'exemplar_label={label}, and model\.head\.num_exemplars=9',
         ):
             model.loss(images, samples)
 

@@ -164,7 +164,12 @@ def test_weighted_sum_of_the_algorithms():
         expected += WEIGHTS[name] * out['loss'].item()
         for key, value in out.items():
             weight = WEIGHTS[name] if key == 'loss' else 1
-            assert losses.pop(f'{name}_{key}').item() == pytest.approx(
+            place = f'{name}_{key}'
+            if key == 'loss':
+                place = f'loss_{name}'
+            elif key.startswith(f'{name}_'):
+                place = key
+            assert losses.pop(place).item() == pytest.approx(
                 weight * value.item(), rel=1e-6
             )
         for key, parameter in single.named_parameters():
@@ -204,7 +209,7 @@ def test_one_after_the_other_with_the_same_random_numbers():
         single = one
     losses, _, _ = step(model, inputs)
     for name, loss in zip(TASKS, want, strict=True):
-        assert losses[f'{name}_loss'].item() == pytest.approx(
+        assert losses[f'loss_{name}'].item() == pytest.approx(
             WEIGHTS[name] * loss, rel=1e-6
         )
     state = single.backbone.state_dict()
@@ -219,6 +224,7 @@ class Parts(nn.Module):
     def __init__(self, backbone, data_preprocessor):
         super().__init__()
         self.backbone = backbone
+        self.data_preprocessor = nn.Identity()
         self.scale = nn.Parameter(torch.tensor(3.0))
 
     def _run_forward(self, data, mode):
@@ -244,7 +250,7 @@ def test_algorithm_of_several_losses():
     feat = 3 * copy.deepcopy(model.backbone)(images)[0]
     losses, total, _ = step(model, dict(parts=dict(inputs=images)))
     assert set(losses) == {
-        'parts_loss_a',
+        'loss_parts_a',
         'parts_b_loss',
         'parts_width',
         'parts_gradient_norm',
@@ -289,7 +295,7 @@ def test_weight_of_zero_leaves_a_task_out(off):
             }
             torch.manual_seed(5)
             logs.append(model.train_step(data, optimizer))
-        assert logs[0].pop(f'{off}_loss') == 0
+        assert logs[0].pop(f'loss_{off}') == 0
         assert logs[0] == logs[1]
     for key, value in other.state_dict().items():
         assert torch.equal(one.state_dict()[key], value), key
@@ -329,8 +335,9 @@ class Counting(nn.Module):
 
 def test_data_of_what_is_left_out_are_not_touched():
     model = build(weights=dict(WEIGHTS, exemplar=0.0))
-    for task in model.tasks.values():
-        task.data_preprocessor = Counting()
+    preprocessors = model.data_preprocessor.tasks
+    for name in TASKS:
+        preprocessors[name] = Counting()
     data = {
         name: dict(inputs=draw(2, 3, 8, 8), data_samples=None)
         for name in TASKS
@@ -341,7 +348,7 @@ def test_data_of_what_is_left_out_are_not_touched():
     torch.manual_seed(1)
     for part in found.values():
         assert torch.equal(part['inputs'], draw(2, 3, 8, 8) + torch.rand(()))
-    calls = {n: t.data_preprocessor.calls for n, t in model.tasks.items()}
+    calls = {name: part.calls for name, part in preprocessors.items()}
     assert calls == dict(rotation=[True], exemplar=[], clusters=[True])
 
 
@@ -358,7 +365,7 @@ def test_gradient_norms_and_cosines():
     for name in TASKS:
         own = copy.deepcopy(twin)
         torch.manual_seed(5)
-        own(inputs, mode='loss')[f'{name}_loss'].backward()
+        own(inputs, mode='loss')[f'loss_{name}'].backward()
         found[name] = np.concatenate(
             [
                 p.grad.double().numpy().ravel()
@@ -619,8 +626,8 @@ def test_momentum_encoders_copy_the_shared_backbone():
     torch.manual_seed(5)
     want = single(views, mode='loss')['loss']
     losses, _, _ = step(model, inputs)
-    assert torch.equal(losses['byol_loss'], want)
-    assert losses['moco_loss'] > 0
+    assert torch.equal(losses['loss_byol'], want)
+    assert losses['loss_moco'] > 0
     task = model.tasks['byol']
     name = 'conv.weight'
     old = dict(model.backbone.named_parameters())[name].detach().clone()
@@ -656,8 +663,8 @@ def test_each_task_prepares_its_data():
     tasks['clusters']['data_preprocessor'] = own
     model = MultiTask(BACKBONE, tasks, data_preprocessor=dict(NORM))
     kinds = {
-        name: type(task.data_preprocessor).__name__
-        for name, task in model.tasks.items()
+        name: type(part).__name__
+        for name, part in model.data_preprocessor.tasks.items()
     }
     assert kinds == dict(
         rotation='SelfSupDataPreprocessor',
@@ -786,7 +793,7 @@ def test_tasks_without_weight_have_one():
     assert model.weights == dict(rotation=1, exemplar=3, clusters=1)
 
 
-def test_streams_and_tasks_must_fit():
+def test_datasets_and_tasks_must_fit():
     model = build()
     data = batches()
     data.pop('exemplar')
@@ -800,10 +807,12 @@ def test_streams_and_tasks_must_fit():
     data['colors'] = data['rotation']
     with pytest.raises(
         ValueError,
-        match=r'stream "colors", and model\.tasks only rotation, e',
+        match=r'has data for "colors", and model\.tasks only rotation, e',
     ):
         model.train_step(data, optimizer)
-    with pytest.raises(ValueError, match='no streams for the tasks rotation,'):
+    with pytest.raises(
+        ValueError, match='no data of their own for the tasks rotation,'
+    ):
         model.train_step(batches()['rotation'], optimizer)
 
 
@@ -816,7 +825,7 @@ def test_nothing_to_train():
 class Named(Parts):
     def _run_forward(self, data, mode):
         loss = self.backbone(data['inputs'])[0].mean()
-        return dict(loss=loss, b_loss=loss)
+        return dict(b_x=loss, x=loss)
 
 
 def test_names_that_collide():
@@ -824,7 +833,7 @@ def test_names_that_collide():
     model = MultiTask(Dropping(), tasks)
     inputs = {name: dict(inputs=draw(2, 3, 8, 8)) for name in tasks}
     with pytest.raises(
-        ValueError, match=r'model\.tasks give a "a_b_loss"\. Rename "a_b"'
+        ValueError, match=r'model\.tasks give a "a_b_x"\. Rename "a_b"'
     ):
         model(inputs, mode='loss')
 

@@ -193,6 +193,7 @@ def test_first_rows():
     assert not queue.feats.any()
     assert queue.indices.tolist() == [-1] * 4
     assert {name: (b.dtype, b.shape) for name, b in queue.named_buffers()} == {
+        'fingerprint': (torch.int64, ()),
         'feats': (torch.float32, (4, 3)),
         'indices': (torch.int64, (4,)),
         'pointer': (torch.int64, ()),
@@ -223,7 +224,7 @@ def test_resumed_equals_uninterrupted(tmp_path, stop):
     torch.save(first.state_dict(), tmp_path / 'state.pth')
     resumed = NearestNeighborQueue(10, 6)
     state = torch.load(tmp_path / 'state.pth', weights_only=True)
-    assert set(state) == {'feats', 'indices', 'pointer', 'is_full'}
+    assert set(state) == set(dict(first.named_buffers()))
     resumed.load_state_dict(state)
     found = before + run(resumed, range(stop, 8))
     assert len(found) == len(want) == 5

@@ -12,7 +12,6 @@ from mmpretrain.structures import DataSample
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mm_rotssl.datasets import RotationNoise
 from mm_rotssl.models import DecouplingNeck, RotationFeatureDecoupling
 
 ROTATIONS = (0, 90, 180, 270)
@@ -121,15 +120,17 @@ def noted_draws(monkeypatch):
     return draws
 
 
-def noise_file(path, probabilities, rotations=ROTATIONS):
-    keys = [f'{i}.jpg' for i in range(len(probabilities))]
-    RotationNoise(keys, probabilities, rotations).save(path)
-    return keys
+def with_noise(probabilities, indices=(3, 0, 11), key='rotation_noise'):
+    """A batch whose samples have their row of the probabilities."""
+    images, samples = batch(indices)
+    for index, sample in zip(indices, samples, strict=True):
+        sample.set_field(probabilities[index], key)
+    return images, samples
 
 
 @pytest.mark.parametrize('weighted', [False, True])
 @pytest.mark.parametrize('rotations', [ROTATIONS, (180, 0)])
-def test_losses_and_gradients(weighted, rotations, tmp_path, monkeypatch, hub):
+def test_losses_and_gradients(weighted, rotations, monkeypatch, hub):
     indices = (3, 0, 11)
     images, samples = batch(indices)
     factors = dict(rotation=0.5, irrelevance=2.0, instance=0.25)
@@ -138,15 +139,13 @@ def test_losses_and_gradients(weighted, rotations, tmp_path, monkeypatch, hub):
     if weighted:
         p = np.random.RandomState(0).rand(12, len(rotations))
         p = p.astype(np.float32)
-        keys = noise_file(tmp_path / 'p.npz', p, rotations)
-        kwargs.update(noise_file=str(tmp_path / 'p.npz'), noise_start_epoch=2)
+        images, samples = with_noise(p, indices)
+        kwargs.update(noise_start_epoch=2)
         hub.update_info('epoch', 2)
         for i, index in enumerate(indices):
             for y, angle in enumerate(rotations):
                 weights[i, y] = 1 - p[index, y] ** 2 if angle else 1
     model, other = build(**kwargs), build(**kwargs)
-    if weighted:
-        model.bind_dataset(keys)
     draws = noted_draws(monkeypatch)
     losses = model(images, samples, mode='loss')
     # a bank of the same rows, not yet updated
@@ -219,13 +218,10 @@ def test_the_mean_is_of_the_second_part_only(monkeypatch):
     assert mean.requires_grad
 
 
-def test_first_epoch_with_weights(tmp_path, hub):
+def test_first_epoch_with_weights(hub):
     """The official switch: 209 without, 210 with weights."""
-    p = np.full((12, 4), 0.9, np.float32)
-    keys = noise_file(tmp_path / 'p.npz', p)
-    model = build(noise_file=str(tmp_path / 'p.npz'))
-    model.bind_dataset(keys)
-    images, samples = batch()
+    model = build(noise_start_epoch=210)
+    images, samples = with_noise(np.full((12, 4), 0.9, np.float32))
     losses = {}
     for epoch in (0, 209, 210, 244):
         hub.update_info('epoch', epoch)
@@ -241,34 +237,32 @@ def test_first_epoch_with_weights(tmp_path, hub):
     assert losses[209] == losses[0] > losses[210] == losses[244]
 
 
-def test_weights_that_would_never_be_used(tmp_path, hub):
-    keys = noise_file(tmp_path / 'p.npz', np.zeros((12, 4), np.float32))
-    model = build(noise_file=str(tmp_path / 'p.npz'), noise_start_epoch=8)
-    model.bind_dataset(keys)
+def test_weights_that_would_never_be_used(hub):
+    model = build(noise_start_epoch=8)
+    inputs = with_noise(np.zeros((12, 4), np.float32))
     hub.update_info('max_epochs', 8)
     with pytest.raises(ValueError, match=r'noise_start_epoch=8.*max_epochs=8'):
-        model.loss(*batch())
+        model.loss(*inputs)
     hub.update_info('max_epochs', 9)
-    model.loss(*batch())
+    model.loss(*inputs)
 
 
-def test_weights_without_the_data_set(tmp_path):
-    noise_file(tmp_path / 'p.npz', np.zeros((12, 4), np.float32))
-    model = build(noise_file=str(tmp_path / 'p.npz'))
-    with pytest.raises(RuntimeError, match='BindDatasetHook'):
+def test_samples_without_probabilities():
+    model = build(noise_start_epoch=0)
+    with pytest.raises(ValueError, match=r'no rotation_noise.*LoadRotationN'):
         model.loss(*batch())
+    with pytest.raises(ValueError, match=r'no sample_idx.*meta_keys'):
+        model.loss(batch()[0], [DataSample() for _ in batch()[0]])
 
 
-def test_weights_follow_the_images_not_their_order(tmp_path):
+def test_exponent_of_the_weights(hub):
     p = np.random.RandomState(0).rand(12, 4).astype(np.float32)
-    keys = noise_file(tmp_path / 'p.npz', p)
-    model = build(noise_file=str(tmp_path / 'p.npz'), noise_gamma=3)
-    model.bind_dataset(keys[::-1][:7])
-    want = 1 - p[::-1][:7].astype(np.float64) ** 3
+    hub.update_info('epoch', 0)
+    model = build(noise_start_epoch=0, noise_gamma=3)
+    weight = model._weight(*reversed(with_noise(p)))
+    want = 1 - p[[3, 0, 11]].astype(np.float64) ** 3
     want[:, 0] = 1
-    np.testing.assert_allclose(model.noise_weight, want, atol=1e-6)
-    # not in checkpoints: the file is the one place
-    assert 'noise_weight' not in model.state_dict()
+    np.testing.assert_allclose(weight.view(3, 4), want, atol=1e-6)
 
 
 def test_accuracies():
@@ -394,7 +388,7 @@ def test_vector_of_another_length():
         (dict(noise_gamma=0), 'noise_gamma=0'),
         (dict(noise_start_epoch=-1), 'noise_start_epoch=-1'),
         (
-            dict(rotations=(90, 270), noise_file='a.npz'),
+            dict(rotations=(90, 270), noise_start_epoch=0),
             r'\(90, 270\) holds no 0',
         ),
     ],

@@ -134,21 +134,21 @@ def test_rotation_by_the_dataset():
     images = torch.randn(3, 3, 16, 16)
     labels = [2, 0, 3]
     samples = []
-    turned = []
+    rotated = []
     for image, label in zip(images, labels, strict=True):
         sample = DataSample().set_gt_label(9)
         sample.set_field(label, 'rotation_label')
         samples.append(sample)
-        turned.append(torch.rot90(image, label, (1, 2)))
-    turned = torch.stack(turned)
-    loss = build(rotated_by_dataset=True).loss(turned, samples)['loss']
+        rotated.append(torch.rot90(image, label, (1, 2)))
+    rotated = torch.stack(rotated)
+    loss = build(rotated_by_dataset=True).loss(rotated, samples)['loss']
     other = build()
-    logits = other.head.fc(other.backbone(turned)[-1].mean((2, 3)))
+    logits = other.head.fc(other.backbone(rotated)[-1].mean((2, 3)))
     assert loss.item() == pytest.approx(
         cross_entropy(logits.detach(), labels)[0], rel=1e-5
     )
-    with pytest.raises(KeyError, match='RandomRotationWithLabel'):
-        build(rotated_by_dataset=True).loss(turned, [DataSample()] * 3)
+    with pytest.raises(ValueError, match='RandomRotationWithLabel'):
+        build(rotated_by_dataset=True).loss(rotated, [DataSample()] * 3)
 
 
 def test_predict():

@@ -4,7 +4,6 @@ from .checkpoint_check_hook import CheckpointCheckHook
 from .epoch_seed_hook import EpochSeedHook
 from .pretrained_check_hook import PretrainedCheckHook
 from .progress_bar_hook import ProgressBarHook
-from .seeds_check_hook import SeedsCheckHook
 from .task_weight_hook import TaskWeightHook
 
 __all__ = [
@@ -14,6 +13,5 @@ __all__ = [
     'EpochSeedHook',
     'PretrainedCheckHook',
     'ProgressBarHook',
-    'SeedsCheckHook',
     'TaskWeightHook',
 ]

@@ -3,68 +3,65 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from mm_rotssl.datasets import image_keys
+from mm_rotssl.datasets import sample_names
 from mm_rotssl.models.losses import NCELoss
-from mm_rotssl.models.memories import MemoryBank, NearestNeighborQueue
+from mm_rotssl.models.utils import DatasetBound
 from mm_rotssl.registry import HOOKS
 
-from .training_datasets import training_datasets
+from .training_datasets import training_datasets, training_transforms
 
 
 @HOOKS.register_module()
 class BindDatasetHook(Hook):
-    """Tell the model which images it is trained on.
+    """Tell what knows samples by their index which samples these are.
 
-    What a model remembers of single images, it remembers by their index:
-    the rows of a memory bank, noise weights. Before training each part of
-    the model with a method ``bind_dataset`` is given the names of the
-    images by index, see :func:`mm_rotssl.datasets.image_keys`; memory
-    banks get their length from it. The parts of a task of
-    :class:`MultiTask` are given those of its stream.
+    Before training each part of the model and each transform of the training
+    pipeline with a method ``bind_dataset`` is given the names of the samples
+    by index, see :func:`mm_rotssl.datasets.sample_names`: memory banks get
+    their length from it, a classifier of exemplars is compared with the
+    number of seed patches, noise weights find their images. The parts of a
+    task of :class:`MultiTask` are given those of its dataset.
 
-    A run that is resumed with other images, or the same in another
-    order, is stopped: rows would belong to other images. Weights of
-    another dataset (``load_from``) are taken without its bank, those of
-    any other run without its queue of neighbors.
+    A run that is resumed with other samples, or the same in another order,
+    is stopped. What a checkpoint of another run (``load_from``) remembers of
+    other samples is left out.
     """
 
     # the bank has its rows before a checkpoint is loaded into it
     priority = 'HIGH'
 
     def before_run(self, runner: Runner) -> None:
-        """Hand the names to the model.
+        """Hand the names to the model and the pipeline.
 
         Args:
             runner (Runner): The runner.
 
         Raises:
-            ValueError: If indices of images are not unique, or a part does
+            ValueError: If indices of samples are not unique, or a part does
                 not fit the dataset.
-            TypeError: If nothing tells the images apart.
+            TypeError: If nothing tells the samples apart.
         """
         for place, dataset, modules in training_datasets(runner):
             parts = [
-                module
-                for module in modules.values()
-                if hasattr(module, 'bind_dataset')
+                part
+                for part in (*modules.values(), *training_transforms(dataset))
+                if hasattr(part, 'bind_dataset')
             ]
-            # other tasks' images need not be told apart
+            # other tasks' samples need not be told apart
             if not parts:
                 continue
             try:
-                keys = image_keys(dataset)
-                for module in parts:
-                    module.bind_dataset(keys)
+                names = sample_names(dataset)
+                for part in parts:
+                    part.bind_dataset(names)
             except (TypeError, ValueError) as error:
-                # which of the streams
                 error.args = (f'train_dataloader.dataset{place}: {error}',)
                 raise
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Compare the images with those that the bank was made of.
+        """Compare the samples with those of the checkpoint.
 
         Args:
             runner (Runner): The runner.
@@ -73,49 +70,58 @@ class BindDatasetHook(Hook):
         Raises:
             ValueError: If a resumed run has others.
         """
-        model = runner.model
-        model = model.module if is_model_wrapper(model) else model
         state_dict = checkpoint.get('state_dict', checkpoint)
         keys = {key.removeprefix('module.'): key for key in state_dict}
 
-        def leave_out(modules: dict[str, Any], *kinds: type) -> None:
-            for name, module in modules.items():
-                if isinstance(module, kinds):
-                    for key in [k for k in keys if k.startswith(f'{name}.')]:
-                        del state_dict[keys.pop(key)]
+        def saved_fingerprint(name: str) -> int:
+            key = keys.get(f'{name}.fingerprint')
+            return int(state_dict[key]) if key else 0
 
-        if not runner._resume:
-            # its indices are those of the images of another run
-            leave_out(dict(model.named_modules()), NearestNeighborQueue)
-        for place, _, parts in training_datasets(runner):
-            other = [
-                name
-                for name, module in parts.items()
-                if isinstance(module, MemoryBank)
-                and f'{name}.fingerprint' in keys
-                and int(state_dict[keys[f'{name}.fingerprint']])
-                not in (0, int(module.fingerprint))
+        for place, _, modules in training_datasets(runner):
+            others = {
+                name: module
+                for name, module in modules.items()
+                if isinstance(module, DatasetBound)
                 and int(module.fingerprint)
-            ]
-            if not other:
-                continue
-            before = len(state_dict[keys[f'{other[0]}.feature_bank']])
-            now = len(parts[other[0]])
+                and saved_fingerprint(name) != int(module.fingerprint)
+                and any(key.startswith(f'{name}.') for key in keys)
+            }
             if runner._resume:
-                raise ValueError(
-                    f'train_dataloader.dataset{place} is not the training '
-                    f'set of the checkpoint: {before} images then, {now} '
-                    'now'
-                    + (', others or in another order' if before == now else '')
-                    + '. The rows of its memory bank belong to those '
-                    'images. Restore them, or start a new run from its '
-                    'weights with load_from=CHECKPOINT and without --resume.'
+                for name in filter(saved_fingerprint, others):
+                    raise ValueError(
+                        f'train_dataloader.dataset{place} is not the training '
+                        f'set of the checkpoint: model.{name} knows other '
+                        'samples, or the same in another order, by their '
+                        'index. Restore the dataset, or start a new run from '
+                        'the weights with load_from=CHECKPOINT and without '
+                        '--resume.'
+                    )
+            elif others:
+                print_log(
+                    f'The checkpoint belongs to other samples than those of '
+                    f'train_dataloader.dataset{place}. What it knows of them '
+                    f'is left out: model.{", model.".join(others)}.',
+                    'current',
+                    logging.WARNING,
                 )
-            print_log(
-                'The memory bank of the checkpoint belongs to other images '
-                f'than those of train_dataloader.dataset{place} and is left '
-                'out.',
-                'current',
-                logging.WARNING,
-            )
-            leave_out(parts, MemoryBank, NCELoss)
+                self._leave_out(others, modules, keys, state_dict)
+
+    @staticmethod
+    def _leave_out(
+        others: dict[str, DatasetBound],
+        modules: dict[str, Any],
+        keys: dict[str, str],
+        state_dict: dict,
+    ) -> None:
+        # the constant of an NCE loss is estimated for a bank
+        names = [
+            *others,
+            *(
+                n
+                for n, module in modules.items()
+                if isinstance(module, NCELoss)
+            ),
+        ]
+        for name in names:
+            for key in [key for key in keys if key.startswith(f'{name}.')]:
+                del state_dict[keys.pop(key)]

@@ -22,6 +22,11 @@ def check_state_dict(
         ValueError: If a name is missing, unexpected or of another shape; it
             lists the first few.
     """
+    state_dict = dict(state_dict)
+    for place, module in model.named_modules():
+        # names of earlier versions, which loading understands
+        if hasattr(module, 'upgrade_state_dict'):
+            module.upgrade_state_dict(state_dict, place and f'{place}.')
     want = {
         name: tuple(value.shape)
         for name, value in model.state_dict().items()

@@ -12,13 +12,13 @@ def training_datasets(
 ) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """Go through the datasets of training and what learns from them.
 
-    From a stream of a :class:`MultiTaskDataset`, which may be in a
+    From a dataset of a :class:`MultiTaskDataset`, which may be in a
     ``RepeatDataset``, the task of its name learns; from any other dataset,
     all of the model.
 
     Args:
-        runner (Runner): The runner. Validation and tests alone have no dataset
-            of training.
+        runner (Runner): The runner. Validation and tests alone have no
+            dataset of training.
 
     Yields:
         tuple[str, Any, dict[str, nn.Module]]: Where the dataset is in
@@ -38,11 +38,11 @@ def training_datasets(
             yield '', dataset, modules
             return
         inner = inner.dataset
-    for stream, part in inner.datasets.items():
+    for task, part in inner.datasets.items():
         # with a dot: 'tasks.one' is no part of 'tasks.one_more'
-        prefix = f'tasks.{stream}.'
+        prefix = f'tasks.{task}.'
         yield (
-            f'.datasets.{stream}',
+            f'.datasets.{task}',
             part,
             {
                 name: module
@@ -50,3 +50,21 @@ def training_datasets(
                 if f'{name}.'.startswith(prefix)
             },
         )
+
+
+def training_transforms(dataset: Any) -> list[Any]:
+    """List the transforms of a dataset's pipeline.
+
+    Args:
+        dataset (Dataset): The dataset, or a wrapper such as
+            ``RepeatDataset``.
+
+    Returns:
+        list[Any]: Of the pipelines of the wrappers, too.
+    """
+    found: list[Any] = []
+    while dataset is not None:
+        pipeline = getattr(dataset, 'pipeline', None)
+        found += getattr(pipeline, 'transforms', ())
+        dataset = getattr(dataset, 'dataset', None)
+    return found

@@ -4,12 +4,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmengine.dist import all_gather, all_reduce, broadcast
-from mmengine.model import BaseModule
 from torch import nn
 
 from mm_rotssl.registry import MODELS
 
 from ..losses import sampled_softmax_loss
+from ..utils import DatasetBound
 
 
 class _Rows(torch.autograd.Function):
@@ -40,7 +40,7 @@ class _Rows(torch.autograd.Function):
 
 
 @MODELS.register_module()
-class ExemplarHead(BaseModule):
+class ExemplarHead(DatasetBound):
     """Linear classifier over the seed patches.
 
     With ``num_sampled`` only so many classes, drawn anew for each step, are
@@ -79,8 +79,7 @@ class ExemplarHead(BaseModule):
         if in_channels < 1 or num_exemplars < 1:
             raise ValueError(
                 f'in_channels={in_channels} and num_exemplars={num_exemplars} '
-                'of '
-                'ExemplarHead must be positive.'
+                'of ExemplarHead must be positive.'
             )
         if num_sampled is not None and not 1 <= num_sampled <= num_exemplars:
             raise ValueError(
@@ -93,6 +92,24 @@ class ExemplarHead(BaseModule):
         self.num_sampled = num_sampled
         self.fc = nn.Linear(in_channels, num_exemplars)
         self._same_everywhere = False
+
+    def bind_dataset(self, names: Sequence[str]) -> None:
+        """Check that there is a class for each seed patch.
+
+        Args:
+            names (Sequence[str]): Of the seed patches, by their label.
+
+        Raises:
+            ValueError: If their number is another one.
+        """
+        if len(names) != self.num_exemplars:
+            raise ValueError(
+                f'{len(names)} samples to be told apart, and num_exemplars='
+                f'{self.num_exemplars} of ExemplarHead. Set num_exemplars to '
+                "the number of seed patches of the dict(type='mm_rotssl."
+                "ExemplarDataset', ...) that it is trained on."
+            )
+        super().bind_dataset(names)
 
     def forward(self, feats: Sequence[torch.Tensor]) -> torch.Tensor:
         """Classify the last stage.

@@ -1,19 +1,19 @@
-import hashlib
 import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from mmengine.dist import all_gather, sync_random_seed
-from mmengine.model import BaseModule
 
 from mm_rotssl.registry import MODELS
+
+from ..utils import DatasetBound
 
 DTYPES = ('float32', 'float16', 'bfloat16')
 
 
 @MODELS.register_module()
-class MemoryBank(BaseModule):
+class MemoryBank(DatasetBound):
     r"""One feature vector for each image of a dataset.
 
     Rows begin uniformly random in :math:`\pm 1/\sqrt{D/3}`, so with length 1
@@ -44,7 +44,6 @@ class MemoryBank(BaseModule):
     """
 
     feature_bank: torch.Tensor
-    fingerprint: torch.Tensor
 
     def __init__(
         self,
@@ -74,8 +73,6 @@ class MemoryBank(BaseModule):
         self.fixed_length = length
         empty = torch.empty(0, feat_dim, dtype=self.dtype)
         self.register_buffer('feature_bank', empty)
-        # of the images that the rows belong to; 0: not known
-        self.register_buffer('fingerprint', torch.zeros((), dtype=torch.int64))
         if length is not None:
             self._reset(length)
 
@@ -89,27 +86,24 @@ class MemoryBank(BaseModule):
         bank.mul_(2).sub_(1).div_(math.sqrt(self.feat_dim / 3))
         self.feature_bank = bank.to(self.feature_bank.device, self.dtype)
 
-    def bind_dataset(self, keys: Sequence[str]) -> None:
+    def bind_dataset(self, names: Sequence[str]) -> None:
         """Give each image of a dataset a row.
 
         Args:
-            keys (Sequence[str]): Names of its images, by index.
+            names (Sequence[str]): Of its images, by index.
 
         Raises:
             ValueError: If their number is not the configured ``length``.
         """
-        if self.fixed_length not in (None, len(keys)):
+        if self.fixed_length not in (None, len(names)):
             raise ValueError(
                 f'The memory bank has length={self.fixed_length} rows, and '
-                f'the training set {len(keys)} different images. Leave '
+                f'the training set {len(names)} different images. Leave '
                 'length out, or set it to that.'
             )
         if self.fixed_length is None:
-            self._reset(len(keys))
-        digest = hashlib.sha256('\n'.join(keys).encode()).digest()
-        # 63 bits, and never 0
-        value = int.from_bytes(digest[:8], 'big') >> 1 | 1
-        self.fingerprint.fill_(value)
+            self._reset(len(names))
+        super().bind_dataset(names)
 
     def rows(self, indices: torch.Tensor) -> torch.Tensor:
         """Read rows.

@@ -1,19 +1,21 @@
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.dist import all_gather
 from mmengine.logging import print_log
-from torch import nn
 
 from mm_rotssl.registry import MODELS
+
+from ..utils import DatasetBound
 
 # Similarities that are held at a time: 256 MiB.
 MAX_SIMILARITIES = 2**26
 
 
 @MODELS.register_module()
-class NearestNeighborQueue(nn.Module):
+class NearestNeighborQueue(DatasetBound):
     """The latest features of all processes, to take neighbors from.
 
     The nearest-neighbor augmentation of Self-Classifier (Amrani et al.,
@@ -61,19 +63,20 @@ class NearestNeighborQueue(nn.Module):
         self.register_buffer('pointer', torch.tensor(0))
         self.register_buffer('is_full', torch.tensor(False))
 
-    def bind_dataset(self, keys: Sequence[str]) -> None:
-        """Warn if the queue is longer than the dataset.
+    def bind_dataset(self, names: Sequence[str]) -> None:
+        """Take note of the images; warn if the queue is longer than that.
 
         Args:
-            keys (Sequence[str]): Names of its images, by index.
+            names (Sequence[str]): Of its images, by index.
         """
-        if self.length > len(keys):
+        super().bind_dataset(names)
+        if self.length > len(names):
             print_log(
                 f'The nearest-neighbor queue has length={self.length}, and '
-                f'the training set {len(keys)} images: the queue holds '
+                f'the training set {len(names)} images: the queue holds '
                 'images several times. Copies of an image are never its '
                 'neighbors, so they cost memory and time for nothing. Set '
-                f'length to at most {len(keys)}.',
+                f'length to at most {len(names)}.',
                 'current',
                 logging.WARNING,
             )
@@ -165,18 +168,12 @@ class NearestNeighborQueue(nn.Module):
             )
 
     def _load_from_state_dict(
-        self,
-        state_dict: dict,
-        prefix: str,
-        local_metadata: dict,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
+        self, state_dict: dict, prefix: str, *args: Any
     ) -> None:
         saved = state_dict.get(f'{prefix}feats')
         # Its place and its being full must not come without its rows.
         if saved is not None and saved.shape != self.feats.shape:
+            error_msgs = args[-1]
             error_msgs.append(
                 f'{prefix}feats is {tuple(saved.shape)} in the checkpoint, '
                 f'and {tuple(self.feats.shape)} with length={self.length} and '
@@ -184,12 +181,4 @@ class NearestNeighborQueue(nn.Module):
                 'loaded; this one keeps its rows.'
             )
             return
-        super()._load_from_state_dict(
-            state_dict,
-            prefix,
-            local_metadata,
-            strict,
-            missing_keys,
-            unexpected_keys,
-            error_msgs,
-        )
+        super()._load_from_state_dict(state_dict, prefix, *args)

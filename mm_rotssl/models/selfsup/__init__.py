@@ -1,3 +1,4 @@
+from .base import SelfSupervisor
 from .essl import ESSL
 from .exemplar_cnn import ExemplarCNN
 from .multi_task import MultiTask
@@ -13,5 +14,6 @@ __all__ = [
     'RotNet',
     'RotationFeatureDecoupling',
     'SelfClassifier',
+    'SelfSupervisor',
     'SimCLR',
 ]

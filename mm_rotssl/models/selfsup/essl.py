@@ -1,22 +1,18 @@
-import functools
-import math
-import types
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 from torch import nn
 
-from mm_rotssl.ops import check_rotations, pool_features, rotate_batch
 from mm_rotssl.registry import MODELS
 
-from ..utils import set_feats, zero_loss
+from .multi_task import MultiTask
+from .rotnet import RotNet
 
 
 @MODELS.register_module()
-class ESSL(BaseSelfSupervisor):
+class ESSL(MultiTask):
     """Any self-supervised algorithm, and rotation prediction beside it.
 
     Source: Dangovski et al., *Equivariant Contrastive Learning* (E-SSL), ICLR
@@ -26,10 +22,10 @@ class ESSL(BaseSelfSupervisor):
     one, goes through the backbone in all rotations, and a classifier of its
     own reads the backbone's features.
 
-    What is built is the algorithm itself with a rotation head: an instance of
-    its class and of this one. Names of its parts and tensors, momentum
-    encoders, queues and what its hooks look for stay as they are, and a
-    checkpoint's backbone goes where that of the plain algorithm does.
+    It is a :class:`MultiTask` of the tasks ``algorithm`` and ``rotation``, a
+    :class:`RotNet`, whose data are views of the same images. Hooks that look
+    for parts or settings of the algorithm at the top of the model, such as
+    mmpretrain's for SwAV and DenseCL, find them there.
 
     Args:
         algorithm (dict | nn.Module): A self-supervised algorithm with a
@@ -48,11 +44,12 @@ class ESSL(BaseSelfSupervisor):
             none: the runner hands on that of the config. Defaults to None.
 
     Raises:
-        ValueError: If ``weight`` is negative or not finite, or ``rotations``
-            no valid list of angles.
+        ValueError: If ``weight`` is negative or not finite, ``rotations``
+            no valid list of angles, or the algorithm predicts rotations
+            itself.
 
     Examples:
-        >>> simclr = dict(type='SimCLR')  # with backbone, neck and head
+        >>> simclr = dict(type='mm_rotssl.SimCLR')  # with its parts
         >>> model = dict(
         ...     type='mm_rotssl.ESSL',
         ...     algorithm=simclr,
@@ -68,87 +65,74 @@ class ESSL(BaseSelfSupervisor):
         ...     type='MultiView',
         ...     num_views=[2, 1],
         ...     transforms=[
-        ...         [dict(type='mm_rotssl.RandomResizedCrop', scale=32)],
-        ...         [dict(type='mm_rotssl.RandomResizedCrop', scale=16)],
+        ...         [dict(type='RandomResizedCrop', scale=32)],
+        ...         [dict(type='RandomResizedCrop', scale=16)],
         ...     ],
         ... )
     """
 
-    def __new__(
-        cls,
-        algorithm: Any,
-        *_: Any,
+    def __init__(
+        self,
+        algorithm: dict | nn.Module,
+        head: dict | nn.Module,
+        neck: dict | nn.Module | None = None,
+        weight: float = 0.4,
+        rotations: Sequence[int] = (0, 90, 180, 270),
         data_preprocessor: dict | None = None,
-        **__: Any,
-    ) -> Any:
-        """Make the algorithm, of a class that is also this one."""
+    ) -> None:
+        built: Any = algorithm
         if isinstance(algorithm, dict):
             if data_preprocessor is not None:
                 algorithm = {
                     'data_preprocessor': data_preprocessor,
                     **algorithm,
                 }
-            algorithm = MODELS.build(algorithm)
-        self = _make(cls, type(algorithm))
-        self.__dict__ = algorithm.__dict__
-        return self
-
-    def __reduce__(self) -> tuple:
-        """Copy and pickle it by the two classes: its own has no module."""
-        return _make, type(self).__bases__, self.__dict__
-
-    def __init__(
-        self,
-        algorithm: dict | nn.Module,
-        head: Any,
-        neck: Any = None,
-        weight: float = 0.4,
-        rotations: Sequence[int] = (0, 90, 180, 270),
-        data_preprocessor: dict | None = None,
-    ) -> None:
-        # `algorithm`, with its `data_preprocessor`, is self by now
-        if not 0 <= weight < math.inf:
+            built = MODELS.build(algorithm)
+        if isinstance(built, (RotNet, ESSL)):
             raise ValueError(
-                f'weight={weight} of ESSL must be finite and not negative.'
+                f'model.algorithm, a {type(built).__name__}, predicts '
+                'rotations already: train it without ESSL.'
             )
-        self.rotation_weight = weight
-        self.rotations = check_rotations(rotations)
-        if isinstance(head, dict):
-            head = MODELS.build({'num_rotations': len(self.rotations), **head})
-        if isinstance(neck, dict):
-            neck = MODELS.build(neck)
-        self.rotation_neck = neck
-        self.rotation_head = head
+        rotation = dict(
+            type='mm_rotssl.RotNet', head=head, neck=neck, rotations=rotations
+        )
+        # a checkpoint or a distribution of weights is for the backbone, too
+        init_cfg, built.init_cfg = built.init_cfg, None
+        super().__init__(
+            backbone=built.backbone,
+            tasks=dict(algorithm=built, rotation=rotation),
+            weights=dict(rotation=weight),
+            init_cfg=init_cfg,
+        )
+        # found in the algorithm, see __getattr__
+        del self.neck, self.head, self.target_generator
+        # all views, that to be rotated too, are prepared alike
+        self.data_preprocessor = self.data_preprocessor.tasks['algorithm']
 
-    def forward(
-        self,
-        inputs: Any,
-        data_samples: list[DataSample] | None = None,
-        mode: str = 'tensor',
-    ) -> Any:
-        """Entry for training, validation and feature extraction.
+    def __getattr__(self, name: str) -> Any:
+        """Look for what the model itself has not in the algorithm."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            # before it is there, as in unpickling
+            if 'tasks' not in self.__dict__.get('_modules', {}):
+                raise
+            return getattr(self.tasks['algorithm'], name)
 
-        Args:
-            inputs (Tensor | list[Tensor]): For 'loss' the algorithm's views
-                and, last, the crop to be rotated, each (N, C, H, W); else
-                images (N, C, S, S).
-            data_samples (list[DataSample], optional): One an image.
-                Defaults to None.
-            mode (str): 'tensor', 'loss' or 'predict'. Defaults to 'tensor'.
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Change settings where they are, such as DenseCL's loss_lambda."""
+        tasks = self.__dict__.get('_modules', {}).get('tasks')
+        if tasks is not None and name not in self.__dict__:
+            algorithm = tasks['algorithm']
+            if name in algorithm.__dict__:
+                setattr(algorithm, name, value)
+                return
+        super().__setattr__(name, value)
 
-        Returns:
-            tuple[Tensor] | dict[str, Tensor] | list[DataSample]: The
-            backbone's outputs, the losses, or see :meth:`predict`.
-        """
-        if mode == 'predict':
-            return self.predict(inputs, data_samples)
-        return super().forward(inputs, data_samples, mode)
-
-    def loss(
+    def loss(  # type: ignore[override]
         self,
         inputs: list[torch.Tensor],
         data_samples: list[DataSample] | None = None,
-        **kwargs: Any,
     ) -> dict[str, torch.Tensor]:
         """The algorithm's losses and that of the rotations.
 
@@ -157,16 +141,14 @@ class ESSL(BaseSelfSupervisor):
                 rotated, (N, C, S, S).
             data_samples (list[DataSample], optional): One an image; the
                 algorithm may read them. Defaults to None.
-            **kwargs (Any): Of the algorithm.
 
         Returns:
-            dict[str, Tensor]: What the algorithm gives, a ``loss`` renamed to
-            ``algorithm_loss``, since the sum is logged as ``loss``;
-            ``rotation_loss``, weighted, and ``rotation_accuracy`` (percent).
+            dict[str, Tensor]: ``loss_algorithm``, or what else the algorithm
+            gives, see :meth:`MultiTask.loss`; ``loss_rotation``, weighted,
+            and ``rotation_accuracy`` (percent).
 
         Raises:
-            ValueError: If there is no crop beside the views, or the algorithm
-                predicts rotations itself.
+            ValueError: If there is no crop beside the views.
         """
         if not isinstance(inputs, list) or len(inputs) < 2:
             raise ValueError(
@@ -175,33 +157,16 @@ class ESSL(BaseSelfSupervisor):
                 'and the transforms of a small crop to transforms.'
             )
         *views, crop = inputs
-        losses = super().loss(
-            # algorithms of a single view want a tensor
-            views if len(views) > 1 else views[0],
-            data_samples,
-            **kwargs,
+        return super().loss(
+            dict(
+                algorithm=dict(
+                    # algorithms of a single view want a tensor
+                    inputs=views if len(views) > 1 else views[0],
+                    data_samples=data_samples,
+                ),
+                rotation=dict(inputs=crop, data_samples=None),
+            )
         )
-        if 'rotation_accuracy' in losses:
-            raise ValueError(
-                f'model.algorithm, a {type(self).__bases__[-1].__name__}, '
-                'predicts rotations already: train it without ESSL.'
-            )
-        # DenseCL's losses have names of their own
-        if 'loss' in losses:
-            losses['algorithm_loss'] = losses.pop('loss')
-        if self.rotation_weight == 0:
-            losses['rotation_loss'] = zero_loss(
-                parameter
-                for module in (self.rotation_neck, self.rotation_head)
-                if module is not None
-                for parameter in module.parameters()
-            )
-            return losses
-        rotated, labels = rotate_batch(crop, self.rotations)
-        found = self.rotation_head.loss(self._rotation_feats(rotated), labels)
-        losses['rotation_loss'] = self.rotation_weight * found.pop('loss')
-        losses.update(found)
-        return losses
 
     def predict(
         self,
@@ -216,34 +181,37 @@ class ESSL(BaseSelfSupervisor):
                 ones are made if None.
 
         Returns:
-            list[DataSample]: What the algorithm predicts, else ``feats``; and
-            ``rotation_scores``, both as :meth:`RotNet.predict` gives them.
+            list[DataSample]: What the algorithm predicts, and what
+            :meth:`RotNet.predict` gives.
         """
-        samples = data_samples or [DataSample() for _ in inputs]
-        if hasattr(super(), 'predict'):
-            samples = super().predict(inputs, samples)
-        else:
-            set_feats(samples, pool_features(self.extract_feat(inputs)))
-        rotated, _ = rotate_batch(inputs, self.rotations)
-        logits = self.rotation_head(self._rotation_feats(rotated))
-        scores = logits.float().softmax(1)
-        scores = scores.view(len(inputs), len(self.rotations), -1)
-        for i, sample in enumerate(samples):
-            sample.set_field(scores[i], 'rotation_scores')
+        samples = self.tasks['rotation'].predict(inputs, data_samples)
+        algorithm = self.tasks['algorithm']
+        if hasattr(algorithm, 'predict'):
+            samples = algorithm.predict(inputs, samples)
         return samples
 
-    def _rotation_feats(self, inputs: torch.Tensor) -> Any:
-        feats = self.backbone(inputs)
-        if self.rotation_neck is not None:
-            feats = self.rotation_neck(feats)
-        return feats
+    def upgrade_state_dict(self, state_dict: dict, prefix: str) -> None:
+        """Rename what checkpoints of version 0.1 call otherwise, in place.
 
+        Args:
+            state_dict (dict[str, Tensor]): Of a model.
+            prefix (str): What names of this module's tensors begin with.
+        """
+        ours = [f'{prefix}{part}.' for part in ('backbone', 'tasks')]
+        for key in [key for key in state_dict if key.startswith(prefix)]:
+            if key.startswith(tuple(ours)):
+                continue
+            name = key.removeprefix(prefix)
+            for part in ('head', 'neck'):
+                name = name.replace(
+                    f'rotation_{part}.', f'rotation.{part}.', 1
+                )
+            if not name.startswith('rotation.'):
+                name = f'algorithm.{name}'
+            state_dict[f'{prefix}tasks.{name}'] = state_dict.pop(key)
 
-@functools.cache
-def _class_of(cls: type, host: type) -> type:
-    return types.new_class(f'{host.__name__}WithRotation', (cls, host))
-
-
-def _make(cls: type, host: type) -> Any:
-    """An instance of both that has nothing yet."""
-    return object.__new__(_class_of(cls, host))
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, *args: object
+    ) -> None:
+        self.upgrade_state_dict(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)

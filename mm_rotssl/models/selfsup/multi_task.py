@@ -1,5 +1,5 @@
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
@@ -7,13 +7,13 @@ import torch
 from mmengine.dist import all_reduce
 from mmengine.logging import MessageHub
 from mmengine.model import BaseDataPreprocessor, ModuleDict
-from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 from torch import nn
 
 from mm_rotssl.registry import MODELS
 
 from ..utils import zero_loss
+from .base import SelfSupervisor
 
 
 class _TaskDataPreprocessor(BaseDataPreprocessor):
@@ -21,13 +21,22 @@ class _TaskDataPreprocessor(BaseDataPreprocessor):
 
     Args:
         images (nn.Module): For batches of images, those of validation.
-        prepare (Callable): For batches of :class:`MultiTaskDataset`.
+        tasks (dict[str, nn.Module]): By task, for batches of
+            :class:`MultiTaskDataset`.
+        weights (dict[str, float]): Those of the model, the same object: what
+            has weight 0 now is left out.
     """
 
-    def __init__(self, images: nn.Module, prepare: Callable) -> None:
+    def __init__(
+        self,
+        images: nn.Module,
+        tasks: Mapping[str, nn.Module],
+        weights: Mapping[str, float],
+    ) -> None:
         super().__init__()
         self.images = images
-        self.prepare = prepare
+        self.tasks = ModuleDict(tasks)
+        self.weights = weights
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Move to the device and normalize.
@@ -39,17 +48,42 @@ class _TaskDataPreprocessor(BaseDataPreprocessor):
 
         Returns:
             dict: Arguments of :meth:`MultiTask.forward`.
+
+        Raises:
+            ValueError: If the batch lacks data of a task, or has some for
+                another one.
         """
         if 'inputs' in data:
             return self.images(data, training)
-        return dict(inputs=self.prepare(data, training))
+        for name in self.tasks:
+            if name not in data:
+                raise ValueError(
+                    f'model.tasks.{name} gets no data: the batch has '
+                    f'{", ".join(data)}. Add {name}=dict(...) to datasets of '
+                    "train_dataloader.dataset, a dict(type='mm_rotssl."
+                    "MultiTaskDataset', datasets=dict(...))."
+                )
+        for name in data:
+            if name not in self.tasks:
+                raise ValueError(
+                    f'train_dataloader.dataset has data for "{name}", and '
+                    f'model.tasks only {", ".join(self.tasks)}. Take it out '
+                    'of train_dataloader.dataset.datasets or add its task.'
+                )
+        return dict(
+            inputs={
+                name: task(data[name], training)
+                for name, task in self.tasks.items()
+                if self.weights[name]
+            }
+        )
 
 
 @MODELS.register_module()
-class MultiTask(BaseSelfSupervisor):
+class MultiTask(SelfSupervisor):
     r"""A weighted mixture of self-supervised algorithms on one backbone.
 
-    In each step each task gets a batch of its own stream, see
+    In each step each task gets a batch of its own dataset, see
     :class:`MultiTaskDataset`, runs it through the backbone, and the optimizer
     descends :math:`\sum_t w_t L_t`. A task of weight 0 is left out of the
     step: the rest is, bit for bit, that of a model without it. Its own
@@ -68,8 +102,8 @@ class MultiTask(BaseSelfSupervisor):
 
     Args:
         backbone (dict | nn.Module): Any backbone that fits the tasks.
-        tasks (dict[str, dict]): The algorithms by name, without backbone.
-            They run in this order.
+        tasks (dict[str, dict | nn.Module]): The algorithms by name, settings
+            without backbone, or built with this one. They run in this order.
         weights (dict[str, float], optional): Their weights, finite and not
             negative, 1 where nothing is said; :class:`TaskWeightHook` changes
             them while training. Defaults to None.
@@ -124,7 +158,7 @@ class MultiTask(BaseSelfSupervisor):
     def __init__(
         self,
         backbone: dict | nn.Module,
-        tasks: Mapping[str, dict],
+        tasks: Mapping[str, Any],
         weights: Mapping[str, float] | None = None,
         gradient_interval: int = 0,
         data_preprocessor: dict | None = None,
@@ -136,49 +170,63 @@ class MultiTask(BaseSelfSupervisor):
                 f'model.gradient_interval={gradient_interval} must be 0, for '
                 'never, or a number of steps.'
             )
-        settings = dict(data_preprocessor or {})
-        # with its scope: that of the config may be mmdet's
-        kind = settings.pop('type', 'mmpretrain.SelfSupDataPreprocessor')
-        images = MODELS.build({'type': kind, **settings})
         super().__init__(
-            backbone=backbone,
-            data_preprocessor=_TaskDataPreprocessor(images, self._prepare),
-            init_cfg=init_cfg,
+            backbone, data_preprocessor=data_preprocessor, init_cfg=init_cfg
         )
-        self.tasks = ModuleDict()
-        ignored = []
-        for name, task in tasks.items():
-            self.tasks[name] = self._build(name, task, settings)
-            ignored += [
-                f'tasks.{name}.{parameter}'
-                for parameter in _ignored(self.tasks[name])
-            ]
-        # DistributedDataParallel looks for it here alone
-        self._ddp_params_and_buffers_to_ignore = ignored
-        self.gradient_interval = gradient_interval
+        # a task's own type of preprocessor knows what its images need
+        settings = {
+            name: value
+            for name, value in (data_preprocessor or {}).items()
+            if name != 'type'
+        }
+        self.tasks = ModuleDict(
+            {
+                name: self._build(name, task, settings)
+                for name, task in tasks.items()
+            }
+        )
         self.weights: dict[str, float] = dict.fromkeys(tasks, 1.0)
         for name, weight in (weights or {}).items():
             self.set_weight(name, weight)
-
-    def _build(self, name: str, task: dict, settings: dict) -> nn.Module:
-        if 'backbone' in task:
-            raise ValueError(
-                f'model.tasks.{name} has a backbone of its own. All tasks '
-                'share model.backbone: leave it out.'
-            )
-        built = MODELS.build(
+        self.data_preprocessor: Any = _TaskDataPreprocessor(
+            self.data_preprocessor,
             {
-                'data_preprocessor': dict(settings),
-                **task,
-                'backbone': self.backbone,
-            }
+                name: task._modules.pop('data_preprocessor')
+                for name, task in self.tasks.items()
+            },
+            self.weights,
         )
+        ignored = [
+            f'tasks.{name}.{parameter}'
+            for name, task in self.tasks.items()
+            for parameter in _ignored(task)
+        ]
+        # DistributedDataParallel looks for it here alone
+        self._ddp_params_and_buffers_to_ignore = ignored
+        self.gradient_interval = gradient_interval
+
+    def _build(self, name: str, task: Any, settings: dict) -> nn.Module:
+        built = task
+        if isinstance(task, dict):
+            if 'backbone' in task:
+                raise ValueError(
+                    f'model.tasks.{name} has a backbone of its own. All tasks '
+                    'share model.backbone: leave it out.'
+                )
+            built = MODELS.build(
+                {
+                    'data_preprocessor': dict(settings),
+                    **task,
+                    'backbone': self.backbone,
+                }
+            )
         if built._modules.pop('backbone', None) is not self.backbone:
             raise ValueError(
                 f'model.tasks.{name}, a {type(built).__name__}, has no '
                 'backbone that could be shared.'
             )
-        # Not as a part: names, checkpoint and optimizer have it once.
+        # Reached as an attribute, but no submodule of the task: names,
+        # checkpoints and optimizers have the backbone once, at the top.
         built.__dict__['backbone'] = self.backbone
         return built
 
@@ -205,30 +253,6 @@ class MultiTask(BaseSelfSupervisor):
             )
         self.weights[task] = weight
 
-    def _prepare(self, data: Mapping, training: bool) -> dict[str, dict]:
-        """Run the preprocessors of the tasks that take part in the step."""
-        for name in self.tasks:
-            if name not in data:
-                raise ValueError(
-                    f'model.tasks.{name} gets no data: the batch has '
-                    f'{", ".join(data)}. Add {name}=dict(...) to '
-                    'train_dataloader.dataset, a '
-                    "dict(type='mm_rotssl.MultiTaskDataset', "
-                    'datasets=dict(...)).'
-                )
-        for name in data:
-            if name not in self.tasks:
-                raise ValueError(
-                    f'The dataset has a stream "{name}", and model.tasks '
-                    f'only {", ".join(self.tasks)}. Take it out of '
-                    'train_dataloader.dataset.datasets or add its task.'
-                )
-        return {
-            name: task.data_preprocessor(data[name], training)
-            for name, task in self.tasks.items()
-            if self.weights[name]
-        }
-
     def loss(
         self,
         inputs: dict[str, dict],
@@ -242,19 +266,20 @@ class MultiTask(BaseSelfSupervisor):
             data_samples (list[DataSample], optional): Not read.
 
         Returns:
-            dict[str, Tensor]: All that the tasks give, by ``NAME_`` and their
-            name for it. Losses, whose names hold 'loss', are multiplied by
-            the weight, so that their sum is the mixture's; a task that is
-            left out has a ``NAME_loss`` of 0. For ``gradient_interval``, see
-            the class.
+            dict[str, Tensor]: What the tasks give: ``loss`` of a task becomes
+            ``loss_NAME``, its ``loss_x`` becomes ``loss_NAME_x`` and ``y``
+            becomes ``NAME_y``, or stays where it begins with the name.
+            Losses are multiplied by the weight, so that their sum is the
+            mixture's; a task that is left out has a ``loss_NAME`` of 0. For
+            ``gradient_interval``, see the class.
 
         Raises:
-            ValueError: If the batch has no streams, all weights are 0, or
-                two tasks' numbers have the same name.
+            ValueError: If the batch is not divided by tasks, all weights are
+                0, or two tasks' numbers have the same name.
         """
         if not isinstance(inputs, dict):
             raise ValueError(
-                'The batch has no streams for the tasks '
+                'The batch has no data of their own for the tasks '
                 f'{", ".join(self.tasks)}. Train on '
                 "dict(type='mm_rotssl.MultiTaskDataset', datasets=dict(...))."
             )
@@ -287,7 +312,7 @@ class MultiTask(BaseSelfSupervisor):
         if not weight:
             ignored = _ignored(task)
             return {
-                f'{name}_loss': zero_loss(
+                f'loss_{name}': zero_loss(
                     parameter
                     for key, parameter in task.named_parameters()
                     if key not in ignored
@@ -301,7 +326,7 @@ class MultiTask(BaseSelfSupervisor):
                     if isinstance(value, torch.Tensor)
                     else [weight * part for part in value]
                 )
-            found[f'{name}_{key}'] = value
+            found[_log_name(name, key)] = value
         return found
 
     def _gradients_are_due(self) -> bool:
@@ -333,6 +358,13 @@ class MultiTask(BaseSelfSupervisor):
                 gradients[one], gradients[other], dim=0
             )
         return results
+
+
+def _log_name(task: str, key: str) -> str:
+    """Name a number of a task among those of all tasks."""
+    if key == 'loss' or key.startswith('loss_'):
+        return key.replace('loss', f'loss_{task}', 1)
+    return key if key.startswith(f'{task}_') else f'{task}_{key}'
 
 
 def _ignored(task: nn.Module) -> list[str]:

@@ -7,9 +7,7 @@ from mmengine.logging import MessageHub
 from mmpretrain.structures import DataSample
 from torch import nn
 
-from mm_rotssl.datasets import RotationNoise, noise_weights, upright_index
-from mm_rotssl.datasets.rotation_noise import GAMMA
-from mm_rotssl.ops import rotate_batch
+from mm_rotssl.ops import noise_weights, rotate_batch, upright_index
 from mm_rotssl.registry import MODELS
 
 from .rotnet import RotNet
@@ -43,9 +41,11 @@ class RotationFeatureDecoupling(RotNet):
     up to zero); neither is normalized. The mean is that of the second part
     alone.
 
-    The weights w need a file with, for each copy, the probability p of being
+    The weights w need, for each copy, the probability p of being
     *un-rotated*: w is 1 for un-rotated copies, else 1 - p^gamma. The sum is
     divided by the number of copies, not by that of the weights.
+    :class:`LoadRotationNoise` in the training pipeline reads them from a file
+    that ``mm-rotssl estimate-noise`` writes.
 
     Args:
         backbone (dict | nn.Module): See :class:`RotNet`.
@@ -63,28 +63,23 @@ class RotationFeatureDecoupling(RotNet):
         loss_weights (dict[str, float], optional): The factors
             ``rotation``, ``irrelevance`` and ``instance`` of the three
             terms, 1 where not given. Defaults to None.
-        noise_file (str, optional): File of rotation probabilities, see
-            ``tools/estimate_rotation_noise.py``. Defaults to None: all
-            weights are 1.
-        noise_gamma (float): Exponent. Defaults to 2.
-        noise_start_epoch (int): First epoch, counted from 0, with weights
-            other than 1. Defaults to 210, of the official 245.
+        noise_start_epoch (int, optional): First epoch, counted from 0, with
+            weights other than 1, 210 of the official 245. Defaults to None:
+            there are no weights.
+        noise_gamma (float): Exponent. Defaults to 2, as in the official code.
         data_preprocessor (dict | nn.Module, optional): See :class:`RotNet`.
         init_cfg (dict, optional): Initialization. Defaults to None.
 
     Raises:
         ValueError: If a number is out of range or the parts don't fit.
 
-    Where training needs to know the dataset (rows of the bank, noise
-    weights), ``BindDatasetHook`` tells it.
+    The memory bank gets its rows from the dataset by ``BindDatasetHook``.
 
     ``predict`` gives what :meth:`RotNet.predict` does, and ``related_feats``
     and ``unrelated_feats``, the two parts of all copies of an image, (R, C)
     each; if they are of the same length also ``unrelated_rotation_scores``
     (R, R), what the classifier makes of the second.
     """
-
-    noise_weight: torch.Tensor | None
 
     def __init__(
         self,
@@ -95,9 +90,8 @@ class RotationFeatureDecoupling(RotNet):
         neck: dict | nn.Module | None = None,
         rotations: Sequence[int] = (0, 90, 180, 270),
         loss_weights: dict[str, float] | None = None,
-        noise_file: str | None = None,
-        noise_gamma: float = GAMMA,
-        noise_start_epoch: int = 210,
+        noise_start_epoch: int | None = None,
+        noise_gamma: float = 2.0,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -126,45 +120,20 @@ class RotationFeatureDecoupling(RotNet):
                 f'model.loss_weights has {", ".join(unknown)}; the losses '
                 f'are {", ".join(LOSSES)}.'
             )
-        if noise_gamma <= 0 or noise_start_epoch < 0:
+        if noise_gamma <= 0 or (noise_start_epoch or 0) < 0:
             raise ValueError(
                 f'model.noise_gamma={noise_gamma} must be positive, and '
                 f'model.noise_start_epoch={noise_start_epoch} not negative.'
             )
+        if noise_start_epoch is not None:
+            upright_index(self.rotations)
         self.rotation_channels = rotation_channels
         self.loss_weights = {
             **dict.fromkeys(LOSSES, 1.0),
             **(loss_weights or {}),
         }
-        if noise_file is not None:
-            upright_index(self.rotations)
-        self.noise_file = noise_file
-        self.noise_gamma = noise_gamma
         self.noise_start_epoch = noise_start_epoch
-        # The file is the one place of the weights: a copy in checkpoints
-        # would stand against a file that is estimated anew, or later.
-        self.register_buffer('noise_weight', None, persistent=False)
-
-    def bind_dataset(self, keys: Sequence[str]) -> None:
-        """Read the noise weights of the images that are trained on.
-
-        Args:
-            keys (Sequence[str]): Names of the images, by index.
-
-        Raises:
-            FileNotFoundError: If ``noise_file`` does not exist.
-            ValueError: If it does not fit images or rotations.
-        """
-        if self.noise_file is None:
-            return
-        probabilities = RotationNoise.load(self.noise_file).rows(
-            keys, self.rotations, self.noise_file
-        )
-        weights = noise_weights(
-            probabilities, self.rotations, self.noise_gamma
-        )
-        device = next(self.parameters()).device
-        self.noise_weight = torch.from_numpy(weights).to(device)
+        self.noise_gamma = noise_gamma
 
     def loss(
         self,
@@ -176,7 +145,8 @@ class RotationFeatureDecoupling(RotNet):
         Args:
             inputs (Tensor): Upright images (N, C, S, S), float.
             data_samples (list[DataSample], optional): One an image, read
-                for their ``sample_idx``.
+                for their ``sample_idx`` and, with ``noise_start_epoch``, for
+                the ``rotation_noise`` of their copies, float (R,).
 
         Returns:
             dict[str, Tensor]: ``loss_rotation``, ``loss_irrelevance`` and
@@ -186,24 +156,14 @@ class RotationFeatureDecoupling(RotNet):
             the second part.
 
         Raises:
-            ValueError: If the images are not square or a sample has no
-                ``sample_idx``.
+            ValueError: If the images are not square, a sample lacks what is
+                read of it, or the weights would never be used.
         """
-        samples = data_samples or []
-        if len(samples) != len(inputs) or not all(
-            'sample_idx' in sample for sample in samples
-        ):
-            raise ValueError(
-                "An image has no sample_idx. It is set by mmengine's "
-                'BaseDataset and has to be among the meta_keys of PackInputs.'
-            )
-        indices = torch.tensor(
-            [int(sample.sample_idx) for sample in samples],
-            device=inputs.device,
-        )
+        indices = self.sample_indices(data_samples, inputs)
+        weight = self._weight(data_samples, inputs)
         rotated, labels = rotate_batch(inputs, self.rotations)
         related, unrelated = self._parts(rotated)
-        rotation = self.head.loss((related,), labels, self._weight(indices))
+        rotation = self.head.loss((related,), labels, weight)
 
         copies = unrelated.float().view(len(inputs), len(self.rotations), -1)
         mean = copies.mean(1)
@@ -225,21 +185,35 @@ class RotationFeatureDecoupling(RotNet):
             logs['unrelated_rotation_accuracy'] = 100 * hits.float().mean()
         return logs
 
-    def _predict_copies(
-        self, rotated: torch.Tensor
+    def predict_fields(
+        self, inputs: torch.Tensor, feats: Sequence[torch.Tensor]
     ) -> dict[str, torch.Tensor]:
+        """Classify all rotations of each image by either part.
+
+        Args:
+            inputs (Tensor): Upright images (N, C, S, S), float.
+            feats (Sequence[Tensor]): Not read.
+
+        Returns:
+            dict[str, Tensor]: See the class; each (N, R, ...), float32.
+        """
+        rotated, _ = rotate_batch(inputs, self.rotations)
         related, unrelated = self._parts(rotated)
         fields = dict(
-            rotation_scores=self._scores((related,)),
-            related_feats=related,
-            unrelated_feats=unrelated,
+            rotation_scores=self.head((related,)).float().softmax(1),
+            related_feats=related.float(),
+            unrelated_feats=unrelated.float(),
         )
         if unrelated.shape == related.shape:
-            fields['unrelated_rotation_scores'] = self._scores((unrelated,))
-        return fields
+            scores = self.head((unrelated,)).float().softmax(1)
+            fields['unrelated_rotation_scores'] = scores
+        return {
+            name: rows.unflatten(0, (len(inputs), -1))
+            for name, rows in fields.items()
+        }
 
     def _parts(self, rotated: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        vectors = self._head_inputs(rotated)[-1]
+        vectors = self.extract_head_inputs(rotated)[-1]
         parts = (self.rotation_channels, self.instance_head.in_channels)
         if vectors.dim() != 2 or vectors.size(1) != sum(parts):
             raise ValueError(
@@ -252,24 +226,31 @@ class RotationFeatureDecoupling(RotNet):
             )
         return vectors.split(parts, dim=1)
 
-    def _weight(self, indices: torch.Tensor) -> torch.Tensor | None:
+    def _weight(
+        self, data_samples: list[DataSample] | None, inputs: torch.Tensor
+    ) -> torch.Tensor | None:
         """Weights of the copies, (N * R,), in this epoch."""
-        if self.noise_file is None:
+        if self.noise_start_epoch is None:
             return None
-        if self.noise_weight is None:
-            raise RuntimeError(
-                'model.noise_file is set, but the model does not know the '
-                "training set. Add dict(type='mm_rotssl.BindDatasetHook') "
-                'to custom_hooks.'
-            )
         hub = MessageHub.get_current_instance()
         last = hub.get_info('max_epochs')
         if last is not None and self.noise_start_epoch >= last:
             raise ValueError(
                 f'model.noise_start_epoch={self.noise_start_epoch}, but the '
-                f'run ends after train_cfg.max_epochs={last}: the weights of '
-                'model.noise_file would never be used.'
+                f'run ends after train_cfg.max_epochs={last}: noise weights '
+                'would never be used. Set it lower, or to None.'
             )
+        probabilities = self.read_field(
+            data_samples,
+            'rotation_noise',
+            inputs,
+            'With model.noise_start_epoch the training pipeline needs '
+            "dict(type='mm_rotssl.LoadRotationNoise', file=...) and its "
+            "PackInputs algorithm_keys=('rotation_noise', ).",
+        )
         if hub.get_info('epoch', 0) < self.noise_start_epoch:
             return None
-        return self.noise_weight[indices].flatten()
+        weights = noise_weights(
+            probabilities, self.rotations, self.noise_gamma
+        )
+        return weights.flatten()

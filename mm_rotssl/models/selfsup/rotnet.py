@@ -2,18 +2,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 from torch import nn
 
-from mm_rotssl.ops import check_rotations, pool_features, rotate_batch
+from mm_rotssl.ops import check_rotations, rotate_batch
 from mm_rotssl.registry import MODELS
 
-from ..utils import set_feats
+from .base import SelfSupervisor
 
 
 @MODELS.register_module()
-class RotNet(BaseSelfSupervisor):
+class RotNet(SelfSupervisor):
     """Self-supervision by predicting image rotations.
 
     Source: Gidaris, Singh and Komodakis, *Unsupervised Representation
@@ -60,53 +59,18 @@ class RotNet(BaseSelfSupervisor):
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        self_rotations = check_rotations(rotations)
+        rotations = check_rotations(rotations)
         if isinstance(head, dict):
-            head = dict(head)
-            head.setdefault('num_rotations', len(self_rotations))
-        if data_preprocessor is None or isinstance(data_preprocessor, dict):
-            # the host's bare default name resolves in mmpretrain's scope only
-            data_preprocessor = {
-                'type': 'mmpretrain.SelfSupDataPreprocessor',
-                **(data_preprocessor or {}),
-            }
-        super().__init__(
-            backbone=backbone,
-            neck=neck,
-            head=head,
-            data_preprocessor=data_preprocessor,
-            init_cfg=init_cfg,
-        )
-        self.rotations = self_rotations
+            head = {'num_rotations': len(rotations), **head}
+        super().__init__(backbone, neck, head, data_preprocessor, init_cfg)
+        self.rotations = rotations
         self.rotated_by_dataset = rotated_by_dataset
-        if self.head.num_rotations != len(self.rotations):
+        if self.head.num_rotations != len(rotations):
             raise ValueError(
                 f'model.head.num_rotations={self.head.num_rotations} does '
-                f'not fit model.rotations={self.rotations}; leave it out and '
-                'it is filled in.'
+                f'not fit model.rotations={rotations}; leave it out and it '
+                'is filled in.'
             )
-
-    def forward(
-        self,
-        inputs: torch.Tensor,
-        data_samples: list[DataSample] | None = None,
-        mode: str = 'tensor',
-    ) -> Any:
-        """Entry for training, validation and feature extraction.
-
-        Args:
-            inputs (Tensor): Images (N, C, S, S), float.
-            data_samples (list[DataSample], optional): One an image.
-                Defaults to None.
-            mode (str): 'tensor', 'loss' or 'predict'. Defaults to 'tensor'.
-
-        Returns:
-            tuple[Tensor] | dict[str, Tensor] | list[DataSample]: The
-            backbone's outputs, the losses, or see :meth:`predict`.
-        """
-        if mode == 'predict':
-            return self.predict(inputs, data_samples)
-        return super().forward(inputs, data_samples, mode)
 
     def loss(
         self,
@@ -117,7 +81,7 @@ class RotNet(BaseSelfSupervisor):
 
         Args:
             inputs (Tensor): Images (N, C, S, S), float, upright, or each
-                turned once if ``rotated_by_dataset``.
+                rotated once if ``rotated_by_dataset``.
             data_samples (list[DataSample], optional): Read for their
                 ``rotation_label`` if ``rotated_by_dataset``, else ignored.
 
@@ -125,70 +89,49 @@ class RotNet(BaseSelfSupervisor):
             dict[str, Tensor]: ``loss`` and ``rotation_accuracy`` (percent).
 
         Raises:
-            KeyError: If ``rotated_by_dataset`` and a sample has no
+            ValueError: If ``rotated_by_dataset`` and a sample has no
                 ``rotation_label``.
         """
         if self.rotated_by_dataset:
-            labels = self._dataset_labels(data_samples or [], inputs.device)
+            labels = self.read_field(
+                data_samples,
+                'rotation_label',
+                inputs,
+                'With model.rotated_by_dataset=True the training pipeline '
+                "needs dict(type='mm_rotssl.RandomRotationWithLabel') and its "
+                "PackInputs algorithm_keys=('rotation_label', ).",
+            )
         else:
             inputs, labels = rotate_batch(inputs, self.rotations)
-        return self.head.loss(self._head_inputs(inputs), labels)
+        return self.head.loss(self.extract_head_inputs(inputs), labels)
 
-    def predict(
-        self,
-        inputs: torch.Tensor,
-        data_samples: list[DataSample] | None = None,
-    ) -> list[DataSample]:
-        """Classify all rotations of each image and extract its features.
+    def predict_fields(
+        self, inputs: torch.Tensor, feats: Sequence[torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """Classify all rotations of each image.
 
         Args:
             inputs (Tensor): Upright images (N, C, S, S), float.
-            data_samples (list[DataSample], optional): One an image; new
-                ones are made if None.
+            feats (Sequence[Tensor]): Not read.
 
         Returns:
-            list[DataSample]: The samples with ``rotation_scores``, float
-            (R, R): row ``r`` holds the class probabilities of the copy
-            turned by ``rotations[r]``; and ``feats``, a tuple with a vector
-            (C,) for each of the backbone's outputs, from the upright
-            image.
+            dict[str, Tensor]: ``rotation_scores``, float32 (N, R, R): row
+            ``r`` of an image holds the class probabilities of the copy
+            rotated by ``rotations[r]``.
         """
         rotated, _ = rotate_batch(inputs, self.rotations)
-        fields = {
-            name: rows.float().view(len(inputs), len(self.rotations), -1)
-            for name, rows in self._predict_copies(rotated).items()
-        }
-        samples = data_samples or [DataSample() for _ in inputs]
-        set_feats(samples, pool_features(self.extract_feat(inputs)))
-        for i, sample in enumerate(samples):
-            for name, rows in fields.items():
-                sample.set_field(rows[i], name)
-        return samples
+        logits = self.head(self.extract_head_inputs(rotated))
+        scores = logits.float().softmax(1)
+        return dict(rotation_scores=scores.unflatten(0, (len(inputs), -1)))
 
-    def _predict_copies(
-        self, rotated: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        """Fields of the samples -> their rows (N * R, ...)."""
-        return dict(rotation_scores=self._scores(self._head_inputs(rotated)))
+    def extract_head_inputs(self, inputs: torch.Tensor) -> Any:
+        """Run backbone and neck.
 
-    def _scores(self, feats: Any) -> torch.Tensor:
-        return self.head(feats).float().softmax(1)
+        Args:
+            inputs (Tensor): Images (N, C, S, S), float.
 
-    def _head_inputs(self, inputs: torch.Tensor) -> Any:
+        Returns:
+            tuple[Tensor]: What the head gets.
+        """
         feats = self.extract_feat(inputs)
         return self.neck(feats) if self.with_neck else feats
-
-    @staticmethod
-    def _dataset_labels(
-        data_samples: list[DataSample], device: torch.device
-    ) -> torch.Tensor:
-        if not all('rotation_label' in sample for sample in data_samples):
-            raise KeyError(
-                'model.rotated_by_dataset=True, but a sample has no '
-                "rotation_label. Put dict(type='mm_rotssl."
-                "RandomRotationWithLabel') into the training pipeline and "
-                "algorithm_keys=('rotation_label', ) into its PackInputs."
-            )
-        return torch.tensor(
-            [sample.rotation_label for sample in data_samples], device=device
-        )

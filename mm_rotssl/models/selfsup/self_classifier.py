@@ -3,18 +3,17 @@ from itertools import groupby
 from typing import Any
 
 import torch
-from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 from torch import nn
 
 from mm_rotssl.ops import pool_features
 from mm_rotssl.registry import MODELS
 
-from ..utils import set_feats
+from .base import SelfSupervisor
 
 
 @MODELS.register_module()
-class SelfClassifier(BaseSelfSupervisor):
+class SelfClassifier(SelfSupervisor):
     """Labels and representation, learned together in one stage.
 
     Views of an image, such as those of ``MultiView``, are to be put into
@@ -47,45 +46,10 @@ class SelfClassifier(BaseSelfSupervisor):
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        if data_preprocessor is None or isinstance(data_preprocessor, dict):
-            # with its scope: that of the config may be mmdet's
-            data_preprocessor = {
-                'type': 'mmpretrain.SelfSupDataPreprocessor',
-                **(data_preprocessor or {}),
-            }
-        super().__init__(
-            backbone=backbone,
-            neck=neck,
-            head=head,
-            data_preprocessor=data_preprocessor,
-            init_cfg=init_cfg,
-        )
+        super().__init__(backbone, neck, head, data_preprocessor, init_cfg)
         if isinstance(queue, dict):
             queue = MODELS.build(queue)
         self.queue: Any = queue
-
-    def forward(
-        self,
-        inputs: Any,
-        data_samples: list[DataSample] | None = None,
-        mode: str = 'tensor',
-    ) -> Any:
-        """Entry for training, validation and feature extraction.
-
-        Args:
-            inputs (Tensor | list[Tensor]): Images (N, C, H, W), float; in
-                mode 'loss' one such tensor a view.
-            data_samples (list[DataSample], optional): One an image.
-                Defaults to None.
-            mode (str): 'tensor', 'loss' or 'predict'. Defaults to 'tensor'.
-
-        Returns:
-            tuple[Tensor] | dict[str, Tensor] | list[DataSample]: The
-            backbone's outputs, the losses, or see :meth:`predict`.
-        """
-        if mode == 'predict':
-            return self.predict(inputs, data_samples)
-        return super().forward(inputs, data_samples, mode)
 
     def embed(self, views: Sequence[torch.Tensor]) -> torch.Tensor:
         """Embed views, those of a size in a row together.
@@ -135,9 +99,7 @@ class SelfClassifier(BaseSelfSupervisor):
         embeds = self.embed(inputs)
         logs = {}
         if self.queue is not None:
-            indices = self._indices(data_samples, len(inputs[0])).to(
-                embeds.device
-            )
+            indices = self.sample_indices(data_samples, inputs[0])
             first = embeds[0].detach()
             if self.queue.is_full:
                 nearest = self.queue.nearest(first, indices)
@@ -146,52 +108,27 @@ class SelfClassifier(BaseSelfSupervisor):
             self.queue.push(first, indices)
         return {**self.head.loss(embeds), **logs}
 
-    @staticmethod
-    def _indices(
-        data_samples: list[DataSample] | None, count: int
-    ) -> torch.Tensor:
-        samples = data_samples or []
-        if len(samples) != count or not all(
-            'sample_idx' in sample for sample in samples
-        ):
-            raise ValueError(
-                'An image has no sample_idx, by which the queue tells it '
-                "from others. It is set by mmengine's BaseDataset and has to "
-                'be among the meta_keys of PackInputs.'
-            )
-        return torch.tensor([int(sample.sample_idx) for sample in samples])
-
     @torch.no_grad()
     def _agreement(
         self, one: torch.Tensor, other: torch.Tensor
     ) -> torch.Tensor:
-        # of the first classifier alone
         classes = [self.head.classify(x).argmax(1) for x in (one, other)]
         return 100 * (classes[0] == classes[1]).float().mean()
 
-    def predict(
-        self,
-        inputs: torch.Tensor,
-        data_samples: list[DataSample] | None = None,
-    ) -> list[DataSample]:
+    def predict_fields(
+        self, inputs: torch.Tensor, feats: Sequence[torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
         """Put images into the classes of the first classifier.
 
         Args:
-            inputs (Tensor): Images (N, C, H, W), float.
-            data_samples (list[DataSample], optional): One an image; new
-                ones are made if None.
+            inputs (Tensor): Not read.
+            feats (Sequence[Tensor]): The backbone's outputs for N images.
 
         Returns:
-            list[DataSample]: The samples with ``pred_score`` (classes,), at
-            the temperature of the predictions, ``pred_label`` (1,), and
-            ``feats``, a tuple with a vector (C,) for each of the backbone's
-            outputs.
+            dict[str, Tensor]: ``pred_score`` (N, classes), at the temperature
+            of the predictions, and ``pred_label``, int64 (N, 1).
         """
-        feats = pool_features(self.backbone(inputs))
-        scores = self.head.predict(self.neck(feats[-1]))
-        samples = data_samples or [DataSample() for _ in inputs]
-        set_feats(samples, feats)
-        for i, sample in enumerate(samples):
-            sample.set_pred_score(scores[i])
-            sample.set_pred_label(scores[i].argmax())
-        return samples
+        scores = self.head.predict(self.neck(pool_features(feats)[-1]))
+        return dict(
+            pred_score=scores, pred_label=scores.argmax(1, keepdim=True)
+        )
