@@ -277,7 +277,8 @@ print(Path(mm_rotssl.__file__).parent)
 """
     done = run(sys.executable, '-c', code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    package = Path(done.stdout.strip())
+    # mmpretrain prints, too
+    package = Path(done.stdout.splitlines()[-1])
     assert package == site / 'mm_rotssl'
     help_text = run(
         sys.executable, package / '.mim/tools/train.py', '--help', cwd=tmp_path
