@@ -78,6 +78,7 @@ setup(
     packages=find_packages(include=['mm_rotssl', 'mm_rotssl.*']),
     package_data={'mm_rotssl': ['py.typed']},
     include_package_data=False,
+    entry_points={'console_scripts': ['mm-rotssl = mm_rotssl.cli:main']},
     cmdclass={'build_py': BuildWithMim},
     python_requires='>=3.10',
     # No engine here: two families of distributions provide the same modules,

@@ -277,13 +277,28 @@ print(Path(mm_rotssl.__file__).parent)
 """
     done = run(sys.executable, '-c', code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    package = Path(done.stdout.strip())
+    # mmpretrain prints, too
+    package = Path(done.stdout.splitlines()[-1])
     assert package == site / 'mm_rotssl'
     help_text = run(
         sys.executable, package / '.mim/tools/train.py', '--help', cwd=tmp_path
     )
     assert help_text.returncode == 0, help_text.stderr
     assert '--resume' in help_text.stdout
+    # the console command, and the configs by name in the package
+    start = f'import sys; sys.path.insert(0, {str(site)!r}); '
+    command = site / 'bin/mm-rotssl'
+    done = run(
+        sys.executable,
+        *(
+            '-c',
+            f'{start}import runpy; sys.argv[1:] = ["configs", "rotnet"]; '
+            f'runpy.run_path({str(command)!r}, run_name="__main__")',
+        ),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'rotnet_resnet18_1xb64-100e_custom\n' in done.stdout
 
 
 def test_editable_install_links_to_the_checkout(distributions, tmp_path):

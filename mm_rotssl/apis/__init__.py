@@ -3,6 +3,7 @@ from mm_rotssl.evaluation.features import extract_features
 
 from .config import (
     algorithm_settings,
+    merge_options,
     prepare_cpu_processes,
     read_config,
 )
@@ -15,19 +16,30 @@ from .evaluation import (
     stage_names,
     versions,
 )
+from .shortcuts import apply_shortcuts, set_crop_size, set_data, set_epochs
+from .test import measure_checkpoint
+from .train import read_training_config, train_model
 
 __all__ = [
     'NETWORKS',
     'Export',
     'algorithm_settings',
+    'apply_shortcuts',
     'build_networks',
     'build_ordered_dataloader',
     'export_backbone',
     'extract_features',
     'load_network',
+    'measure_checkpoint',
+    'merge_options',
     'prepare_cpu_processes',
     'read_config',
     'read_labeled_config',
+    'read_training_config',
+    'set_crop_size',
+    'set_data',
+    'set_epochs',
     'stage_names',
+    'train_model',
     'versions',
 ]

@@ -1,4 +1,4 @@
-"""What the command-line tools do with a config before they run it."""
+"""What is done with a config before it is run."""
 
 import difflib
 import inspect
@@ -10,7 +10,10 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.device import get_device
 from mmengine.runner import Runner
+
+from mm_rotssl.utils import find_config
 
 # What the runner reads of a config beside its own arguments.
 RUNNER_KEYS = {
@@ -53,6 +56,13 @@ def check_option(cfg: Config, option: str) -> None:
     All but its last component must be there, and the last must not look like
     a misspelled one. The first must be one that the runner reads: the others
     are intermediate values, which were copied when the file was read.
+
+    Args:
+        cfg (Config): To be changed.
+        option (str): Dotted key.
+
+    Raises:
+        ValueError: If it is such a key.
     """
     node: Any = cfg._cfg_dict
     names = option.split('.')
@@ -70,7 +80,7 @@ def check_option(cfg: Config, option: str) -> None:
         elif isinstance(node, (list, tuple)):
             known = {str(i) for i in range(len(node))}
         else:
-            raise SystemExit(
+            raise ValueError(
                 f'--cfg-options {option}: {where} is {node!r} in this '
                 'config, which has no keys.'
             )
@@ -81,7 +91,7 @@ def check_option(cfg: Config, option: str) -> None:
                 name, known, 1, 0.85 if may_be_new else 0.6
             )
             if near or not may_be_new:
-                raise SystemExit(
+                raise ValueError(
                     f'--cfg-options {option}: there is no "{name}" in '
                     f'{where or "the config"}. '
                     + (f'Did you mean "{near[0]}"? ' if near else '')
@@ -94,7 +104,7 @@ def check_option(cfg: Config, option: str) -> None:
                 for place in places_of(node[name], node)
                 if place.split('.')[0] in read
             ]
-            raise SystemExit(
+            raise ValueError(
                 f'--cfg-options {option}: "{name}" is an intermediate value '
                 'of the config file, which the runner never reads. Set what '
                 'was made from it'
@@ -114,8 +124,22 @@ def prepare_cpu_processes(cfg: Config) -> None:
     """Let several processes work together on a machine without a GPU.
 
     The engine's own start selects a CUDA device, and its model wrapper is
-    handed one.
+    handed one. Where there is a GPU, or a single process, that start is left
+    to do its work.
+
+    Args:
+        cfg (Config): Its ``launcher`` tells how the processes were started.
+
+    Raises:
+        ValueError: If the launcher's variables are not in the environment.
     """
+    if cfg.launcher == 'none':
+        return
+    if cfg.launcher == 'pytorch':
+        # one process a machine may be started without it
+        os.environ.setdefault('LOCAL_RANK', '0')
+    if get_device() != 'cpu':
+        return
     rank, world_size, local_rank, starter = {
         'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'torchrun'),
         'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID', 'srun'),
@@ -129,7 +153,7 @@ def prepare_cpu_processes(cfg: Config) -> None:
     environ = os.environ
     missing = [n for n in (rank, world_size, local_rank) if n not in environ]
     if missing:
-        raise SystemExit(
+        raise ValueError(
             f'--launcher {cfg.launcher}: {", ".join(missing)} is not in the '
             f'environment. Start the script with {starter}, or without '
             '--launcher for a single process.'
@@ -144,7 +168,7 @@ def prepare_cpu_processes(cfg: Config) -> None:
             text=True,
         ).split()[0]
     if 'MASTER_ADDR' not in environ:
-        raise SystemExit(
+        raise ValueError(
             f'--launcher {cfg.launcher}: set MASTER_ADDR in the environment '
             'to the host name of the first process.'
         )
@@ -158,38 +182,50 @@ def prepare_cpu_processes(cfg: Config) -> None:
     )
 
 
-def read_config(path: str | Path, options: dict | None = None) -> Config:
-    """Read a config and merge the command line's options into it.
+def read_config(config: str | Path, options: dict | None = None) -> Config:
+    """Read a config and change settings of it.
 
     Args:
-        path (str | Path): The file.
-        options (dict, optional): As mmengine's ``DictAction`` gives
-            them: dotted key to value. Defaults to None.
+        config (str | Path): The file, or the name of a shipped config, see
+            :func:`~mm_rotssl.utils.find_config`.
+        options (dict, optional): See :func:`merge_options`. Defaults to
+            None.
 
     Returns:
         Config: The config.
 
     Raises:
-        SystemExit: If there is no such file, a package that it builds on is
+        FileNotFoundError: If there is no such config.
+        ValueError: If several have the name, a package that it builds on is
             missing, or an option would have no effect.
     """
-    if not Path(path).is_file():
-        raise SystemExit(
-            f'The config file "{path}" does not exist (looked from '
-            f'"{Path.cwd()}").'
-        )
+    path = find_config(config)
     try:
         cfg = Config.fromfile(path)
     except ModuleNotFoundError as error:
-        raise SystemExit(
+        raise ValueError(
             f'{path} builds on a package that cannot be imported: {error}. '
             'mmdet and mmseg are installed by pip install '
             '"mm-rotssl[transfer]".'
         ) from error
-    for option in options or {}:
-        check_option(cfg, option)
-    cfg.merge_from_dict(options or {})
+    merge_options(cfg, options or {})
     return cfg
+
+
+def merge_options(cfg: Config, options: dict[str, Any]) -> None:
+    """Change settings of a config.
+
+    Args:
+        cfg (Config): Changed in place.
+        options (dict[str, Any]): Dotted key -> value, as mmengine's
+            ``DictAction`` gives them.
+
+    Raises:
+        ValueError: If an option would have no effect.
+    """
+    for option in options:
+        check_option(cfg, option)
+    cfg.merge_from_dict(options)
 
 
 def algorithm_settings(cfg: Config) -> dict[str, Any]:

@@ -7,10 +7,13 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_P = ParamSpec('_P')
+_T = TypeVar('_T')
 
 
 def positive(text: str) -> int:
@@ -158,9 +161,7 @@ def make_console() -> 'Console':
     return console if console.is_terminal else Console(width=500)
 
 
-def ends_with_error(
-    run: Callable[[argparse.Namespace], None],
-) -> Callable[[argparse.Namespace], None]:
+def ends_with_error(run: Callable[_P, _T]) -> Callable[_P, _T]:
     """Let a command end with one line where its input is wrong.
 
     Args:
@@ -172,9 +173,9 @@ def ends_with_error(
     """
 
     @wraps(run)
-    def wrapper(args: argparse.Namespace) -> None:
+    def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         try:
-            run(args)
+            return run(*args, **kwargs)
         except (ValueError, RuntimeError, OSError) as error:
             raise SystemExit(f'Error: {error}') from error
 

@@ -2,7 +2,9 @@ import argparse
 import sys
 from importlib import import_module
 
-COMMANDS: tuple[str, ...] = ()
+from mm_rotssl.version import __version__
+
+COMMANDS = ('train', 'test', 'configs')
 
 
 def main(command: str | None = None) -> None:
@@ -20,6 +22,7 @@ def main(command: str | None = None) -> None:
         prog='mm-rotssl',
         description='Self-supervised learning for the OpenMMLab ecosystem.',
     )
+    parser.add_argument('--version', action='version', version=__version__)
     commands = parser.add_subparsers(metavar='COMMAND', required=True)
     for name in COMMANDS:
         module = import_module(f'mm_rotssl.cli.{name.replace("-", "_")}')

@@ -162,7 +162,7 @@ def test_missing_file(tmp_path, monkeypatch):
         message = str(caught.value)
         assert f'There is no file "{name}"' in message
         assert str(tmp_path) in message
-        assert 'tools/estimate_rotation_noise.py' in message
+        assert 'mm-rotssl estimate-noise' in message
         assert 'set the file to None' in message
 
 
@@ -316,7 +316,7 @@ def test_rows_of_missing_images():
     assert '"some.npz", such as m1, m2, m3, m4, m5.' in message
     assert 'm6' not in message
     assert f'for instance, {KEYS[0]}, {KEYS[1]}.' in message
-    assert 'tools/estimate_rotation_noise.py' in message
+    assert 'mm-rotssl estimate-noise' in message
 
 
 @pytest.mark.parametrize('rotations', [ROTATIONS, (90, 0), (180, 270, 0)])

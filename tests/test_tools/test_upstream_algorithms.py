@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from sklearn.metrics import normalized_mutual_info_score
 from sklearn.svm import LinearSVC
 
 from mm_rotssl.apis import algorithm_settings
+from mm_rotssl.cli import main
 from mm_rotssl.datasets import Digits
 from mm_rotssl.evaluation import draw_labels
 from mm_rotssl.registry import MODELS
@@ -111,7 +113,7 @@ def load(path):
     return tool
 
 
-train_tool = load('train.py')
+train_tool = SimpleNamespace(main=functools.partial(main, 'train'))
 features_tool = load('benchmarks/evaluate_features.py')
 clusters_tool = load('benchmarks/evaluate_clusters.py')
 svm_tool = load('benchmarks/evaluate_svm.py')

@@ -1,7 +1,6 @@
-"""The training script: what it makes of its arguments, and what it says."""
+"""The commands `train` and `test`, and the scripts for clusters."""
 
-import argparse
-import importlib.util
+import json
 import os
 import re
 import shutil
@@ -9,10 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
+from PIL import Image
+
+from mm_rotssl import apis
+from mm_rotssl.cli import main
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / 'configs/rotnet/rotnet_nin-w24_1xb128-15e_digits.py'
@@ -32,10 +36,6 @@ val_evaluator = None
 default_hooks = dict(checkpoint=dict(interval=1), logger=dict(interval=1))
 """
 
-spec = importlib.util.spec_from_file_location('train', ROOT / 'tools/train.py')
-train = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(train)
-
 
 @pytest.fixture
 def tiny(tmp_path):
@@ -44,22 +44,18 @@ def tiny(tmp_path):
     return path
 
 
-@pytest.fixture
-def environ(monkeypatch):
-    """Changes of the environment by the script are undone."""
-    copy = dict(os.environ)
-    monkeypatch.setattr(os, 'environ', copy)
-    return copy
-
-
-def parse(monkeypatch, *words):
-    monkeypatch.setattr(sys, 'argv', ['train.py', *map(str, words)])
-    monkeypatch.setattr(os, 'environ', dict(os.environ))
-    return train.parse_args()
+def call(monkeypatch, command, *words):
+    monkeypatch.setattr(sys, 'argv', ['mm-rotssl', *map(str, words)])
+    main(command)
 
 
 def load(monkeypatch, *words):
-    return train.load_config(parse(monkeypatch, *words))
+    """The config that the command would train."""
+    configs = []
+    with monkeypatch.context() as patch:
+        patch.setattr('mm_rotssl.apis.train_model', configs.append)
+        call(patch, 'train', *words)
+    return configs[0]
 
 
 def run(*words, script='train.py', expect=0, **environ):
@@ -87,113 +83,6 @@ def weights(path):
     return torch.load(path, map_location='cpu', weights_only=False)[
         'state_dict'
     ]
-
-
-@pytest.mark.parametrize(
-    ('option', 'where', 'near'),
-    [
-        ('train_cgf.max_epochs=1', 'the config', 'train_cfg'),
-        ('randomnes=1', 'the config', 'randomness'),
-        ('wrok_dir=a', 'the config', 'work_dir'),
-        ('train_dataloader.datset.size=8', 'train_dataloader', 'dataset'),
-        ('model.bakbone.num_stages=3', 'model', 'backbone'),
-        ('optim_wrapper.optimzer.lr=1', 'optim_wrapper', 'optimizer'),
-        # the last component, which the engine might not look at for long
-        (
-            'default_hooks.checkpoint.intervall=1',
-            'default_hooks.checkpoint',
-            'interval',
-        ),
-        ('model.backbone.base_chanels=6', 'model.backbone', 'base_channels'),
-        ('train_cfg.max_epoch=1', 'train_cfg', 'max_epochs'),
-    ],
-)
-def test_misspelt_option(monkeypatch, option, where, near):
-    with pytest.raises(SystemExit) as info:
-        load(monkeypatch, DIGITS, '--cfg-options', option)
-    message = str(info.value)
-    assert f'--cfg-options {option.split("=")[0]}: there is no' in message
-    assert f' in {where}. Did you mean "{near}"?' in message
-    assert 'Known here: ' in message
-
-
-@pytest.mark.parametrize(
-    ('option', 'message'),
-    [
-        ('param_scheduler.3.T_max=5', 'no "3" in param_scheduler.*here: 0'),
-        ('param_scheduler.3=5', 'no "3" in param_scheduler.*here: 0'),
-        ('model.type.name=a', "model.type is 'mm_rotssl.RotNet'.*no keys"),
-        ('load_from.path=a', 'load_from is None in this config'),
-        ('zzz=1', 'no "zzz" in the config. Known here'),
-    ],
-)
-def test_option_without_place(monkeypatch, option, message):
-    with pytest.raises(SystemExit, match=message):
-        load(monkeypatch, DIGITS, '--cfg-options', option)
-
-
-@pytest.mark.parametrize(
-    ('option', 'place'),
-    [
-        ('data_preprocessor.mean=0', 'model.data_preprocessor'),
-        ('reference_dataloader.batch_size=64', 'val_cfg.reference_dataloader'),
-        ('test_pipeline.0.type=a', 'val_dataloader.dataset.pipeline'),
-    ],
-)
-def test_intermediate_values_are_not_options(monkeypatch, option, place):
-    with pytest.raises(SystemExit, match='the runner never reads') as info:
-        load(monkeypatch, DIGITS, '--cfg-options', option)
-    assert place in str(info.value)
-
-
-def test_options_of_the_runner_that_a_config_leaves_out(monkeypatch, tmp_path):
-    """Configs of mmdet and mmseg name no seed."""
-    config = tmp_path / 'short.py'
-    config.write_text("model = dict(type='A')\n")
-    cfg = load(monkeypatch, config, '--cfg-options', 'randomness.seed=3')
-    assert cfg.randomness == dict(seed=3)
-
-
-@pytest.mark.parametrize('package', ['mmdet', 'mmseg'])
-def test_configs_of_missing_packages(monkeypatch, tmp_path, package):
-    config = tmp_path / 'short.py'
-    config.write_text(f"_base_ = '{package}::a/b.py'\n")
-    monkeypatch.setattr('mmengine.config.config.is_installed', lambda _: False)
-    with pytest.raises(
-        SystemExit, match=rf'short\.py builds on.*{package}.*\[transfer\]"\.'
-    ):
-        load(monkeypatch, config)
-
-
-@pytest.mark.downstream
-def test_configs_of_mmseg(monkeypatch, tmp_path):
-    """Which the fork distributes under another name."""
-    name = 'fcn/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py'
-    config = tmp_path / 'short.py'
-    config.write_text(f"_base_ = 'mmseg::{name}'\n")
-    cfg = load(monkeypatch, config)
-    assert cfg.model.backbone.type == 'ResNetV1c'
-    assert cfg.default_scope == 'mmseg'
-
-
-def test_right_options_arrive(monkeypatch):
-    cfg = load(
-        monkeypatch,
-        DIGITS,
-        '--cfg-options',
-        'model.backbone.base_channels=6',
-        'param_scheduler.0.T_max=3',
-        # new keys: an argument of the runner, and one left at its default
-        'experiment_name=try',
-        'train_dataloader.drop_last=True',
-        'train_dataloader.dataset.indices=64',
-    )
-    assert cfg.model.backbone.base_channels == 6
-    assert cfg.param_scheduler[0].T_max == 3
-    assert cfg.param_scheduler[0].type == 'CosineAnnealingLR'
-    assert cfg.experiment_name == 'try'
-    assert cfg.train_dataloader.drop_last is True
-    assert cfg.train_dataloader.dataset.indices == 64
 
 
 def test_missing_files(monkeypatch, tmp_path):
@@ -237,10 +126,10 @@ def test_resume_auto(monkeypatch, tmp_path, tiny):
 
 
 def test_amp(monkeypatch):
-    monkeypatch.setattr(train, 'get_device', lambda: 'cpu')
+    monkeypatch.setattr('mm_rotssl.apis.train.get_device', lambda: 'cpu')
     with pytest.raises(SystemExit, match=r'--amp: .* needs a GPU'):
         load(monkeypatch, DIGITS, '--amp')
-    monkeypatch.setattr(train, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr('mm_rotssl.apis.train.get_device', lambda: 'cuda')
     cfg = load(monkeypatch, DIGITS, '--amp')
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
     assert cfg.optim_wrapper.loss_scale == 'dynamic'
@@ -270,62 +159,6 @@ def test_auto_scale_lr_without_base(monkeypatch, tiny):
     tiny.write_text(tiny.read_text() + 'auto_scale_lr = dict(_delete_=True)\n')
     with pytest.raises(SystemExit, match='base_batch_size'):
         load(monkeypatch, tiny, '--auto-scale-lr')
-
-
-@pytest.mark.parametrize('launcher', ['pytorch', 'slurm', 'mpi'])
-def test_launcher_without_its_environment(environ, launcher):
-    cfg = Config(dict(launcher=launcher))
-    with pytest.raises(SystemExit, match=rf'--launcher {launcher}: .*RANK|ID'):
-        train.prepare_cpu_processes(cfg)
-    environ.update(
-        RANK='0',
-        SLURM_PROCID='0',
-        SLURM_NTASKS='1',
-        SLURM_LOCALID='0',
-        OMPI_COMM_WORLD_RANK='0',
-        OMPI_COMM_WORLD_SIZE='1',
-        OMPI_COMM_WORLD_LOCAL_RANK='0',
-        WORLD_SIZE='1',
-        LOCAL_RANK='0',
-    )
-    if launcher != 'slurm':
-        with pytest.raises(SystemExit, match='set MASTER_ADDR'):
-            train.prepare_cpu_processes(cfg)
-
-
-@pytest.mark.parametrize('launcher', ['slurm', 'mpi'])
-def test_schedulers_without_gpu(environ, tmp_path, launcher):
-    environ['MASTER_PORT'] = '0'
-    if launcher == 'slurm':
-        # the host's name comes from a command of slurm's
-        command = tmp_path / 'scontrol'
-        command.write_text('#!/bin/sh\necho localhost\necho other\n')
-        command.chmod(0o755)
-        environ.update(
-            PATH=f'{tmp_path}:{environ["PATH"]}',
-            SLURM_NODELIST='node[1-2]',
-            SLURM_PROCID='0',
-            SLURM_NTASKS='1',
-            SLURM_LOCALID='0',
-        )
-    else:
-        environ.update(
-            MASTER_ADDR='localhost',
-            OMPI_COMM_WORLD_RANK='0',
-            OMPI_COMM_WORLD_SIZE='1',
-            OMPI_COMM_WORLD_LOCAL_RANK='0',
-        )
-    cfg = Config(dict(launcher=launcher, find_unused_parameters=True))
-    train.prepare_cpu_processes(cfg)
-    try:
-        assert torch.distributed.get_backend() == 'gloo'
-        assert torch.distributed.get_world_size() == 1
-        assert environ['MASTER_ADDR'] == 'localhost'
-        assert environ['LOCAL_RANK'] == '0'
-        assert cfg.model_wrapper_cfg.device_ids is None
-        assert cfg.model_wrapper_cfg.find_unused_parameters
-    finally:
-        torch.distributed.destroy_process_group()
 
 
 def test_two_processes_without_gpu(tmp_path, tiny):
@@ -457,26 +290,131 @@ def test_other_head(monkeypatch, tmp_path, trained):
     assert (tmp_path / 'w' / 'epoch_1.pth').is_file()
 
 
-def test_resume_through_the_command_line(tmp_path, trained):
+def test_resumed_run(monkeypatch, tmp_path, trained):
     folder = tmp_path / 'w'
     shutil.copytree(trained[0] / 'w', folder)
     shutil.copy(trained[0] / 'tiny.py', tmp_path)
     (folder / 'last_checkpoint').write_text(str(folder / 'epoch_1.pth'))
-    text = run(
+    runs = []
+    train_model = apis.train_model
+    monkeypatch.setattr(
+        'mm_rotssl.apis.train_model', lambda cfg: runs.append(train_model(cfg))
+    )
+    call(
+        monkeypatch,
+        'train',
         tmp_path / 'tiny.py',
         *('--work-dir', folder, '--resume'),
-        *('--cfg-options', 'train_cfg.max_epochs=2'),
+        *('--cfg-options', 'train_cfg.max_epochs=2', 'experiment_name=more'),
     )
-    assert 'resumed epoch: 1' in text
-    assert re.search(r'Epoch\(train\)\s+\[2\]', text)
-    assert not re.search(r'Epoch\(train\)\s+\[1\]', text)
+    (runner,) = runs
+    # three steps of the epoch that was left
+    assert (runner.epoch, runner.iter) == (2, 6)
+    log = (folder / runner.timestamp / f'{runner.timestamp}.log').read_text()
+    assert 'resumed epoch: 1' in log
+    assert re.search(r'Epoch\(train\)\s+\[2\]', log)
+    assert not re.search(r'Epoch\(train\)\s+\[1\]', log)
     assert (folder / 'epoch_2.pth').is_file()
 
 
-def test_arguments_are_read(monkeypatch):
-    args = parse(monkeypatch, 'a.py', '--resume')
-    assert isinstance(args, argparse.Namespace)
-    assert args.resume == 'auto'
-    assert args.launcher == 'none'
-    with pytest.raises(SystemExit):
-        parse(monkeypatch, 'a.py', '--launcher', 'ssh')
+def test_mistakes_in_a_run_keep_their_traceback(monkeypatch, tiny):
+    """Other than those in the arguments."""
+    text = tiny.read_text().replace('indices=48', "indices='a'")
+    tiny.write_text(text)
+    with pytest.raises(TypeError):
+        call(monkeypatch, 'train', tiny, '--work-dir', tiny.parent / 'w')
+
+
+def test_folder_of_images_by_shortcuts(monkeypatch, tmp_path):
+    """The config for one's own images, by its name, without --cfg-options."""
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        image = rng.integers(0, 256, (40, 50, 3), np.uint8)
+        Image.fromarray(image).save(tmp_path / f'{i}.png')
+    call(
+        monkeypatch,
+        'train',
+        'rotnet_resnet18_1xb64-100e_custom',
+        *('--data', tmp_path, '--work-dir', tmp_path / 'w'),
+        *('--epochs', 1, '--batch-size', 4, '--crop-size', 32, '--lr', 0.5),
+        *('--cfg-options', 'default_hooks.logger.interval=1'),
+        'train_dataloader.num_workers=0',
+    )
+    (log,) = (tmp_path / 'w').glob('*/vis_data/scalars.json')
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    # two steps, of a cosine over both
+    assert [line['step'] for line in lines] == [1, 2]
+    assert [line['lr'] for line in lines] == pytest.approx([0.5, 0.25])
+    assert (tmp_path / 'w' / 'epoch_1.pth').is_file()
+
+
+def test_options_have_precedence_over_shortcuts(monkeypatch):
+    cfg = load(
+        monkeypatch,
+        DIGITS,
+        *('--lr', 0.5, '--batch-size', 3, '--epochs', 30),
+        *('--cfg-options', 'optim_wrapper.optimizer.lr=0.25'),
+        'train_cfg.max_epochs=20',
+    )
+    assert cfg.optim_wrapper.optimizer.lr == 0.25
+    assert cfg.train_dataloader.batch_size == 3
+    assert cfg.train_cfg.max_epochs == 20
+    # of the shortcut
+    assert cfg.param_scheduler[0].T_max == 30
+
+
+@pytest.mark.parametrize(
+    'words',
+    [
+        ('--launcher', 'ssh'),
+        ('--epochs', '0'),
+        ('--batch-size', '-1'),
+        ('--crop-size', '0.5'),
+        ('--lr', 'high'),
+    ],
+)
+def test_wrong_values(monkeypatch, capsys, words):
+    with pytest.raises(SystemExit) as info:
+        load(monkeypatch, DIGITS, *words)
+    assert info.value.code == 2
+    assert f'argument {words[0]}' in capsys.readouterr().err
+
+
+def test_processes_are_prepared(monkeypatch):
+    """The launcher arrives where processes are connected."""
+    for name in ('RANK', 'WORLD_SIZE'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.setattr('mm_rotssl.apis.config.get_device', lambda: 'cpu')
+    for words in (('train', DIGITS), ('test', DIGITS, 'a.pth')):
+        with pytest.raises(SystemExit, match='Error: --launcher pytorch: RAN'):
+            call(monkeypatch, *words, '--launcher', 'pytorch')
+
+
+def test_measured_checkpoint(monkeypatch, capfd, trained):
+    folder, _ = trained
+    checkpoint = folder / 'w' / 'epoch_1.pth'
+    small = (
+        'model.backbone.num_stages=3',
+        'model.backbone.out_indices=0,1,2',
+        'model.head.in_channels=6',
+        'val_cfg.reference_dataloader.dataset.indices=48',
+        'val_dataloader.dataset.indices=30',
+    )
+    words = ('test', DIGITS, checkpoint, '--cfg-options', *small)
+    call(monkeypatch, *words, 'model.backbone.base_channels=6')
+    text = capfd.readouterr().out
+    metrics = json.loads(text[text.rindex('\n{') :])
+    assert {'rotation/accuracy', 'knn/stage1', 'knn/stage3'} <= set(metrics)
+    # every answer is one of 4 * 30 and of 30 images
+    for name, count in (('rotation/accuracy', 120), ('knn/stage3', 30)):
+        right = metrics[name] * count / 100
+        assert right == pytest.approx(round(right), abs=1e-4)
+    assert list((folder / 'w' / 'test').glob('*/*.log'))
+
+    with pytest.raises(SystemExit, match=r'Error: .*epoch_1\.pth.*another a'):
+        call(monkeypatch, *words, 'experiment_name=wide')
+    with pytest.raises(SystemExit, match=r'Error: .*no\.pth" does not exist'):
+        call(monkeypatch, 'test', DIGITS, 'no.pth')
+    with pytest.raises(SystemExit, match=r'tiny\.py names no images to test'):
+        call(monkeypatch, 'test', folder / 'tiny.py', checkpoint)

@@ -1,0 +1,78 @@
+"""The console command: what all commands share."""
+
+import runpy
+import subprocess
+import sys
+
+import pytest
+
+import mm_rotssl
+from mm_rotssl.cli import main
+from mm_rotssl.cli.main import COMMANDS
+
+# of the process that answers --help
+HEAVY = ('torch', 'mmengine', 'mmcv', 'numpy', 'matplotlib', 'rich', 'sklearn')
+
+
+def call(monkeypatch, *words):
+    monkeypatch.setattr(sys, 'argv', ['mm-rotssl', *words])
+    main()
+
+
+def test_help_imports_nothing_heavy():
+    """Of each command, and of all, in one process."""
+    code = f"""
+import sys
+from mm_rotssl.cli import main
+for words in ([], *([name] for name in {COMMANDS}), ['--version']):
+    last = [] if words == ['--version'] else ['--help']
+    sys.argv = ['mm-rotssl', *words, *last]
+    try:
+        main()
+    except SystemExit as error:
+        assert not error.code, (words, error.code)
+print('imported:', sorted(set({HEAVY}) & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == 'imported: []'
+    # each has told what it takes
+    for name in COMMANDS:
+        assert f'usage: mm-rotssl {name} ' in done.stdout
+
+
+def test_overview_has_a_line_for_each_command(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        call(monkeypatch, '--help')
+    text = capsys.readouterr().out
+    lines = [line.split(maxsplit=1) for line in text.splitlines()]
+    told = {line[0]: line[1] for line in lines if len(line) == 2}
+    for name in COMMANDS:
+        assert told[name][0].isupper(), name
+
+
+def test_version(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as info:
+        call(monkeypatch, '--version')
+    assert info.value.code == 0
+    assert capsys.readouterr().out == f'{mm_rotssl.__version__}\n'
+
+
+@pytest.mark.parametrize('words', [(), ('trian', 'a.py')])
+def test_without_a_command(monkeypatch, capsys, words):
+    with pytest.raises(SystemExit) as info:
+        call(monkeypatch, *words)
+    assert info.value.code == 2
+    assert 'COMMAND' in capsys.readouterr().err
+
+
+def test_as_a_module(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['mm_rotssl', '--version'])
+    with pytest.raises(SystemExit):
+        runpy.run_module('mm_rotssl', run_name='__main__')
+    assert capsys.readouterr().out == f'{mm_rotssl.__version__}\n'
