@@ -57,7 +57,7 @@ arguments = dict(
     AlexNetBN=dict(input_size=67),
     Digits=dict(pipeline=[]),
     ImageFolder=dict(data_root=sys.argv[2], pipeline=[]),
-    RandomResizedCrop=dict(scale=8),
+    RandomResizedCropFlip=dict(scale=8),
     MultiTaskDataset=dict(datasets=dict(a=dict(type='mm_rotssl.Digits'))),
     MultiTask=dict(backbone=backbone, tasks=dict(
         rotation=dict(type='mm_rotssl.RotNet', head=head))),

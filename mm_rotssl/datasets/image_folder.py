@@ -20,7 +20,7 @@ class ImageFolder(CustomDataset):
 
     mmpretrain's ``CustomDataset`` with other defaults (no labels, more file
     types) that survives broken files in training: with
-    ``mm_rotssl.LoadImageFromFile`` in the pipeline each is named in one
+    ``mm_rotssl.LoadIntactImage`` in the pipeline each is named in one
     warning and replaced by another, random image, until there are more
     than ``max_broken``. With ``test_mode=True`` any broken file is an error.
     In a distributed run each process warns and counts for itself, its

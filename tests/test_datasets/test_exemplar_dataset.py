@@ -79,7 +79,7 @@ def make_seeds(**changes):
 
 def of_folder(folder):
     return ImageFolder(
-        str(folder), pipeline=[dict(type='mm_rotssl.LoadImageFromFile')]
+        str(folder), pipeline=[dict(type='mm_rotssl.LoadIntactImage')]
     )
 
 
@@ -409,7 +409,7 @@ def test_seeds_as_settings_file_or_object(folder, tmp_path):
             dict(
                 type='mm_rotssl.ImageFolder',
                 data_root=str(folder),
-                pipeline=[dict(type='mm_rotssl.LoadImageFromFile')],
+                pipeline=[dict(type='mm_rotssl.LoadIntactImage')],
             ),
             given,
             [],

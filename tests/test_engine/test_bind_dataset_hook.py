@@ -216,7 +216,7 @@ def mixture(**tasks):
 
 def tiny(indices, views=False):
     """A stream of digits of 8 x 8 pixels."""
-    view = [[dict(type='mm_rotssl.RandomResizedCrop', scale=8)]]
+    view = [[dict(type='mm_rotssl.RandomResizedCropFlip', scale=8)]]
     pipeline = [dict(type='PackInputs')]
     if views:
         pipeline.insert(

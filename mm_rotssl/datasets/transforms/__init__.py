@@ -1,14 +1,14 @@
-from .crop import RandomResizedCrop
+from .crop import RandomResizedCropFlip
 from .deformation import RandomDeformation
 from .formatting import PackInputs
-from .loading import BrokenImageError, LoadImageFromFile
+from .loading import BrokenImageError, LoadIntactImage
 from .rotation import RandomRotationWithLabel
 
 __all__ = [
     'BrokenImageError',
-    'LoadImageFromFile',
+    'LoadIntactImage',
     'PackInputs',
     'RandomDeformation',
-    'RandomResizedCrop',
+    'RandomResizedCropFlip',
     'RandomRotationWithLabel',
 ]

@@ -4,15 +4,13 @@ from typing import Any
 import cv2
 import mmcv
 import numpy as np
-from mmpretrain.datasets.transforms import (
-    RandomResizedCrop as MMPretrainRandomResizedCrop,
-)
+from mmpretrain.datasets.transforms import RandomResizedCrop
 
 from mm_rotssl.registry import TRANSFORMS
 
 
 @TRANSFORMS.register_module()
-class RandomResizedCrop(MMPretrainRandomResizedCrop):
+class RandomResizedCropFlip(RandomResizedCrop):
     """Crop to random size and shape, resize and flip, in one go.
 
     The same distribution and resizing as mmpretrain's ``RandomResizedCrop``
@@ -50,7 +48,8 @@ class RandomResizedCrop(MMPretrainRandomResizedCrop):
         super().__init__(scale, **kwargs)
         if not 0 <= flip_prob <= 1:
             raise ValueError(
-                f'flip_prob={flip_prob} of RandomResizedCrop must be in 0..1.'
+                f'flip_prob={flip_prob} of RandomResizedCropFlip must be in '
+                '0..1.'
             )
         self.flip_prob = flip_prob
 

@@ -1,7 +1,7 @@
 import re
 
 import mmcv
-from mmcv.transforms import LoadImageFromFile as MMCV_LoadImageFromFile
+from mmcv.transforms import LoadImageFromFile
 from mmengine import fileio
 
 from mm_rotssl.registry import TRANSFORMS
@@ -47,7 +47,7 @@ def _truncated(content: bytes) -> bool:
 
 
 @TRANSFORMS.register_module()
-class LoadImageFromFile(MMCV_LoadImageFromFile):
+class LoadIntactImage(LoadImageFromFile):
     """Load an image, or raise :class:`BrokenImageError`.
 
     MMCV's loader hands on a truncated JPEG with its missing part in gray

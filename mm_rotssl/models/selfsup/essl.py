@@ -68,8 +68,8 @@ class ESSL(BaseSelfSupervisor):
         ...     type='MultiView',
         ...     num_views=[2, 1],
         ...     transforms=[
-        ...         [dict(type='mm_rotssl.RandomResizedCrop', scale=32)],
-        ...         [dict(type='mm_rotssl.RandomResizedCrop', scale=16)],
+        ...         [dict(type='mm_rotssl.RandomResizedCropFlip', scale=32)],
+        ...         [dict(type='mm_rotssl.RandomResizedCropFlip', scale=16)],
         ...     ],
         ... )
     """
