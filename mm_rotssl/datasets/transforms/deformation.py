@@ -11,6 +11,8 @@ from mm_rotssl.registry import TRANSFORMS
 
 Numbers = Sequence[float] | None
 
+# draws of a geometry until one stays within the image
+MAX_ATTEMPTS = 100
 # 'paper': the ranges of the text; 'released': those of the authors' code.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     'paper': dict(
@@ -40,15 +42,16 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 class RandomDeformation(BaseTransform):
     """Draw a deformation of Exemplar-CNN, and cut the patch that it shows.
 
-    The patch around the middle of the image is moved, scaled and turned,
+    The patch around the middle of the image is translated, scaled and rotated,
     then its colors are changed. It is sampled out of the image around it:
-    deformations that reach out of the image are drawn anew, as the
-    authors' code drops them, so nothing is ever filled. After
-    ``max_attempts`` the patch is left where it is.
+    deformations that reach out of the image are drawn anew, as the authors'
+    code drops them, so nothing is ever filled. After ``MAX_ATTEMPTS`` of this
+    module the patch is left where it is.
 
     Every setting replaces that of the preset. A range of one value, such as
-    ``rotation=0``, ``scale=(1, 1)``, switches that part off;
-    ``recolor=False`` leaves the colors as they are.
+    ``rotation=0``, ``scale=(1, 1)``, switches that part off, as the paper's
+    ablation of the types of transformations does; ``recolor=False`` leaves
+    the colors as they are.
 
     **Required Keys:**
 
@@ -99,7 +102,6 @@ class RandomDeformation(BaseTransform):
             times as fast as image by image. Defaults to False.
         bgr (bool): The image's channels are blue, green, red, as OpenCV
             reads them; has no effect with ``on_device``. Defaults to True.
-        max_attempts (int): Defaults to 100.
 
     Raises:
         ValueError: If the preset is unknown or a range no range.
@@ -120,7 +122,6 @@ class RandomDeformation(BaseTransform):
         recolor: bool = True,
         on_device: bool = False,
         bgr: bool = True,
-        max_attempts: int = 100,
     ) -> None:
         if preset not in PRESETS:
             raise ValueError(
@@ -142,16 +143,15 @@ class RandomDeformation(BaseTransform):
             for name, value in given.items()
         }
         self._check()
-        if patch_size < 1 or max_attempts < 1:
+        if patch_size < 1:
             raise ValueError(
-                f'patch_size={patch_size} and max_attempts={max_attempts} of '
-                'RandomDeformation must be positive.'
+                f'patch_size={patch_size} of RandomDeformation must be '
+                'positive.'
             )
         self.patch_size = patch_size
         self.recolor = recolor
         self.on_device = on_device
         self.bgr = bgr
-        self.max_attempts = max_attempts
 
     def _check(self) -> None:
         for name, value in self.settings.items():
@@ -192,7 +192,7 @@ class RandomDeformation(BaseTransform):
         size = self.patch_size
         low, high = settings['scale']
         left, top, right, bottom = valid
-        for _ in range(self.max_attempts):
+        for _ in range(MAX_ATTEMPTS):
             drawn = rng.random(4).tolist()
             side = size / (low + drawn[0] * (high - low))
             angle = math.radians((2 * drawn[1] - 1) * settings['rotation'])
@@ -292,5 +292,5 @@ class RandomDeformation(BaseTransform):
         return (
             f'{type(self).__name__}(patch_size={self.patch_size}, {settings}, '
             f'recolor={self.recolor}, on_device={self.on_device}, '
-            f'bgr={self.bgr}, max_attempts={self.max_attempts})'
+            f'bgr={self.bgr})'
         )

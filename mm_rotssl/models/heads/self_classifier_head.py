@@ -27,10 +27,9 @@ class SelfClassifierHead(BaseModule):
         in_channels (int): Length of the embeddings.
         num_classes (Sequence[int]): Classes of each classifier. The first
             predicts and is watched. Defaults to (1000, 2000, 4000, 8000).
-        learnable_scale (bool): Learn the lengths; else they stay 1. Defaults
-            to True.
-        fixed (bool): Leave the classifiers as they are drawn, and train
-            what comes before them. Defaults to False.
+        fixed (bool): Keep the classifiers as they are initialized, and train
+            only what comes before them, as ``--fixed-cls`` of the authors'
+            code does. Defaults to False.
         loss (dict | nn.Module, optional): Settings of
             :class:`UniformPriorCrossEntropy`, or a module that takes logits
             (V, B, C) of V views and has its ``num_global`` and
@@ -49,7 +48,6 @@ class SelfClassifierHead(BaseModule):
         self,
         in_channels: int,
         num_classes: Sequence[int] = (1000, 2000, 4000, 8000),
-        learnable_scale: bool = True,
         fixed: bool = False,
         loss: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
@@ -66,11 +64,8 @@ class SelfClassifierHead(BaseModule):
         self.classifiers = nn.ModuleList()
         for count in num_classes:
             classifier = weight_norm(nn.Linear(in_channels, count, bias=False))
-            lengths = classifier.parametrizations.weight.original0
-            nn.init.ones_(lengths)
-            lengths.requires_grad_(learnable_scale)
-            if fixed:
-                classifier.requires_grad_(False)
+            nn.init.ones_(classifier.parametrizations.weight.original0)
+            classifier.requires_grad_(not fixed)
             self.classifiers.append(classifier)
         if not isinstance(loss, nn.Module):
             loss = MODELS.build(

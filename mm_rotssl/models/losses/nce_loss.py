@@ -16,7 +16,6 @@ def nce_loss(
     negative: torch.Tensor,
     log_z: torch.Tensor | float,
     num_instances: int,
-    negative_weight: torch.Tensor | None = None,
 ) -> torch.Tensor:
     r"""Noise-contrastive estimation over the images of a dataset.
 
@@ -39,8 +38,6 @@ def nce_loss(
         negative (Tensor): Scores of the K noise images, (B, K).
         log_z (Tensor | float): Logarithm of the normalizer Z, a constant.
         num_instances (int): Number of images `n`.
-        negative_weight (Tensor, optional): Factors of the terms of the
-            noise, (B, K). Defaults to None, all 1.
 
     Returns:
         Tensor: Scalar, float32.
@@ -62,8 +59,6 @@ def nce_loss(
     rejected = F.softplus(negative - log_noise) - math.log(
         noise / (noise + EPS)
     )
-    if negative_weight is not None:
-        rejected = rejected * negative_weight
     return (found + rejected.sum(1)).mean()
 
 
@@ -121,7 +116,6 @@ class NCELoss(nn.Module):
         positive: torch.Tensor,
         negative: torch.Tensor,
         num_instances: int,
-        negative_weight: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Update Z and compute the loss.
 
@@ -129,7 +123,6 @@ class NCELoss(nn.Module):
             positive (Tensor): See :func:`nce_loss`.
             negative (Tensor): See :func:`nce_loss`.
             num_instances (int): See :func:`nce_loss`.
-            negative_weight (Tensor, optional): See :func:`nce_loss`.
 
         Returns:
             Tensor: Scalar, float32.
@@ -140,9 +133,7 @@ class NCELoss(nn.Module):
             log_z: torch.Tensor | float = self.log_z.clone()
         else:
             log_z = math.log(self.z * num_instances)
-        return nce_loss(
-            positive, negative, log_z, num_instances, negative_weight
-        )
+        return nce_loss(positive, negative, log_z, num_instances)
 
     @torch.no_grad()
     def _estimate(

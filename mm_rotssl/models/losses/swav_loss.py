@@ -47,7 +47,8 @@ class SwAVLoss(BaseModule):
             0.05.
         temperature (float): Of the predictions. Defaults to 0.1.
         crops_for_assign (Sequence[int]): Numbers of the views A that are
-            assigned, from 0. Defaults to (0, 1).
+            assigned, from 0; a setting of the authors' code, which assigns
+            the two large crops. Defaults to (0, 1).
         num_crops (Sequence[int]): Number of views of each size; their sum is
             V. Defaults to (2,).
         num_prototypes (int): K. Defaults to 3000.
@@ -57,7 +58,8 @@ class SwAVLoss(BaseModule):
         queue_start (int): Number of training steps after which the queue is
             used. Defaults to 0.
         frozen_steps (int): Number of training steps in which the prototypes
-            get a gradient of zero. Defaults to 0.
+            get a gradient of zero, ``--freeze_prototypes_niters`` of the
+            authors' code. Defaults to 0.
         init_cfg (dict | list[dict], optional): Initialization. Defaults to
             None.
 
