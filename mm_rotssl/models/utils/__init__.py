@@ -1,4 +1,4 @@
-from .deformation_data_preprocessor import DeformationDataPreprocessor
+from .data_preprocessor import DeformationDataPreprocessor
 from .feats import set_feats
 from .zero_loss import zero_loss
 
