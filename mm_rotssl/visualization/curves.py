@@ -25,7 +25,7 @@ def _curve(
     axes: Axes, lines: Sequence[dict], key: str, style: dict, label: str
 ) -> None:
     lines = [line for line in lines if key in line]
-    # one point an epoch: the mean of what was logged in it
+    # one point for each epoch, the mean of its logged values
     points: dict[float, list[float]] = {}
     for line in lines:
         x = line.get('epoch', line['step'])

@@ -241,7 +241,7 @@ def plot_orientation(
                     f'{probability:.2f}',
                     ha='center',
                     va='top',
-                    # eight numbers have half the room of four
+                    # smaller where eight numbers share the width
                     fontsize=5.5 if len(rotations) <= 4 else 3.2,
                 )
         y += lines[name] * (cell + bars + gap)

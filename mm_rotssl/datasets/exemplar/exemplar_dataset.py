@@ -27,8 +27,8 @@ class ExemplarDataset:
     **Keys of an entry:**
 
     - img: the window, uint8 (S, S, 3)
-    - valid: left, top, right and bottom of the part of it that is within the
-      image
+    - valid: left, top, right and bottom of the part of the window that is
+      within the image
     - exemplar_label: number of the seed patch, which is its class
     - sample_idx: number of the entry
     - img_path: name of the image
@@ -53,7 +53,7 @@ class ExemplarDataset:
             else they are drawn anew in each, which is the limit of large K.
             Defaults to False.
         random_seed (int): Seed of the fixed deformations. Defaults to 0.
-        lazy_init (bool): Look at the images at first use instead of now.
+        lazy_init (bool): Read the images at first use instead of now.
             Defaults to False.
 
     Raises:
@@ -107,7 +107,7 @@ class ExemplarDataset:
 
     @property
     def metainfo(self) -> dict:
-        """What the dataset says of itself.
+        """Information on the dataset.
 
         Returns:
             dict: ``num_exemplars``, the number of classes, and their
@@ -134,7 +134,7 @@ class ExemplarDataset:
                 'data_root to the folder that the seed patches were sampled '
                 'from, or sample them anew.'
             )
-        # of each image of the seed patches, its index in the dataset
+        # index in the dataset of each image of the seed patches
         self.places = [places[key] for key in keys]
         self._cut_all()
         self._fully_initialized = True

@@ -28,8 +28,9 @@ class NIN(StagedBackbone):
             proportions 1, 5/6, 1/2. Defaults to 192, the paper's.
         out_indices (int | Sequence[int]): Stages to return, counted from 0.
             Defaults to -1, the last.
-        frozen_stages (int): Last stage that is kept as it is and in eval
-            mode; -1 for none. Defaults to -1.
+        frozen_stages (int): Index of the last frozen stage, whose weights
+            are fixed and which stays in eval mode; -1 for none. Defaults to
+            -1.
         init_cfg (dict, optional): Initialization. Defaults to None.
 
     Raises:

@@ -26,7 +26,7 @@ class SelfClassifierHead(BaseModule):
     Args:
         in_channels (int): Length of the embeddings.
         num_classes (Sequence[int]): Classes of each classifier. The first
-            predicts and is watched. Defaults to (1000, 2000, 4000, 8000).
+            gives predictions and logged values. Defaults to (1000, 2000, 4000, 8000).
         fixed (bool): Keep the classifiers as they are initialized, and train
             only what comes before them, as ``--fixed-cls`` of the authors'
             code does. Defaults to False.
@@ -35,9 +35,9 @@ class SelfClassifierHead(BaseModule):
             (V, B, C) of V views and has its ``num_global`` and
             ``row_temperature``. Defaults to None.
         init_cfg (dict, optional): Checkpoint to load, of type Pretrained.
-            Other types have no effect on weights that are computed of
-            directions and lengths. Defaults to None: PyTorch's own
-            initialization of a linear layer.
+            Other types have no effect on weights that are computed from
+            directions and lengths. Defaults to None, PyTorch's default for a
+            linear layer.
 
     Raises:
         ValueError: If there is no classifier or one has less than two
@@ -78,12 +78,13 @@ class SelfClassifierHead(BaseModule):
 
         Args:
             feats (Tensor): Embeddings (..., in_channels).
-            number (int): Of the classifier. Defaults to 0.
+            number (int): Index of the classifier. Defaults to 0.
 
         Returns:
             Tensor: (..., C), float32.
         """
-        # half precision has steps of 0.02 where scores over 0.05 are near 20
+        # Scores up to 1 have steps of 0.004 in bfloat16, far too coarse once
+        # they are divided by a temperature of 0.05.
         with torch.autocast(feats.device.type, enabled=False):
             return self.classifiers[number](feats.float())
 
@@ -101,7 +102,7 @@ class SelfClassifierHead(BaseModule):
         )
 
     def loss(self, feats: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Loss, and whether it collapses.
+        """Loss, and signs of a collapse.
 
         Args:
             feats (Tensor): Embeddings of the views (V, B, in_channels),
@@ -109,11 +110,11 @@ class SelfClassifierHead(BaseModule):
 
         Returns:
             dict[str, Tensor]: ``loss``, the mean over the classifiers,
-            float32. To watch: ``chance_ratio``, that over the mean ln C, 1
-            in a collapse; of the first classifier and the last global view
-            of the batch of all processes ``classes_in_use`` and
-            ``marginal_entropy``, that of the mean prediction over ln C, 1
-            if all classes are as large.
+            float32. To be logged: ``chance_ratio``, the loss divided by the
+            mean of ln C, 1 in a collapse; and of the first classifier on
+            the last global view of all processes ``classes_in_use``, and
+            ``marginal_entropy``, the entropy of the mean prediction divided
+            by ln C, 1 if all classes are equally large.
         """
         logits = self(feats)
         loss = torch.stack([self.loss_module(x) for x in logits]).mean()

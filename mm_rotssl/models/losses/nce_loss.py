@@ -7,7 +7,7 @@ from torch import nn
 
 from mm_rotssl.registry import MODELS
 
-# of the official code, in the denominators
+# added to the denominators, as in the official code
 EPS = 1e-7
 
 
@@ -26,7 +26,7 @@ def nce_loss(
         L = -\frac{1}{B} \sum_b \Big[ \ln \frac{P(b)}{P(b) + K/n}
             + \sum_{k=1}^{K} \ln \frac{K/n}{P(k) + K/n} \Big].
 
-    Computed in float32 and in the logarithms, in which no score overflows.
+    Computed in float32 with logarithms, so that no score overflows.
 
     Source: Wu, Xiong, Yu and Lin, *Unsupervised Feature Learning via
     Non-Parametric Instance Discrimination*, CVPR 2018, equations 4 to 8; the
@@ -54,7 +54,7 @@ def nce_loss(
     log_noise = math.log(noise + EPS)
     positive = positive.float() - log_z
     negative = negative.float() - log_z
-    # P / (P + c) = sigmoid(ln P - ln c)
+    # P / (P + c) = sigmoid(ln P - ln c), and -ln sigmoid(x) = softplus(-x)
     found = F.softplus(log_noise - positive)
     rejected = F.softplus(negative - log_noise) - math.log(
         noise / (noise + EPS)
@@ -66,9 +66,9 @@ def nce_loss(
 class NCELoss(nn.Module):
     r"""Noise-contrastive estimation with its normalizer.
 
-    Z would be the sum of :math:`\exp(s)` over the whole dataset; it is
-    estimated from the scores at hand, as n times their mean, over all
-    processes. It is a buffer, so a resumed run has the same.
+    Z, the sum of :math:`\exp(s)` over the whole dataset, is estimated as n
+    times the mean of :math:`\exp(s)` over the scores of a batch, on all
+    processes. It is a buffer, so a resumed run goes on with it.
 
     Args:
         z (str | float): 'first_batch', the official way: estimated once
@@ -107,8 +107,8 @@ class NCELoss(nn.Module):
             )
         self.z = z
         self.z_momentum = z_momentum
-        # nan: not estimated yet. The logarithm, because Z itself leaves
-        # the range of float32 at low temperatures.
+        # nan until it is estimated; the logarithm, because Z itself leaves
+        # the range of float32 at low temperatures
         self.register_buffer('log_z', torch.tensor(math.nan))
 
     def forward(
@@ -148,8 +148,8 @@ class NCELoss(nn.Module):
             - math.log(scores.numel())
             + math.log(num_instances)
         )
-        # the mean of Z, not of its logarithm, over the processes; their
-        # largest value keeps the sum in range
+        # average Z, not its logarithm, over the processes; dividing by the
+        # largest one keeps exp() in range
         largest = log_z.clone()
         all_reduce(largest, 'max')
         ratio = (log_z - largest).exp()
