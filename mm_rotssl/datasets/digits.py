@@ -13,9 +13,8 @@ class Digits(BaseDataset):
     """The 1,797 real handwritten digits that scikit-learn ships.
 
     Without a download and small enough for memory: for trying an algorithm in
-    a minute.
-    The 8x8 images are scaled to ``size``, bilinearly, with three equal
-    channels, so that any pipeline and backbone takes them.
+    a minute. The 8x8 images are scaled to ``size``, bilinearly, with three
+    equal channels, so that any pipeline and backbone takes them.
 
     Source: E. Alpaydin and C. Kaynak, *Optical Recognition of Handwritten
     Digits*, UCI Machine Learning Repository, 1998, test part; see

@@ -50,8 +50,8 @@ def check_square(height: int, width: int) -> None:
         raise ValueError(
             f'Rotation prediction needs square images, got height {height} '
             f'and width {width}: rotated by 90 degrees, their shape alone '
-            'would give the label away. Add a square crop to the pipeline, e.g. '
-            "dict(type='RandomResizedCrop', scale=224) or "
+            'would give the label away. Add a square crop to the pipeline, '
+            "e.g. dict(type='RandomResizedCrop', scale=224) or "
             "dict(type='CenterCrop', crop_size=224)."
         )
 

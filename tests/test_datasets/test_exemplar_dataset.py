@@ -438,7 +438,7 @@ def test_images_that_are_not_there(folder, tmp_path):
 
 def test_images_that_changed_their_size(folder, tmp_path):
     make_seeds().save(tmp_path / 'seeds.npz')
-    # a pixel more, and turned
+    # a pixel more, and rotated
     for name, image in (
         (NAMES[2], np.zeros((50, 36, 3), np.uint8)),
         (NAMES[3], np.zeros((80, 40, 3), np.uint8)),

@@ -27,9 +27,8 @@ class SeedPatches:
             int64 (N,).
         centers (ndarray): x and y of its center in pixels, from the corner
             of the image, float32 (N, 2).
-        scales (ndarray): Factors by which the image is scaled before the
-            patch is cut, float32 (N,): a patch covers
-            ``patch_size / scale`` pixels.
+        scales (ndarray): Factors by which the image is scaled before the patch
+            is cut, float32 (N,): a patch covers ``patch_size / scale`` pixels.
         patch_size (int): Side of the patches in pixels.
         made_by (dict): Settings with which they were sampled, for the record.
     """

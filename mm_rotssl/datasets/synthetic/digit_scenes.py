@@ -239,8 +239,7 @@ def compose_scene(
             their original size.
         size (int): Side of the image in pixels. Defaults to 96.
         counts (tuple[int, int]): Smallest and largest number of digits to
-            draw.
-            Defaults to (2, 4).
+            draw. Defaults to (2, 4).
 
     Returns:
         Scene: Image, masks and labels of the digits, at least one.

@@ -26,7 +26,8 @@ class SelfClassifierHead(BaseModule):
     Args:
         in_channels (int): Length of the embeddings.
         num_classes (Sequence[int]): Classes of each classifier. The first
-            gives predictions and logged values. Defaults to (1000, 2000, 4000, 8000).
+            gives predictions and logged values. Defaults to (1000, 2000, 4000,
+            8000).
         fixed (bool): Keep the classifiers as they are initialized, and train
             only what comes before them, as ``--fixed-cls`` of the authors'
             code does. Defaults to False.

@@ -234,12 +234,12 @@ def uniform_prior_cross_entropy(
     probable for each image, the loss is ln C (as long as the sums are above
     eps); if all are confidently in equally large classes, about 0.
 
-    Pairs are not visited one by one: each view is compared with the sum of
-    the views it is paired with, so time and memory grow with the number of views, not
-    with its square. The backward pass keeps nothing but the logits and
-    recomputes the rest. Between processes only sums of columns are sent,
-    not the logits, and the gradient is that of the sum of their losses,
-    whose mean DistributedDataParallel takes.
+    Pairs are not visited one by one: each view is compared with the sum of the
+    views it is paired with, so time and memory grow with the number of views,
+    not with its square. The backward pass keeps nothing but the logits and
+    recomputes the rest. Between processes only sums of columns are sent, not
+    the logits, and the gradient is that of the sum of their losses, whose mean
+    DistributedDataParallel takes.
 
     Source: Amrani, Karlinsky and Bronstein, *Self-Supervised Classification
     Network*, ECCV 2022 (https://arxiv.org/abs/2103.10994), equations 4 and

@@ -247,7 +247,7 @@ def test_default_preset():
 
 
 def reach(found, patch_size):
-    """How far a turned square reaches from the middle: left, ..., bottom."""
+    """How far a rotated square reaches from the middle: left, ..., bottom."""
     half = patch_size / found['scale'] / 2
     turn = np.radians(found['angle'])
     # the farthest of its four corners
