@@ -3,7 +3,11 @@
 import subprocess
 import sys
 
+import mmpretrain.registry
 import pytest
+from mmengine import registry as root
+
+import mm_rotssl.registry
 
 # Arguments of those parts that can't be built without.
 PROGRAM = """
@@ -57,7 +61,7 @@ arguments = dict(
     AlexNetBN=dict(input_size=67),
     Digits=dict(pipeline=[]),
     ImageFolder=dict(data_root=sys.argv[2], pipeline=[]),
-    RandomResizedCrop=dict(scale=8),
+    RandomResizedCropFlip=dict(scale=8),
     MultiTaskDataset=dict(datasets=dict(a=dict(type='mm_rotssl.Digits'))),
     MultiTask=dict(backbone=backbone, tasks=dict(
         rotation=dict(type='mm_rotssl.RotNet', head=head))),
@@ -129,3 +133,24 @@ def test_every_name_from_every_scope(scope, tmp_path):
         'MultiTaskDataset',
         'TaskWeightHook',
     } <= set(names)
+
+
+def test_names_of_upstream():
+    """Each has a test that it gives upstream's result on one process.
+
+    PackInputs: ``test_as_mmpretrains``; SimCLR: ``test_loss_and_gradient``;
+    SwAVLoss: ``test_without_a_queue`` and ``test_with_the_host_queue``.
+    """
+    shared = set()
+    for kind in mm_rotssl.registry.__all__:
+        nodes = [
+            getattr(package, kind)
+            for package in (mm_rotssl.registry, mmpretrain.registry, root)
+        ]
+        for node in nodes:
+            node.import_from_location()
+        # mmcv registers its transforms in the root
+        ours, *theirs = (set(node.module_dict) for node in nodes)
+        assert theirs[0] | theirs[1], kind
+        shared |= ours & (theirs[0] | theirs[1])
+    assert shared == {'PackInputs', 'SimCLR', 'SwAVLoss'}

@@ -101,7 +101,7 @@ def folder_settings(folder: str) -> dict:
     return dict(
         type='mm_rotssl.ImageFolder',
         data_root=folder,
-        pipeline=[dict(type='mm_rotssl.LoadImageFromFile')],
+        pipeline=[dict(type='mm_rotssl.LoadIntactImage')],
     )
 
 

@@ -103,7 +103,7 @@ def build_loader(cfg: Config, folder: str | None) -> DataLoader:
             raise ValueError(
                 'val_dataloader.dataset.pipeline loads no files, as the '
                 'images of its dataset are in memory: --images needs '
-                "dict(type='mm_rotssl.LoadImageFromFile') in it, and what "
+                "dict(type='mm_rotssl.LoadIntactImage') in it, and what "
                 'makes images equally large.'
             )
         settings.dataset = dict(

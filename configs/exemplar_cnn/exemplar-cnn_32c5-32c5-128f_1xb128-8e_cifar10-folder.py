@@ -42,7 +42,7 @@ train_dataloader = dict(
             type='mm_rotssl.ImageFolder',
             data_root=f'{_base_.data_root}/train',
             indices=every_fifth,
-            pipeline=[dict(type='mm_rotssl.LoadImageFromFile')],
+            pipeline=[dict(type='mm_rotssl.LoadIntactImage')],
         ),
         # half of the images' 32 pixels, for deformations need room; at the
         # two lower scales there would be none

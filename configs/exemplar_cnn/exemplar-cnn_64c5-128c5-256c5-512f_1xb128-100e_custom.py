@@ -44,7 +44,7 @@ train_dataloader = dict(
         dataset=dict(
             type='mm_rotssl.ImageFolder',
             data_root=data_root,
-            pipeline=[dict(type='mm_rotssl.LoadImageFromFile')],
+            pipeline=[dict(type='mm_rotssl.LoadIntactImage')],
         ),
         seed_patches=seed_patches,
         num_deformations=num_deformations,

@@ -97,7 +97,7 @@ train_dataloader = dict(
                             [
                                 # digits are never mirrored or turned
                                 dict(
-                                    type='mm_rotssl.RandomResizedCrop',
+                                    type='mm_rotssl.RandomResizedCropFlip',
                                     scale=32,
                                     crop_ratio_range=(0.5, 1.0),
                                 )

@@ -12,7 +12,7 @@ train_dataloader = dict(
         type='mm_rotssl.ImageFolder',
         data_root='data/digit_scenes/unlabeled',
         pipeline=[
-            dict(type='mm_rotssl.LoadImageFromFile'),
+            dict(type='mm_rotssl.LoadIntactImage'),
             dict(type='mm_rotssl.PackInputs'),
         ],
     ),

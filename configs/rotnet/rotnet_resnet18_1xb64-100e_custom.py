@@ -41,16 +41,18 @@ data_preprocessor = dict(
 )
 
 train_pipeline = [
-    dict(type='mm_rotssl.LoadImageFromFile'),
+    dict(type='mm_rotssl.LoadIntactImage'),
     # The official augmentation. Set flip_prob=0 for images that are never
     # seen mirrored, such as text.
-    dict(type='mm_rotssl.RandomResizedCrop', scale=crop_size, flip_prob=0.5),
+    dict(
+        type='mm_rotssl.RandomResizedCropFlip', scale=crop_size, flip_prob=0.5
+    ),
     dict(type='mm_rotssl.PackInputs'),
 ]
 
 # How images are judged: nothing is drawn at random.
 test_pipeline = [
-    dict(type='mm_rotssl.LoadImageFromFile'),
+    dict(type='mm_rotssl.LoadIntactImage'),
     dict(type='ResizeEdge', scale=crop_size * 8 // 7, edge='short'),
     dict(type='CenterCrop', crop_size=crop_size),
     dict(type='PackInputs'),

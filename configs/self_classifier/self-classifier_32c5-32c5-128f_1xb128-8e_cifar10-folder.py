@@ -30,14 +30,14 @@ color = [
 # the official crops, but all of 32 pixels, and no blur, which leaves little
 # of so small images
 train_pipeline = [
-    dict(type='mm_rotssl.LoadImageFromFile'),
+    dict(type='mm_rotssl.LoadIntactImage'),
     dict(
         type='MultiView',
         num_views=[2, 2],
         transforms=[
             [
                 dict(
-                    type='mm_rotssl.RandomResizedCrop',
+                    type='mm_rotssl.RandomResizedCropFlip',
                     scale=32,
                     crop_ratio_range=(0.4, 1.0),
                 ),
@@ -45,7 +45,7 @@ train_pipeline = [
             ],
             [
                 dict(
-                    type='mm_rotssl.RandomResizedCrop',
+                    type='mm_rotssl.RandomResizedCropFlip',
                     scale=32,
                     crop_ratio_range=(0.1, 0.4),
                 ),

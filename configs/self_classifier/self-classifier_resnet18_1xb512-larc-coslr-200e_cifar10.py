@@ -31,7 +31,7 @@ train_pipeline = [
         transforms=[
             [
                 dict(
-                    type='mm_rotssl.RandomResizedCrop',
+                    type='mm_rotssl.RandomResizedCropFlip',
                     scale=32,
                     crop_ratio_range=(0.4, 1.0),
                 ),
@@ -39,7 +39,7 @@ train_pipeline = [
             ],
             [
                 dict(
-                    type='mm_rotssl.RandomResizedCrop',
+                    type='mm_rotssl.RandomResizedCropFlip',
                     scale=16,
                     crop_ratio_range=(0.1, 0.4),
                 ),

@@ -12,9 +12,9 @@ from mm_rotssl.registry import DATASETS
 class Digits(BaseDataset):
     """The 1,797 real handwritten digits that scikit-learn ships.
 
-    No download, in memory at once: for trying an algorithm in a minute.
-    The 8x8 images are scaled to ``size``, bilinearly, with three equal
-    channels, so that any pipeline and backbone takes them.
+    Without a download and small enough for memory: for trying an algorithm in
+    a minute. The 8x8 images are scaled to ``size``, bilinearly, with three
+    equal channels, so that any pipeline and backbone takes them.
 
     Source: E. Alpaydin and C. Kaynak, *Optical Recognition of Handwritten
     Digits*, UCI Machine Learning Repository, 1998, test part; see
@@ -50,10 +50,10 @@ class Digits(BaseDataset):
 
         Returns:
             list[dict]: ``img``, uint8 (size, size, 3); ``gt_label``, int;
-            and ``img_path``, a name for the image: there is no file.
+            and ``img_path``, the name of an image, which is no file.
         """
         images, labels = load_digits(return_X_y=True)
-        # 16 is the brightest value of the source
+        # scikit-learn's gray values are 0..16
         images = images.reshape(-1, 8, 8).astype(np.float32) * (255 / 16)
         data_list = []
         for number, (image, label) in enumerate(

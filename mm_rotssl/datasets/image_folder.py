@@ -20,7 +20,7 @@ class ImageFolder(CustomDataset):
 
     mmpretrain's ``CustomDataset`` with other defaults (no labels, more file
     types) that survives broken files in training: with
-    ``mm_rotssl.LoadImageFromFile`` in the pipeline each is named in one
+    ``mm_rotssl.LoadIntactImage`` in the pipeline each is named in one
     warning and replaced by another, random image, until there are more
     than ``max_broken``. With ``test_mode=True`` any broken file is an error.
     In a distributed run each process warns and counts for itself, its
@@ -33,7 +33,8 @@ class ImageFolder(CustomDataset):
             Defaults to False.
         max_broken (int): How many broken files are skipped before the run
             stops. Defaults to 10.
-        extensions (Sequence[str]): Names to look at, in lower case.
+        extensions (Sequence[str]): Endings of the files' names, in lower
+            case. Defaults to those of JPEG, PNG, BMP, WebP, TIFF and PNM.
         **kwargs: Other arguments of ``CustomDataset``.
 
     Raises:
@@ -149,8 +150,8 @@ class ImageFolder(CustomDataset):
             return None
 
     def _forget_broken(self) -> None:
-        # Shared, because each worker holds a copy of this object and the
-        # count is over all of them.
+        # in shared memory, because each dataloader worker has a copy of this
+        # object and broken files are counted over all workers
         self._broken = torch.zeros(len(self), dtype=torch.bool).share_memory_()
 
     def _report(self, idx: int, error: BrokenImageError) -> None:
@@ -159,7 +160,7 @@ class ImageFolder(CustomDataset):
         print_log(
             f'Broken image skipped: {error}',
             'current',
-            # the engine's logger hides warnings of all ranks but the first
+            # mmengine's logger drops warnings of all ranks but the first
             logging.ERROR if get_rank() else logging.WARNING,
         )
         count = int(self._broken.sum())

@@ -8,9 +8,9 @@ from mmengine.dataset import BaseDataset, ConcatDataset
 def image_keys(dataset: Any) -> list[str]:
     """Name the images of a dataset, in the order of their indices.
 
-    ``keys[sample_idx]`` is an image's path below the folder of the dataset
-    , so that it stays the same when the folder is moved, or, for datasets
-    that hold their images in memory, a digest of its pixels.
+    ``keys[sample_idx]`` is an image's path below the folder of the dataset,
+    so that it stays the same when the folder is moved, or, for datasets that
+    hold their images in memory, a digest of its pixels.
 
     Datasets that show an image several times (``RepeatDataset``,
     ``ClassBalancedDataset``) or only some of them (``KFoldDataset``,
@@ -52,7 +52,7 @@ def image_keys(dataset: Any) -> list[str]:
             )
     dataset.full_init()
     root = dataset.data_prefix.get('img_path') or ''
-    # '/a/b' is no part of '/a/bc/1.jpg'
+    # with the slash, so that '/a/b' is no prefix of '/a/bc/1.jpg'
     root = root and root.rstrip('/') + '/'
     keys = []
     for i in range(len(dataset)):

@@ -43,7 +43,7 @@ class RotationNoise:
         """
         write_arrays(
             path,
-            # UTF-8: NumPy's own text takes four bytes a letter
+            # UTF-8, because NumPy's strings take four bytes a character
             keys=np.array([key.encode() for key in self.keys]),
             probabilities=self.probabilities.astype(np.float32),
             rotations=np.array(self.rotations),
@@ -81,7 +81,7 @@ class RotationNoise:
                 f'{probabilities.shape}; its {want[0]} images and '
                 f'{want[1]} rotations make {want}.'
             )
-        # NaN is not in it either
+        # written so that NaN is found, too
         bad = ~((probabilities >= 0) & (probabilities <= 1)).all(1)
         if bad.any():
             raise ValueError(

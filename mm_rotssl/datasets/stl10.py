@@ -7,10 +7,10 @@ from torchvision.datasets import stl10, utils  # type: ignore[import-untyped]
 
 from mm_rotssl.registry import DATASETS
 
-# channel, column, row: the order in the files
+# axes in the files: channel, column, row
 SHAPE = (3, 96, 96)
 IMAGE_BYTES = 3 * 96 * 96
-# said where a file has another size: tests and excerpts may be smaller
+# images of each part, for messages only: a file may hold an excerpt
 RELEASED = dict(train=5_000, test=8_000, unlabeled=100_000)
 ARCHIVE = (
     f'{stl10.STL10.filename} from {stl10.STL10.url} (the STL-10 page of '
@@ -44,7 +44,7 @@ class STL10(BaseDataset):
             (2.8 GB for 'unlabeled'). ``fold_indices.txt``, for which no sum
             is known, is only parsed. Defaults to True.
         **kwargs: Other arguments of :class:`mmengine.dataset.BaseDataset`,
-            but ``data_prefix``: the images' names have none.
+            except ``data_prefix``.
 
     Raises:
         FileNotFoundError: If the folder or a file of the split is missing.
@@ -83,7 +83,7 @@ class STL10(BaseDataset):
                 "'train+unlabeled'."
             )
         if fold is not None:
-            # True, 1.0 and '1' are slips
+            # not isinstance: True is an int, too
             if type(fold) is not int or not 0 <= fold <= 9:
                 raise ValueError(
                     f'fold={fold!r} of STL10: an integer from 0 to 9, or None '
@@ -97,7 +97,7 @@ class STL10(BaseDataset):
         self.split = split
         self.fold = fold
         self.verify_checksum = verify_checksum
-        # absolute, so that a later change of the directory does no harm
+        # absolute, so that files are found after a change of the directory
         folder = Path(data_root).absolute()
         if (folder / stl10.STL10.base_folder).is_dir():
             folder /= stl10.STL10.base_folder
@@ -142,8 +142,8 @@ class STL10(BaseDataset):
         """
         info: dict = super().get_data_info(idx)
         _, part, number = info['img_path'].split('/')
-        # Mapped anew each time, in microseconds: pickle and deepcopy, which
-        # workers and subsets need, read the whole of a map that is kept.
+        # Mapped anew each time, which takes microseconds: if the map were an
+        # attribute, pickle and deepcopy would read the whole file.
         image = np.memmap(
             self._folder / f'{part}_X.bin',
             np.uint8,
@@ -259,5 +259,5 @@ class STL10(BaseDataset):
                 f'{labels[wrong[0]]}, and labels are 1 to 10. Unpack it '
                 f'again, or download {ARCHIVE} again.'
             )
-        # 1 to 10 in the file
+        # the file counts classes from 1
         return (labels.astype(int) - 1).tolist()

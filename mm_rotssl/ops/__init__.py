@@ -1,4 +1,4 @@
-"""Functions of tensors: no registry, no model, no dataset."""
+"""Pure functions of tensors, shared by datasets, models and evaluation."""
 
 from .deformation import deform_patches
 from .pooling import pool_cells, pool_features

@@ -1,13 +1,13 @@
-"""Deformations of Exemplar-CNN, for a batch, on the device that holds it."""
+"""Deformations of Exemplar-CNN, on the device of the batch."""
 
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 
-# Of the pixels of ImageNet's images, red, green, blue, in 0..1: their mean,
-# and their principal components as rows, the strongest first. The authors'
-# file has those of STL-10, which are ImageNet's images too.
+# Mean and principal components (a row each, the strongest first) of the RGB
+# values of ImageNet's pixels, in 0..1. The authors' file has those of STL-10,
+# whose images are taken from ImageNet.
 COLOR_MEAN = (0.485, 0.456, 0.406)
 COLOR_COMPONENTS = (
     (0.5675, 0.5808, 0.5836),
@@ -16,8 +16,8 @@ COLOR_COMPONENTS = (
 )
 NUM_GEOMETRY = 6
 NUM_COLOR = 10
-# A batch is worked through in parts: few enough that memory stays low, many
-# enough that the calls cost little.
+# Windows that are deformed at a time: few enough to need little memory, and
+# enough that the overhead of each call does not count.
 _PART = 64
 
 
@@ -25,20 +25,20 @@ def _sample(
     windows: torch.Tensor, geometry: torch.Tensor, size: int
 ) -> torch.Tensor:
     """Sample patches bilinearly, (N, C, size, size)."""
-    # where the middle of each pixel lies, -0.5..0.5
+    # centers of the patch's pixels, in -0.5..0.5
     place = torch.arange(size, device=windows.device, dtype=torch.float32)
     place = (place + 0.5) / size - 0.5
     matrix = geometry.view(-1, 2, 3)
     grid = geometry.new_empty(len(windows), size, size, 2)
     for axis, length in enumerate(windows.shape[:1:-1]):
-        # window pixels to -1..1
+        # from pixels of the window to -1..1, as grid_sample takes them
         across, down, shift = (2 / length * matrix[:, axis, :, None]).unbind(1)
         torch.add(
             (across * place)[:, None, :],
             (down * place + shift - 1)[:, :, None],
             out=grid[..., axis],
         )
-    # between the middle and the edge of an outer pixel is that pixel
+    # 'border': the outer half of a pixel at the edge has that pixel's color
     return F.grid_sample(
         windows, grid, padding_mode='border', align_corners=False
     )
@@ -51,7 +51,7 @@ def _power(
     summand: torch.Tensor,
 ) -> torch.Tensor:
     """Overwrite x, not negative, with factor * x ** power + summand."""
-    # several times as fast as torch.pow on a CPU
+    # 2 ** (power * log2 x) is several times as fast as torch.pow on a CPU
     return x.log2_().mul_(power).exp2_().mul_(factor).add_(summand)
 
 
@@ -71,7 +71,7 @@ def _recolor(
 
     low = pixels.amin((1, 2), keepdim=True)
     span = pixels.amax((1, 2), keepdim=True).sub_(low)
-    # a patch of one value becomes 0
+    # the minimum lets a patch of a single value become 0, not NaN
     pixels.sub_(low).div_(span.clamp_(min=1e-6))
 
     value = pixels.amax(1)
@@ -91,7 +91,7 @@ def _recolor(
     numbers = color[:, 3:, None].unbind(1)
     value = _power(value, *numbers[:3])
     saturation = _power(saturation, *numbers[3:6])
-    # the hue is in sixths of the circle here
+    # hue is in sixths of a circle here, its summand in circles
     hue.add_(6 * numbers[6]).remainder_(6)
 
     weakened = saturation.mul_(value)
@@ -121,24 +121,25 @@ def deform_patches(
     Source: Dosovitskiy et al., *Discriminative Unsupervised Feature Learning
     with Exemplar Convolutional Neural Networks*, NIPS 2014
     (https://arxiv.org/abs/1406.6909), section 2.1, and the authors' code.
-    That interpolates twice, in turning and in scaling; here it is once.
+    Their code interpolates twice, when rotating and when scaling; here it is
+    once.
 
     Args:
-        windows (Tensor): Parts of images around the seeds, red, green and
-            blue in 0..255, uint8 or float, (N, 3, H, W).
+        windows (Tensor): Images around the seed patches, RGB in 0..255,
+            uint8 or float, (N, 3, H, W).
         deformations (Tensor): A row each, float32 (N, 6) or (N, 16), as
             :class:`RandomDeformation` draws them. Six numbers of geometry,
             a matrix (2, 3) that maps (x, y, 1) of the patch, x and y from
-            -0.5 to 0.5, to window pixels, whose corner is 0; then, unless
-            colors stay as they are: factors of the three principal
-            components; power, factor and summand of the value; the same of
-            the saturation; and what is added to the hue, of which 1 is the
-            circle.
+            -0.5 to 0.5, to pixels of the window, counted from its corner.
+            Then, unless colors stay as they are, ten numbers: factors of the
+            three principal components; power, factor and summand of the
+            value; the same of the saturation; summand of the hue, of which 1
+            is the full circle.
         patch_size (int): Side S of the patches in pixels.
-        mean (Sequence[float]): Of the dataset's colors, 0..1. Defaults to
+        mean (Sequence[float]): Mean RGB of the dataset, 0..1. Defaults to
             that of ImageNet.
-        components (Sequence[Sequence[float]]): Their principal components,
-            a row each. Defaults to those of ImageNet.
+        components (Sequence[Sequence[float]]): Principal components of its
+            colors, a row each. Defaults to those of ImageNet.
 
     Returns:
         Tensor: Patches, 0..255, float32 (N, 3, S, S). Where a geometry
@@ -146,7 +147,7 @@ def deform_patches(
         that ``RandomDeformation`` draws do not.
 
     Raises:
-        ValueError: If a shape is another one.
+        ValueError: If a shape is wrong.
 
     Examples:
         >>> import torch
@@ -176,7 +177,7 @@ def deform_patches(
     axes = deformations.new_tensor([*components])
     center = deformations.new_tensor([*mean])
     result = deformations.new_empty(len(windows), 3, patch_size, patch_size)
-    # made once: new memory costs more than the conversion
+    # reused, because allocating memory costs more than converting to float
     buffer = deformations.new_empty(
         min(_PART, len(windows)), *windows.shape[1:]
     )

@@ -22,7 +22,7 @@ def pool_features(feats: Features) -> tuple[torch.Tensor, ...]:
         tuple[Tensor, ...]: (N, C) for each stage, float32.
 
     Raises:
-        ValueError: If a tensor has another number of dimensions.
+        ValueError: If a tensor has neither two, three nor four dimensions.
 
     Examples:
         >>> import torch
@@ -56,8 +56,8 @@ def pool_cells(
     """Reduce each stage's map to the largest values of a few cells.
 
     Level ``l`` cuts a map into ``l * l`` cells that don't overlap: their
-    sides are ``ceil(H / l)`` and ``ceil(W / l)``, and the last ones are what
-    is left. A 17 × 17 map at level 2 is cut into 9 + 8 each way. (The cells
+    sides are ``ceil(H / l)`` and ``ceil(W / l)``, and the last ones take the
+    rest. A 17 × 17 map at level 2 is cut into 9 + 8 each way. (The cells
     of PyTorch's adaptive pooling would overlap there.)
 
     Args:
@@ -109,7 +109,7 @@ def pool_cells(
 def _largest(maps: torch.Tensor, level: int) -> torch.Tensor:
     """Max-pool maps (N, C, H, W) to (N, C * level * level)."""
     height, width = maps.shape[2:]
-    # the stride is the kernel
+    # cells do not overlap: max_pool2d's stride defaults to the kernel
     sides = -(-height // level), -(-width // level)
     cells = F.max_pool2d(maps, sides, ceil_mode=True)
     if cells.shape[2:] != (level, level):

@@ -1,4 +1,4 @@
-"""Rotations of a batch, made on the device that holds it."""
+"""Rotations of a batch, on its own device."""
 
 import math
 from collections.abc import Sequence
@@ -49,15 +49,15 @@ def check_square(height: int, width: int) -> None:
     if height != width:
         raise ValueError(
             f'Rotation prediction needs square images, got height {height} '
-            f'and width {width}: turned by 90 degrees, their shape alone '
-            'would tell the answer. Add a square crop to the pipeline, e.g. '
-            "dict(type='RandomResizedCrop', scale=224) or "
+            f'and width {width}: rotated by 90 degrees, their shape alone '
+            'would give the label away. Add a square crop to the pipeline, '
+            "e.g. dict(type='RandomResizedCrop', scale=224) or "
             "dict(type='CenterCrop', crop_size=224)."
         )
 
 
 def _resample(images: torch.Tensor, angle: float) -> torch.Tensor:
-    """Turn by ``angle`` and sample the square that is valid at any angle.
+    """Rotate by ``angle`` and sample the square that is valid at any angle.
 
     The square inscribed in the image's inner circle has the side
     ``S / sqrt(2)``; it is resampled to ``S``, hence no fill and the same
@@ -65,8 +65,8 @@ def _resample(images: torch.Tensor, angle: float) -> torch.Tensor:
     """
     radians = math.radians(angle)
     cos, sin = math.cos(radians), math.sin(radians)
-    # Output coordinates (x right, y down) to input ones. A turn of the
-    # image counter-clockwise looks up the input clockwise.
+    # maps output to input coordinates (x right, y down): an image rotated
+    # counter-clockwise samples the input clockwise
     matrix = images.new_tensor([[cos, -sin, 0.0], [sin, cos, 0.0]])
     grid = F.affine_grid(
         (matrix / math.sqrt(2)).expand(len(images), 2, 3),
@@ -85,7 +85,7 @@ def rotate_batch(
 
     All copies of an image belong in the same forward pass: one pass per
     angle would give BatchNorm a batch of a single label, whose statistics
-    are the answer.
+    give the label away.
 
     Multiples of 90 degrees are exact (``torch.rot90``): no pixel is
     interpolated or filled. As soon as an odd multiple of 45 degrees is
@@ -102,8 +102,8 @@ def rotate_batch(
 
     Returns:
         tuple[Tensor, Tensor]: The images (N * R, C, S, S), interleaved as
-        in the official code: row ``R * i + r`` is image ``i`` turned by
-        ``rotations[r]``; and the labels ``r``, int64 of shape (N * R,).
+        in the official code: row ``R * i + r`` is image ``i`` rotated
+        by ``rotations[r]``; and the labels ``r``, int64 of shape (N * R,).
 
     Raises:
         ValueError: If the images are not square or the angles not

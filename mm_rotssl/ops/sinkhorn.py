@@ -6,16 +6,16 @@ from mmengine.dist import all_gather
 def sinkhorn(
     scores: torch.Tensor, epsilon: float = 0.05, iterations: int = 3
 ) -> torch.Tensor:
-    r"""Assign rows to prototypes that are all to be used as much.
+    r"""Assign rows to prototypes, all of which get an equal share.
 
     Starting from :math:`Q = \exp(s / \epsilon)`, N rows by K prototypes, the
     rows of all processes, each iteration divides Q by its sums over the rows
-    and then by its sums over the prototypes. So each row of the result has a
-    sum of 1, and the prototypes about as much of the rows as each other.
+    and then by its sums over the prototypes. So each row of the result sums to
+    1, and each prototype has about as much of the rows as any other.
 
     Each process has some of the rows. The sums over the rows are those of
-    all processes in every iteration; K numbers are sent for it. The logarithm
-    of Q is kept, so that no score is too large and none too small.
+    all processes in every iteration; K numbers are sent for it. Computed
+    with the logarithm of Q, so that no score over- or underflows.
 
     Source: Caron et al., *Unsupervised Learning of Visual Features by
     Contrasting Cluster Assignments*, NeurIPS 2020
@@ -23,9 +23,9 @@ def sinkhorn(
 
     Args:
         scores (Tensor): Scores (..., N, K) of this process's rows, N at
-            least 1 and not necessarily the same in all, any float type.
-        epsilon (float): Divides the scores; the smaller, the surer the
-            assignments. Defaults to 0.05.
+            least 1, perhaps different on each process; any float type.
+        epsilon (float): Divides the scores; the smaller, the closer the
+            assignments are to one-hot. Defaults to 0.05.
         iterations (int): Number of iterations. Defaults to 3.
 
     Returns:

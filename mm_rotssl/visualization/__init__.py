@@ -1,19 +1,24 @@
-from .images import shown_image
-from .plots import (
-    SERIES,
-    plot_comparison,
-    plot_embedding,
+"""Figures of what was learned.
+
+Each function returns a matplotlib figure: nothing is shown or saved here,
+and pyplot's global state is not touched; ``figure.savefig(path)`` saves it.
+"""
+
+from .accuracy import plot_comparison, plot_stage_accuracy
+from .curves import plot_training_curves, plot_transfer
+from .embedding import plot_embedding
+from .grids import (
     plot_image_table,
     plot_neighbors,
     plot_orientation,
     plot_patches,
-    plot_stage_accuracy,
-    plot_training_curves,
-    plot_transfer,
 )
+from .images import shown_image
 from .scalars import read_scalars
+from .style import CLASS_COLORS, SERIES
 
 __all__ = [
+    'CLASS_COLORS',
     'SERIES',
     'plot_comparison',
     'plot_embedding',

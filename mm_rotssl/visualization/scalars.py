@@ -31,7 +31,7 @@ def read_scalars(
             for number, text in enumerate(file, 1):
                 try:
                     line = json.loads(text)
-                    # the backend writes the config's settings there as well
+                    # lines of anything else than scalars have no step
                     if 'step' in line:
                         parts['iter' not in line].append(line)
                 except (ValueError, TypeError) as error:

@@ -108,7 +108,7 @@ def rectangle(mask):
 
 
 def fill(mask):
-    """1 for a rectangle, turned or not; 0.73 for the cross."""
+    """1 for a rectangle, rotated or not; 0.73 for the cross."""
     width, height, _ = rectangle(mask)
     return mask.sum() / (width * height)
 
@@ -179,7 +179,7 @@ def test_digits_are_bright_and_the_ground_is_dark(scenes):
 
 
 def test_labels_by_nearest_neighbor():
-    """Turned back, masks look most like digits of their class."""
+    """Rotated back, masks look most like digits of their class."""
     for split, other in (('train', 'train'), ('val', 'train')):
         known = Digits(split=other, size=8)
         infos = [known.get_data_info(i) for i in range(len(known))]

@@ -79,7 +79,7 @@ def make_seeds(**changes):
 
 def of_folder(folder):
     return ImageFolder(
-        str(folder), pipeline=[dict(type='mm_rotssl.LoadImageFromFile')]
+        str(folder), pipeline=[dict(type='mm_rotssl.LoadIntactImage')]
     )
 
 
@@ -121,17 +121,14 @@ def expected_window(seed_patches, label, size):
     return window, valid
 
 
-@pytest.mark.parametrize('in_memory', [True, False])
 @pytest.mark.parametrize('order', [(0, 1, 2, 3), (2, 3, 0, 1)])
-def test_entries(order, in_memory):
+def test_entries(order):
     seed_patches = make_seeds()
     deformation = RandomDeformation(patch_size=PATCH, on_device=True)
     size = deformation.window_size
     assert size > PATCH
     images = Images(order)
-    data = ExemplarDataset(
-        images, seed_patches, [deformation], 3, in_memory=in_memory
-    )
+    data = ExemplarDataset(images, seed_patches, [deformation], 3)
     assert len(data) == 18
     assert data.metainfo['num_exemplars'] == 6
     for idx in range(18):
@@ -148,7 +145,7 @@ def test_entries(order, in_memory):
             img_path=seed_patches.keys[seed_patches.images[label]],
         )
     # without a deformation, the patches themselves
-    data = ExemplarDataset(images, seed_patches, [], 1, in_memory=in_memory)
+    data = ExemplarDataset(images, seed_patches, [], 1)
     for label in range(6):
         patch, valid = expected_window(seed_patches, label, PATCH)
         assert valid == (0, 0, PATCH, PATCH)
@@ -195,26 +192,13 @@ def test_each_image_is_read_once_and_when_first_used():
     np.testing.assert_array_equal(first['img'], eager[4]['img'])
 
 
-def test_images_are_read_each_time():
-    images = Images(lazy_init=True)
-    data = ExemplarDataset(images, make_seeds(), [], 2, in_memory=False)
-    assert not images.read
-    for i in (0, 1, 0, 5, 10):
-        _ = data[i]
-    assert images.read == {NAMES[2]: 3, NAMES[0]: 1, NAMES[3]: 1}
-    assert not hasattr(data, 'windows')
-
-
-@pytest.mark.parametrize('in_memory', [True, False])
-def test_windows_stay_as_they_are(in_memory):
+def test_windows_stay_as_they_are():
     def spoil(results):
         results['img'][:] = 0
         results['valid'] = None
         return results
 
-    data = ExemplarDataset(
-        Images(), make_seeds(), [spoil], 2, in_memory=in_memory
-    )
+    data = ExemplarDataset(Images(), make_seeds(), [spoil], 2)
     before = data.get_data_info(5)['img']
     assert not data[5]['img'].any()
     np.testing.assert_array_equal(data.get_data_info(5)['img'], before)
@@ -222,11 +206,8 @@ def test_windows_stay_as_they_are(in_memory):
     assert data.get_data_info(5)['valid'] == (0, 0, PATCH, PATCH)
 
 
-@pytest.mark.parametrize('in_memory', [True, False])
-def test_gray_images(in_memory):
-    data = ExemplarDataset(
-        Images(gray=True), make_seeds(), [], 1, in_memory=in_memory
-    )
+def test_gray_images():
+    data = ExemplarDataset(Images(gray=True), make_seeds(), [], 1)
     for label in (0, 1, 2, 5):
         patch, _ = expected_window(make_seeds(), label, PATCH)
         patch = np.repeat(patch[..., :1], 3, 2)
@@ -268,7 +249,7 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def fixed(in_memory=True):
+def fixed():
     return ExemplarDataset(
         Images(),
         make_seeds(),
@@ -276,14 +257,12 @@ def fixed(in_memory=True):
         4,
         fixed_deformations=True,
         random_seed=7,
-        in_memory=in_memory,
     )
 
 
-@pytest.mark.parametrize('in_memory', [True, False])
-def test_fixed_deformations_are_those_of_a_stored_set(in_memory):
+def test_fixed_deformations_are_those_of_a_stored_set():
     expected = stored(make_seeds(), 4, 7)
-    data = fixed(in_memory)
+    data = fixed()
     order = np.random.default_rng(0).permutation(24)
     for epoch in range(2):
         np.random.seed(epoch)
@@ -298,13 +277,11 @@ def test_fixed_deformations_are_those_of_a_stored_set(in_memory):
     assert np.random.random() == drawn
 
 
-@pytest.mark.parametrize(
-    ('workers', 'in_memory'), [(0, True), (2, True), (2, False)]
-)
-def test_fixed_deformations_in_a_dataloader(workers, in_memory):
+@pytest.mark.parametrize('workers', [0, 2])
+def test_fixed_deformations_in_a_dataloader(workers):
     expected = stored(make_seeds(), 4, 7)
     loader = DataLoader(
-        fixed(in_memory),
+        fixed(),
         5,
         shuffle=True,
         num_workers=workers,
@@ -409,7 +386,7 @@ def test_seeds_as_settings_file_or_object(folder, tmp_path):
             dict(
                 type='mm_rotssl.ImageFolder',
                 data_root=str(folder),
-                pipeline=[dict(type='mm_rotssl.LoadImageFromFile')],
+                pipeline=[dict(type='mm_rotssl.LoadIntactImage')],
             ),
             given,
             [],
@@ -461,7 +438,7 @@ def test_images_that_are_not_there(folder, tmp_path):
 
 def test_images_that_changed_their_size(folder, tmp_path):
     make_seeds().save(tmp_path / 'seeds.npz')
-    # a pixel more, and turned
+    # a pixel more, and rotated
     for name, image in (
         (NAMES[2], np.zeros((50, 36, 3), np.uint8)),
         (NAMES[3], np.zeros((80, 40, 3), np.uint8)),
@@ -472,14 +449,6 @@ def test_images_that_changed_their_size(folder, tmp_path):
         with pytest.raises(ValueError, match=re.escape(name)) as error:
             ExemplarDataset(of_folder(folder), tmp_path / 'seeds.npz', [])
         message = str(error.value)
-        # or when it is first used
-        data = ExemplarDataset(
-            of_folder(folder), tmp_path / 'seeds.npz', [], 1, in_memory=False
-        )
-        label = make_seeds().keys.index(name)
-        with pytest.raises(ValueError, match=re.escape(name)) as error:
-            data[np.flatnonzero(data.seed_patches.images == label)[-1]]
-        assert str(error.value) == message
         height, width = image.shape[:2]
         was = SIZES[NAMES.index(name)]
         assert f'is {width}x{height} pixels now' in message

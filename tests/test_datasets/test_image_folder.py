@@ -18,20 +18,20 @@ from mm_rotssl.datasets.transforms import BrokenImageError
 from mm_rotssl.engine.hooks.epoch_seed_hook import _seed_worker
 
 TRAIN = [
-    dict(type='mm_rotssl.LoadImageFromFile'),
+    dict(type='mm_rotssl.LoadIntactImage'),
     dict(type='RandomResizedCrop', scale=224),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),
 ]
 TEST = [
-    dict(type='mm_rotssl.LoadImageFromFile'),
+    dict(type='mm_rotssl.LoadIntactImage'),
     dict(type='ResizeEdge', scale=256, edge='short'),
     dict(type='CenterCrop', crop_size=224),
     dict(type='PackInputs'),
 ]
 # the path alone, quickly
 PATH = [
-    dict(type='mm_rotssl.LoadImageFromFile'),
+    dict(type='mm_rotssl.LoadIntactImage'),
     dict(type='Resize', scale=(8, 8)),
     dict(type='PackInputs', meta_keys=('img_path',)),
 ]

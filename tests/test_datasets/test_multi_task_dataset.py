@@ -87,7 +87,7 @@ def test_batches_have_the_form_of_the_streams():
     """Of tensors, of views, with the data samples of each stream."""
     init_default_scope('mmpretrain')
     pack = dict(type='PackInputs')
-    view = dict(type='mm_rotssl.RandomResizedCrop', scale=16)
+    view = dict(type='mm_rotssl.RandomResizedCropFlip', scale=16)
     views = dict(type='MultiView', num_views=[2], transforms=[[view]])
     digits = dict(type='mm_rotssl.Digits')
     dataset = MultiTaskDataset(

@@ -685,7 +685,7 @@ def folder_of(path, count):
 def loaded(folder, **kwargs):
     return ImageFolder(
         str(folder),
-        pipeline=[dict(type='mm_rotssl.LoadImageFromFile')],
+        pipeline=[dict(type='mm_rotssl.LoadIntactImage')],
         **kwargs,
     )
 

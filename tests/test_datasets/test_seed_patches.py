@@ -280,8 +280,8 @@ def changed(array, index, value):
 @pytest.mark.parametrize(
     ('name', 'index', 'value'),
     [
-        # seed 2 touches the right and the lower border of 96x80 pixels,
-        # seed 1 the left and the upper one; a pixel is allowed for rounding
+        # Patch 2 touches the right and the lower border of 96x80 pixels,
+        # patch 1 the left and the upper one; rounding may take a pixel.
         ('centers', (2, 0), 81.1),
         ('centers', (2, 1), 65.1),
         ('centers', (1, 0), 14.9),
@@ -317,7 +317,7 @@ def test_patches_that_are_not_in_their_image(tmp_path, name, index, value):
             else list(np.flatnonzero(seed_patches.images == number))
         )
     assert message.startswith(f'{len(wrong)} patches')
-    assert re.findall(r'seed (\d+)', message) == [str(i) for i in wrong]
+    assert re.findall(r'seed patch (\d+)', message) == [str(i) for i in wrong]
     for i in wrong:
         key = seed_patches.keys[seed_patches.images[i]]
         width, height = seed_patches.sizes[seed_patches.images[i]]
@@ -336,7 +336,7 @@ def test_only_some_of_many_wrong_patches_are_named(tmp_path):
     seed_patches.save(tmp_path / 'a.npz')
     with pytest.raises(ValueError, match='15 patches') as error:
         SeedPatches.load(tmp_path / 'a.npz')
-    assert re.findall(r'seed (\d+)', str(error.value)) == [
+    assert re.findall(r'seed patch (\d+)', str(error.value)) == [
         *('15', '16', '17', '18', '19')
     ]
 

@@ -204,7 +204,7 @@ def mixture(**tasks):
 
 def tiny(indices, views=False, transforms=()):
     """Digits of 8 x 8 pixels."""
-    view = [[dict(type='RandomResizedCrop', scale=8)]]
+    view = [[dict(type='mm_rotssl.RandomResizedCropFlip', scale=8)]]
     pipeline = [*transforms, dict(type='PackInputs')]
     if views:
         pipeline.insert(

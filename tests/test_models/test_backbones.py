@@ -46,15 +46,6 @@ def test_nin_layers_in_order():
     assert pools == [nn.MaxPool2d, nn.AvgPool2d]
 
 
-def test_nin_pool_of_stage_3():
-    net = NIN(4, pool_stage3=True, out_indices=(2, 3)).eval()
-    outs = net(torch.zeros(1, 3, 32, 32))
-    assert shapes(outs) == [(192, 4, 4), (192, 4, 4)]
-    # not after the last stage
-    outs = NIN(3, pool_stage3=True).eval()(torch.zeros(1, 3, 32, 32))
-    assert shapes(outs) == [(192, 8, 8)]
-
-
 def test_nin_width():
     outs = NIN(base_channels=24, out_indices=(0, 1)).eval()(
         torch.zeros(1, 3, 32, 32)

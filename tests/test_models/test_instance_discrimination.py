@@ -127,7 +127,7 @@ def test_shared_negatives(monkeypatch):
     assert loss.item() == pytest.approx(want.item(), rel=1e-5)
 
 
-def expected_gradient(excluded, z, num_negatives):
+def expected_gradient(z, num_negatives):
     """Gradient of the loss with respect to the features, averaged over all
     draws: every negative is any row with the same probability."""
     head = build()
@@ -140,11 +140,7 @@ def expected_gradient(excluded, z, num_negatives):
     total = 0
     for b, index in enumerate(indices.tolist()):
         total = total - (out[b, index] / (out[b, index] + c + eps)).log()
-        terms = [
-            -(c / (out[b, j] + c + eps)).log()
-            for j in range(ROWS)
-            if not (excluded and j == index)
-        ]
+        terms = [-(c / (out[b, j] + c + eps)).log() for j in range(ROWS)]
         total = total + num_negatives * sum(terms) / len(terms)
     loss = total / BATCH
     loss.backward()
@@ -152,13 +148,11 @@ def expected_gradient(excluded, z, num_negatives):
 
 
 @pytest.mark.parametrize('shared', [False, True])
-@pytest.mark.parametrize('excluded', [False, True])
-def test_expectation_of_the_gradient(shared, excluded):
+def test_expectation_of_the_gradient(shared):
     """Shared or not, the same; so many draws that their mean is known."""
-    want, want_grad = expected_gradient(excluded, 2.2 * ROWS, 7)
+    want, want_grad = expected_gradient(2.2 * ROWS, 7)
     head = build(
         shared_negatives=shared,
-        exclude_positive=excluded,
         temperature=0.5,
         loss=dict(z=2.2),
     )
@@ -179,29 +173,6 @@ def test_expectation_of_the_gradient(shared, excluded):
         assert ((values.mean(0) - got).abs() < 5 * error).all()
     # what is compared is far larger than the errors
     assert want_grad.abs().max() > 20 * (grads.std(0) / 2000**0.5).max()
-
-
-def test_the_positive_is_never_drawn(monkeypatch):
-    head = build(exclude_positive=True)
-    seen = []
-    rows = head.memory.rows
-    monkeypatch.setattr(
-        head.memory, 'rows', lambda idx: (seen.append(idx), rows(idx))[1]
-    )
-    counts = torch.zeros(ROWS)
-    _, indices = inputs()
-    for _ in range(300):
-        seen.clear()
-        head.loss(torch.randn(BATCH, 6), indices)
-        (negatives,) = [idx for idx in seen if idx.dim() == 2]
-        assert not (negatives == indices[:, None]).any()
-        counts += torch.bincount(negatives.flatten(), minlength=ROWS)
-    # and all others alike
-    others = torch.ones(ROWS, dtype=torch.bool)
-    others[indices] = False
-    share = 300 * BATCH * 7 / (ROWS - 1)
-    assert (counts[others] - share).abs().max() < 5 * share**0.5
-    assert (counts[indices] - share * 4 / 5).abs().max() < 5 * share**0.5
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])

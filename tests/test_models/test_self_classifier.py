@@ -196,19 +196,14 @@ def test_scores():
 
 
 @pytest.mark.parametrize(
-    ('settings', 'lengths', 'directions'),
-    [
-        ({}, True, True),
-        (dict(learnable_scale=False), False, True),
-        (dict(fixed=True), False, False),
-        (dict(fixed=True, learnable_scale=True), False, False),
-    ],
+    ('settings', 'moves'), [({}, True), (dict(fixed=True), False)]
 )
-def test_what_is_learned(settings, lengths, directions):
+def test_what_is_learned(settings, moves):
     head = build_head(**settings)
     before = copy.deepcopy(head.state_dict())
     learned = [p for p in head.parameters() if p.requires_grad]
-    assert len(learned) == len(CLASSES) * (lengths + directions)
+    # lengths and directions
+    assert len(learned) == len(CLASSES) * 2 * moves
     feats = draw(3, 6, 5).requires_grad_()
     head.loss(feats)['loss'].backward()
     # in all cases there is something to learn before them
@@ -217,7 +212,6 @@ def test_what_is_learned(settings, lengths, directions):
         torch.optim.SGD(learned, 0.5).step()
     after = head.state_dict()
     for name, value in before.items():
-        moves = lengths if name.endswith('original0') else directions
         assert torch.equal(after[name], value) != moves, name
 
 

@@ -178,7 +178,7 @@ def test_geometry(height, width, size):
     rng = np.random.default_rng(0)
     windows = random_windows(rng, 12, height, width)
     numbers = random_numbers(rng, 12, height, width)[:, :6]
-    # not only turned squares: any matrix
+    # not only rotated squares: any matrix
     numbers[6:, [0, 1, 3, 4]] += rng.normal(size=(6, 4))
     got = deform_patches(
         torch.from_numpy(windows), torch.from_numpy(numbers), size
@@ -453,8 +453,8 @@ def test_type_of_the_windows_does_not_matter(dtype):
     assert torch.equal(got, want)
     # nor that of the numbers, nor the order in memory
     assert torch.equal(deform_patches(windows, numbers.double(), 8), want)
-    turned = windows.contiguous(memory_format=torch.channels_last)
-    assert torch.equal(deform_patches(turned, numbers, 8), want)
+    channels_last = windows.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(deform_patches(channels_last, numbers, 8), want)
 
 
 @pytest.mark.parametrize('dtype', [torch.uint8, torch.float32])

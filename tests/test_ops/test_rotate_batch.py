@@ -61,7 +61,7 @@ def bilinear(image: np.ndarray, angle: float) -> np.ndarray:
             # y up, as in the mathematical sense of rotation
             x, y = col - center, center - row
             x, y = x / np.sqrt(2), y / np.sqrt(2)
-            # where the pixel was before it was turned
+            # where the pixel was before it was rotated
             sx = np.cos(theta) * x + np.sin(theta) * y
             sy = -np.sin(theta) * x + np.cos(theta) * y
             u, v = center + sx, center - sy

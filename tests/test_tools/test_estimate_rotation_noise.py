@@ -483,7 +483,7 @@ model = dict(
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.05))
 train_cfg = dict(by_epoch=True, max_epochs=1)
 test_pipeline = [
-    dict(type='mm_rotssl.LoadImageFromFile'), dict(type='PackInputs')]
+    dict(type='mm_rotssl.LoadIntactImage'), dict(type='PackInputs')]
 train_dataloader = dict(
     batch_size=4,
     num_workers=0,

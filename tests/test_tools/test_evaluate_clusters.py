@@ -527,7 +527,7 @@ def test_images_without_labels(
     _delete_=True, type='mm_rotssl.ImageFolder', test_mode=True,
     data_root={str(tmp_path / 'photos')!r},
     pipeline=[
-        dict(type='mm_rotssl.LoadImageFromFile'),
+        dict(type='mm_rotssl.LoadIntactImage'),
         dict(type='PackInputs')]))
 """
     if which == 'val_cfg':

@@ -366,7 +366,7 @@ val_dataloader = dict(dataset=dict(
     type='mm_rotssl.ImageFolder',
     data_root={str(tmp_path / 'photos')!r},
     pipeline=[
-        dict(type='mm_rotssl.LoadImageFromFile'),
+        dict(type='mm_rotssl.LoadIntactImage'),
         dict(type='PackInputs')]))
 """
     )

@@ -33,7 +33,7 @@ train_dataloader = dict(
         dataset=dict(
             type='mm_rotssl.ImageFolder',
             data_root={folder!r},
-            pipeline=[dict(type='mm_rotssl.LoadImageFromFile')]),
+            pipeline=[dict(type='mm_rotssl.LoadIntactImage')]),
         seed_patches={seed_patches!r},
         pipeline=[
             dict(

@@ -78,7 +78,7 @@ val_dataloader = dict(
         data_root={str(folder)!r},
         test_mode=True,
         pipeline=[
-            dict(type='mm_rotssl.LoadImageFromFile'),
+            dict(type='mm_rotssl.LoadIntactImage'),
             dict(type='Resize', scale=(16, 16)),
             dict(type='PackInputs')]))
 """
@@ -373,7 +373,7 @@ def test_images_of_all_sizes(monkeypatch, config, checkpoint, folder):
     path.write_text(
         f"""_base_ = {str(config)!r}
 val_dataloader = dict(dataset=dict(pipeline=[
-    dict(type='mm_rotssl.LoadImageFromFile'),
+    dict(type='mm_rotssl.LoadIntactImage'),
     dict(type='ResizeEdge', scale=16),
     dict(type='CenterCrop', crop_size=16),
     dict(type='PackInputs')]))
@@ -515,7 +515,7 @@ def test_errors_say_what_to_do(
     assert 'was made by another architecture' in message
     message = fails(monkeypatch, digits, checkpoint, '--images', folder)
     assert 'val_dataloader.dataset.pipeline loads no files' in message
-    assert "dict(type='mm_rotssl.LoadImageFromFile')" in message
+    assert "dict(type='mm_rotssl.LoadIntactImage')" in message
 
     cfg = Config.fromfile(config)
     cfg.pop('val_dataloader')

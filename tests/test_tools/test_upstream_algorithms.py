@@ -94,7 +94,7 @@ train_dataloader['dataset']['pipeline'] = [
         type='MultiView',
         num_views=[2, 1],
         transforms=2 * [
-            [dict(type='mm_rotssl.RandomResizedCrop', scale=32)]]),
+            [dict(type='mm_rotssl.RandomResizedCropFlip', scale=32)]]),
     dict(type='PackInputs')]
 val_evaluator = [
     dict(type='mm_rotssl.KNNAccuracy'),

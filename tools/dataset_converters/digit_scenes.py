@@ -23,8 +23,7 @@ from mm_rotssl.datasets.synthetic.digit_scenes import (
     write_scenes,
 )
 from mm_rotssl.utils import save_figure
-from mm_rotssl.visualization import plot_patches
-from mm_rotssl.visualization.plots import CLASS_COLORS
+from mm_rotssl.visualization import CLASS_COLORS, plot_patches
 
 SHOWN, COLUMNS, ZOOM = 12, 6, 4
 

@@ -17,7 +17,7 @@ reference_dataloader = dict(
         with_label=True,
         test_mode=True,
         pipeline=[
-            dict(type='mm_rotssl.LoadImageFromFile'),
+            dict(type='mm_rotssl.LoadIntactImage'),
             dict(type='Resize', scale=(150, 150)),
             dict(type='PackInputs'),
         ],

@@ -7,11 +7,11 @@ data_root = 'data/cifar10'
 data_preprocessor = dict(bgr_to_rgb=True)
 
 train_pipeline = [
-    dict(type='mm_rotssl.LoadImageFromFile'),
+    dict(type='mm_rotssl.LoadIntactImage'),
     *_base_.train_pipeline,
 ]
 test_pipeline = [
-    dict(type='mm_rotssl.LoadImageFromFile'),
+    dict(type='mm_rotssl.LoadIntactImage'),
     *_base_.test_pipeline,
 ]
 

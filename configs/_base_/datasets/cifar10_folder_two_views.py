@@ -26,7 +26,7 @@ color = [
 ]
 view = [
     dict(
-        type='mm_rotssl.RandomResizedCrop',
+        type='mm_rotssl.RandomResizedCropFlip',
         scale=32,
         crop_ratio_range=(0.2, 1.0),
     ),
@@ -34,7 +34,7 @@ view = [
 ]
 small_crop = [
     dict(
-        type='mm_rotssl.RandomResizedCrop',
+        type='mm_rotssl.RandomResizedCropFlip',
         scale=16,
         crop_ratio_range=(0.2, 1.0),
     ),
@@ -42,12 +42,12 @@ small_crop = [
 ]
 
 train_pipeline = [
-    dict(type='mm_rotssl.LoadImageFromFile'),
+    dict(type='mm_rotssl.LoadIntactImage'),
     dict(type='MultiView', num_views=[2], transforms=[view]),
     dict(type='PackInputs'),
 ]
 essl_pipeline = [
-    dict(type='mm_rotssl.LoadImageFromFile'),
+    dict(type='mm_rotssl.LoadIntactImage'),
     dict(type='MultiView', num_views=[2, 1], transforms=[view, small_crop]),
     dict(type='PackInputs'),
 ]

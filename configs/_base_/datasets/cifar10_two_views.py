@@ -25,7 +25,7 @@ color = [
 ]
 view = [
     dict(
-        type='mm_rotssl.RandomResizedCrop',
+        type='mm_rotssl.RandomResizedCropFlip',
         scale=32,
         crop_ratio_range=(0.2, 1.0),
     ),
@@ -33,7 +33,7 @@ view = [
 ]
 small_crop = [
     dict(
-        type='mm_rotssl.RandomResizedCrop',
+        type='mm_rotssl.RandomResizedCropFlip',
         scale=16,
         crop_ratio_range=(0.2, 1.0),
     ),

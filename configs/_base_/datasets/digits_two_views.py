@@ -5,14 +5,14 @@ _base_ = ['./digits.py']
 # digits are never mirrored or turned
 view = [
     dict(
-        type='mm_rotssl.RandomResizedCrop',
+        type='mm_rotssl.RandomResizedCropFlip',
         scale=32,
         crop_ratio_range=(0.5, 1.0),
     )
 ]
 small_crop = [
     dict(
-        type='mm_rotssl.RandomResizedCrop',
+        type='mm_rotssl.RandomResizedCropFlip',
         scale=16,
         crop_ratio_range=(0.5, 1.0),
     )

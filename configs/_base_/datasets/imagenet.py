@@ -7,12 +7,12 @@ data_preprocessor = dict(
 )
 
 train_pipeline = [
-    dict(type='mm_rotssl.LoadImageFromFile'),
-    dict(type='mm_rotssl.RandomResizedCrop', scale=224, flip_prob=0.5),
+    dict(type='mm_rotssl.LoadIntactImage'),
+    dict(type='mm_rotssl.RandomResizedCropFlip', scale=224, flip_prob=0.5),
     dict(type='mm_rotssl.PackInputs'),
 ]
 test_pipeline = [
-    dict(type='mm_rotssl.LoadImageFromFile'),
+    dict(type='mm_rotssl.LoadIntactImage'),
     dict(type='ResizeEdge', scale=256, edge='short'),
     dict(type='CenterCrop', crop_size=224),
     dict(type='PackInputs'),

@@ -42,7 +42,7 @@ def views(size, scale, blur, *more):
 
 
 train_pipeline = [
-    dict(type='mm_rotssl.LoadImageFromFile'),
+    dict(type='mm_rotssl.LoadIntactImage'),
     dict(
         type='MultiView',
         num_views=[1, 1, 6],

@@ -18,19 +18,18 @@ from .seed_patches import SeedPatches, cut_window
 class ExemplarDataset:
     """Seed patches of images, each its own class, many times over.
 
-    An entry is a seed with its surroundings, the window, out of which
+    An entry is a seed patch with its surroundings, the window, out of which
     :class:`RandomDeformation` in the pipeline takes a patch. Windows are
     scaled and cut once, when the dataset is first used, and stay in memory:
-    with the default deformations 20 kB a seed, in each process of a
-    distributed run; dataloader workers share them. With
-    ``in_memory=False`` the image is read each time instead.
+    with the default deformations 20 kB each, in each process of a
+    distributed run; dataloader workers share them.
 
     **Keys of an entry:**
 
     - img: the window, uint8 (S, S, 3)
-    - valid: left, top, right and bottom of the part of it that is within the
-      image
-    - exemplar_label: number of the seed, which is its class
+    - valid: left, top, right and bottom of the part of the window that is
+      within the image
+    - exemplar_label: number of the seed patch, which is its class
     - sample_idx: number of the entry
     - img_path: name of the image
     - deformation_seed: only with ``fixed_deformations``
@@ -47,14 +46,14 @@ class ExemplarDataset:
             :func:`sample_seed_patches`, with which they are sampled at the
             start; or the seed patches themselves.
         pipeline (Sequence): Transforms, with ``RandomDeformation``.
-        num_deformations (int): Entries K a seed; the dataset has N * K.
-            Defaults to 150, as in the authors' code.
-        fixed_deformations (bool): The K deformations of a seed are the same
-            in every epoch, as the paper's, who stored them; else they are
-            drawn anew, which is the limit of many. Defaults to False.
-        random_seed (int): Of the fixed deformations. Defaults to 0.
-        in_memory (bool): Keep the windows. Defaults to True.
-        lazy_init (bool): Look at the images at first use instead of now.
+        num_deformations (int): Entries K of each of the N seed patches; the
+            dataset has N * K. Defaults to 150, as in the authors' code.
+        fixed_deformations (bool): The K deformations of a seed patch are the
+            same in every epoch, as in the paper, whose authors stored them;
+            else they are drawn anew in each, which is the limit of large K.
+            Defaults to False.
+        random_seed (int): Seed of the fixed deformations. Defaults to 0.
+        lazy_init (bool): Read the images at first use instead of now.
             Defaults to False.
 
     Raises:
@@ -71,7 +70,6 @@ class ExemplarDataset:
         num_deformations: int = 150,
         fixed_deformations: bool = False,
         random_seed: int = 0,
-        in_memory: bool = True,
         lazy_init: bool = False,
     ) -> None:
         if num_deformations < 1:
@@ -86,7 +84,6 @@ class ExemplarDataset:
         self.num_deformations = num_deformations
         self.fixed_deformations = fixed_deformations
         self.random_seed = random_seed
-        self.in_memory = in_memory
         self._fully_initialized = False
         self.source = 'the seed patches'
         if isinstance(seed_patches, dict):
@@ -103,15 +100,14 @@ class ExemplarDataset:
                 raise ValueError(
                     f'patch_size={size} of {type(transform).__name__}, and '
                     f'{self.source} are for {self.seed_patches.patch_size}. '
-                    'Set '
-                    'it to that, or sample other seed patches.'
+                    'Set it to that, or sample other seed patches.'
                 )
         if not lazy_init:
             self.full_init()
 
     @property
     def metainfo(self) -> dict:
-        """What the dataset says of itself.
+        """Information on the dataset.
 
         Returns:
             dict: ``num_exemplars``, the number of classes, and their
@@ -138,10 +134,9 @@ class ExemplarDataset:
                 'data_root to the folder that the seed patches were sampled '
                 'from, or sample them anew.'
             )
-        # of each image of the seed patches, its index in the dataset
+        # index in the dataset of each image of the seed patches
         self.places = [places[key] for key in keys]
-        if self.in_memory:
-            self._cut_all()
+        self._cut_all()
         self._fully_initialized = True
 
     def _cut_all(self) -> None:
@@ -212,8 +207,8 @@ class ExemplarDataset:
         """Put an entry together.
 
         Args:
-            idx (int): Its number, of N * K: entries of a seed follow each
-                other.
+            idx (int): Its number, of N * K: the entries of a seed patch follow
+                each other.
 
         Returns:
             dict: See the class. The window is a copy.
@@ -224,10 +219,7 @@ class ExemplarDataset:
         if not 0 <= idx < len(self):
             raise IndexError(f'Entry {idx} of {len(self)} of ExemplarDataset.')
         label, number = divmod(int(idx), self.num_deformations)
-        if self.in_memory:
-            window, valid = self.windows[label].copy(), self.valid[label]
-        else:
-            ((window, valid),) = self._cut([label])
+        window, valid = self.windows[label].copy(), self.valid[label]
         info = dict(
             img=window,
             img_shape=window.shape[:2],

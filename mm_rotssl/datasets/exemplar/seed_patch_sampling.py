@@ -17,13 +17,13 @@ from ..image_keys import image_keys
 from ..transforms.loading import BrokenImageError
 from .seed_patches import SeedPatches, scaled_image
 
-# those of the authors' code
+# scales of the authors' code
 SCALES = (1.0, 0.8, 0.64, 0.512)
 MAX_NAMED = 20
 
 
 def _without_noise(energy: np.ndarray) -> np.ndarray:
-    """Set to 0 what rounding alone makes, on either side of it."""
+    """Set to 0 what is only a rounding error; overwrites the array."""
     energy[energy < 1e-3] = 0
     return energy
 
@@ -31,13 +31,13 @@ def _without_noise(energy: np.ndarray) -> np.ndarray:
 def band_pass_energy(
     image: np.ndarray, scale: float, patch_size: int
 ) -> np.ndarray:
-    """How much of middling frequency there is, as in the authors' code.
+    """Band-pass energy of an image, as in the authors' code.
 
-    Of every fourth pixel of the image, scaled, the sum of the channels
-    less its Gaussian mean is squared and averaged by a Gaussian again; then
-    a border is set to 0 in which a patch would not fit. The figures are
-    those for patches of 32 pixels: with others the cells, of which a patch
-    has eight, are larger or smaller.
+    Every fourth pixel of the image is taken and the result is scaled; the
+    sum of the channels minus its Gaussian mean is squared and smoothed by a
+    Gaussian; then a border in which a patch would not fit is set to 0. A
+    patch of 32 pixels covers 8x8 of these cells; for other sizes the step of
+    four pixels changes in proportion.
 
     Source: Dosovitskiy et al. (https://arxiv.org/abs/1406.6909), code. Its
     paper says "squared gradient magnitude", see :func:`squared_gradient`.
@@ -48,8 +48,8 @@ def band_pass_energy(
         patch_size (int): Side of the patches in pixels.
 
     Returns:
-        ndarray: float32 (h, w), not negative: one number a cell. All 0 in an
-        image that is too small.
+        ndarray: float32 (h, w), not negative: one number for each cell. All 0
+        if the image is too small.
     """
     step = max(1, patch_size // 8)
     cells = scaled_image(np.ascontiguousarray(image[::step, ::step]), scale)
@@ -68,11 +68,11 @@ def band_pass_energy(
 def squared_gradient(
     image: np.ndarray, scale: float, patch_size: int
 ) -> np.ndarray:
-    """The mean squared gradient of the patch around each pixel.
+    """Mean squared gradient of the patch around each pixel.
 
     Source: Dosovitskiy et al. (https://arxiv.org/abs/1406.6909), section
-    2.1, which does not say of which channel: here it is that of their mean,
-    by central differences.
+    2.1, which does not name a channel: here it is the gradient of the mean of
+    the channels, by central differences.
 
     Args:
         image (ndarray): uint8 (H, W, 3).
@@ -80,8 +80,8 @@ def squared_gradient(
         patch_size (int): Side of the patches in pixels.
 
     Returns:
-        ndarray: float32 (h, w), for every pixel of the scaled image; 0
-        where the patch would not fit.
+        ndarray: float32 (h, w), one number for each pixel of the scaled
+        image; 0 where the patch would not fit.
     """
     gray = scaled_image(image, scale).mean(2, dtype=np.float32)
     inside = np.zeros_like(gray)
@@ -102,8 +102,9 @@ def squared_gradient(
     return _without_noise(inside)
 
 
-# name -> function, and where in a cell its middle is: patches of the gradient
-# begin at a whole pixel, so their middles are between two, at the corner
+# name -> function, and offset of a patch's center in its cell: the patches of
+# `squared_gradient` begin at whole pixels, so those of an even size have their
+# center at the corner of a pixel
 ENERGIES: dict[str, tuple[Callable, float]] = {
     'band_pass': (band_pass_energy, 0.5),
     'gradient': (squared_gradient, 0.0),
@@ -111,7 +112,7 @@ ENERGIES: dict[str, tuple[Callable, float]] = {
 
 
 class _Sampler:
-    """What is known of the images while seed patches are drawn from them."""
+    """State of the sampling of seed patches from the images of a dataset."""
 
     def __init__(
         self,
@@ -128,13 +129,13 @@ class _Sampler:
         self.scales = tuple(scales)
         self.measure, self.offset = ENERGIES[energy]
         if energy == 'gradient':
-            # patches of an odd size have their middle within a pixel
+            # patches of an odd size have it in the middle of a pixel
             self.offset += patch_size % 2 / 2
         self.random_seed = random_seed
         self.progress = progress
         self.sizes = np.zeros((len(self.keys), 2), np.int32)
         self.broken: list[str] = []
-        # image -> x, y and scale of the seed patches drawn from it
+        # index of an image -> x, y and scale of its seed patches so far
         self.taken: dict[int, list[tuple[float, float, float]]] = {}
         self.energies = np.array(
             self._map(
@@ -144,7 +145,8 @@ class _Sampler:
             )
         ).reshape(-1, len(self.scales))
         self._report()
-        # the same image, without a name, has the same key: no second class
+        # images that are named by their pixels may be equal: only the first
+        # of them gives seed patches, so that no two classes are the same
         _, first = np.unique(self.keys, return_index=True)
         again = np.ones(len(self.keys), bool)
         again[first] = False
@@ -153,7 +155,7 @@ class _Sampler:
     def _map(
         self, function: Callable[[Any], Any], items: list, title: str
     ) -> list:
-        # decoding and filtering leave Python's lock
+        # threads suffice: decoding and filtering release the GIL
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             found = threads.map(function, items)
             return list(
@@ -214,8 +216,8 @@ class _Sampler:
         left = np.where(weights > 0, max_per_image, 0)
         drawn: list[tuple[int, float, float, float]] = []
         while len(drawn) < num_exemplars:
-            # without replacement, so each image is there as often as it
-            # may be drawn
+            # drawn without replacement from a list that holds each image as
+            # often as it may still be drawn
             slots = np.repeat(np.arange(len(left)), left)
             missing = num_exemplars - len(drawn)
             if len(slots) < missing:
@@ -262,7 +264,8 @@ class _Sampler:
         index, count = what
         taken = list(self.taken.get(index, ()))
         before = len(taken)
-        # not (seed, index, ...), which for image 0 would be (seed)
+        # The 1 keeps this apart from the generator of draw(): NumPy treats
+        # (seed, 0, 0) and (seed,) as the same seed.
         rng = np.random.default_rng((self.random_seed, 1, index, before))
         image = self._load(index)
         height, width = image.shape[:2]
@@ -308,7 +311,7 @@ def sample_seed_patches(
     random_seed: int = 0,
     progress: bool = False,
 ) -> SeedPatches:
-    """Sample seed patches where there is something to see.
+    """Sample seed patches where images have structure.
 
     As in the authors' code images are drawn, each at most
     ``max_per_image`` times, in proportion to their mean energy at the
@@ -316,28 +319,29 @@ def sample_seed_patches(
     energy there. In datasets of images of different sizes a scale is
     drawn from those at which the image is large enough.
 
-    The middles of an image's seed patches are at least half a patch (the
-    smaller one) apart along one axis, so that no two classes show the same.
+    The centers of two seed patches of an image are at least half the smaller
+    patch apart along one axis, so that no two classes show the same.
 
     Args:
         dataset (BaseDataset): The images; its pipeline loads ``img``,
             uint8 (H, W, 3), and does no more.
-        num_exemplars (int): How many.
+        num_exemplars (int): Number of seed patches.
         patch_size (int): Their side in pixels. Defaults to 32.
-        scales (Sequence[float]): See :class:`SeedPatches`. Defaults to
-            those of the authors' code, powers of 0.8.
-        energy (str): 'band_pass', of the authors' code, or 'gradient', of
-            the paper. Defaults to 'band_pass'.
-        max_per_image (int): Defaults to 1, as in the authors' code.
-        random_seed (int): The same gives the same seed patches. Defaults to 0.
-        progress (bool): Show a bar. Defaults to False.
+        scales (Sequence[float]): See :class:`SeedPatches`. Defaults to the
+            authors', powers of 0.8.
+        energy (str): 'band_pass', that of the authors' code, or 'gradient',
+            that of the paper. Defaults to 'band_pass'.
+        max_per_image (int): Largest number of seed patches of an image.
+            Defaults to 1, as in the authors' code.
+        random_seed (int): Seed of the draws. Defaults to 0.
+        progress (bool): Show a progress bar. Defaults to False.
 
     Returns:
         SeedPatches: In the order in which they were drawn.
 
     Raises:
-        ValueError: If a setting makes no sense, or there are fewer places
-            than asked for.
+        ValueError: If a setting is out of range, or fewer seed patches are
+            possible than asked for.
     """
     if num_exemplars < 1 or max_per_image < 1 or patch_size < 2:
         raise ValueError(
@@ -357,13 +361,15 @@ def sample_seed_patches(
         dataset, patch_size, scales, energy, random_seed, progress
     )
     drawn = sampler.draw(num_exemplars, max_per_image)
-    used, places = np.unique([seed[0] for seed in drawn], return_inverse=True)
+    used, places = np.unique(
+        [patch[0] for patch in drawn], return_inverse=True
+    )
     return SeedPatches(
         keys=[sampler.keys[i] for i in used],
         sizes=sampler.sizes[used],
         images=places.astype(np.int64),
-        centers=np.array([seed[1:3] for seed in drawn], np.float32),
-        scales=np.array([seed[3] for seed in drawn], np.float32),
+        centers=np.array([patch[1:3] for patch in drawn], np.float32),
+        scales=np.array([patch[3] for patch in drawn], np.float32),
         patch_size=patch_size,
         made_by=dict(
             num_exemplars=num_exemplars,

@@ -20,18 +20,17 @@ class SeedPatches:
     """Seed patches of a set of images.
 
     Attributes:
-        keys (list[str]): Names of the M images that hold a seed, see
+        keys (list[str]): Names of the M images that hold a seed patch, see
             :func:`mm_rotssl.datasets.image_keys`.
         sizes (ndarray): Their widths and heights in pixels, int32 (M, 2).
         images (ndarray): For each of the N seed patches its place in ``keys``,
             int64 (N,).
-        centers (ndarray): x and y of its middle in pixels of the image,
-            whose corner is 0, float32 (N, 2).
-        scales (ndarray): By how much the image is scaled before the patch
-            is cut, float32 (N,): a patch covers ``patch_size / scale``
-            pixels.
+        centers (ndarray): x and y of its center in pixels, from the corner
+            of the image, float32 (N, 2).
+        scales (ndarray): Factors by which the image is scaled before the patch
+            is cut, float32 (N,): a patch covers ``patch_size / scale`` pixels.
         patch_size (int): Side of the patches in pixels.
-        made_by (dict): Notes on how they were sampled, for the reader.
+        made_by (dict): Settings with which they were sampled, for the record.
     """
 
     keys: list[str]
@@ -69,7 +68,7 @@ class SeedPatches:
         """
         write_arrays(
             path,
-            # UTF-8: NumPy's own text takes four bytes a letter
+            # UTF-8, because NumPy's strings take four bytes a character
             keys=np.array(
                 [key.encode(errors='surrogateescape') for key in self.keys]
             ),
@@ -93,8 +92,8 @@ class SeedPatches:
 
         Raises:
             FileNotFoundError: If there is none.
-            ValueError: If it is no such file, holds no seed, an image comes
-                twice, or a patch is not within its image.
+            ValueError: If it is no such file, holds no seed patch, an image
+                comes twice, or a patch is not within its image.
         """
         with open_arrays(
             path,
@@ -138,22 +137,22 @@ class SeedPatches:
                     f'{total} images and {count} seed patches make {shape}'
                 )
         if not count:
-            raise ValueError('it holds no seed')
+            raise ValueError('it holds no seed patch')
         if len(set(self.keys)) != total:
             raise ValueError('an image is in it more than once')
         if self.images.min() < 0 or self.images.max() >= total:
             wrong = self.images[(self.images < 0) | (self.images >= total)]
-            raise ValueError(f'a seed is in image {wrong[0]} of {total}')
+            raise ValueError(f'a seed patch is in image {wrong[0]} of {total}')
         if self.patch_size < 1:
             raise ValueError(f'patch_size={self.patch_size}')
 
     def _check_places(self, path: str | Path) -> None:
         with np.errstate(divide='ignore', invalid='ignore'):
             reach = (self.patch_size / 2 / self.scales)[:, None]
-            # up to a pixel is lost where scaled images are rounded
+            # the size of a scaled image is rounded by up to a pixel
             slack = 1 / self.scales[:, None]
             sizes = self.sizes[self.images]
-            # NaN is not within either
+            # written so that NaN is found, too
             good = (
                 (self.scales[:, None] > 0)
                 & np.isfinite(self.scales[:, None])
@@ -162,7 +161,7 @@ class SeedPatches:
             ).all(1)
         if not good.all():
             lines = [
-                f'\n  seed {i}: scale {self.scales[i]:g}, middle '
+                f'\n  seed patch {i}: scale {self.scales[i]:g}, center '
                 f'{self.centers[i].tolist()}, image '
                 f'{self.keys[self.images[i]]} of {sizes[i].tolist()} pixels'
                 for i in np.flatnonzero(~good)[:5]
@@ -197,24 +196,23 @@ def cut_window(
     patch_size: int,
     window_size: int,
 ) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-    """Cut the surroundings of a seed out of its image.
+    """Cut a seed patch and its surroundings out of its image.
 
-    The image is scaled once, as the authors' code does, and the window
-    lies on the pixels of the result, so those of a patch at scale 1 are
-    copied.
+    The image is scaled once, as in the authors' code, and the window lies on
+    whole pixels of the result: at scale 1 pixels are copied.
 
     Args:
         image (ndarray): uint8 (H, W, 3).
-        center (ndarray): x and y of the seed's middle in its pixels, (2,).
-        scale (float): Of the seed.
+        center (ndarray): x and y of the patch's center in its pixels, (2,).
+        scale (float): Scale of the patch.
         patch_size (int): Side of the patch in pixels.
-        window_size (int): Side S of the window, as odd or even.
+        window_size (int): Side S of the window in pixels, odd if and only if
+            ``patch_size`` is.
 
     Returns:
         tuple[ndarray, tuple[int, int, int, int]]: The window, uint8
-        (S, S, 3), whose middle is the seed's; and the part of it that is
-        within the image: left, top, right, bottom. The rest repeats its
-        edge.
+        (S, S, 3), centered on the patch; and the part of it that is within
+        the image: left, top, right, bottom. The rest repeats its edge.
     """
     height, width = image.shape[:2]
     image = scaled_image(image, float(scale))
@@ -223,7 +221,7 @@ def cut_window(
         center, (width, height), image.shape[1::-1], strict=True
     ):
         start = round(float(middle) * length / full - patch_size / 2)
-        # the patch itself is within, whatever rounding did
+        # rounding must not move the patch out of the image
         start = max(0, min(start, length - patch_size))
         start -= (window_size - patch_size) // 2
         spans.append((start, max(0, start), min(length, start + window_size)))

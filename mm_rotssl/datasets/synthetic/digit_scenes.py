@@ -1,7 +1,7 @@
 """Labeled scenes of real digits, for trying detection and segmentation.
 
-They are laid out as COCO and PASCAL VOC lay out their files, so that what
-reads those reads them too; nothing in them comes from either dataset.
+They have the file layouts of COCO and PASCAL VOC, so that code for those
+reads them; nothing in them comes from either dataset.
 """
 
 import importlib
@@ -20,19 +20,22 @@ from PIL import Image
 
 from mm_rotssl.datasets.digits import Digits
 
-# how many digits a scene holds, and how tall their ink is in pixels
+# smallest and largest number of digits in a scene, and height of their ink in
+# pixels
 COUNTS = (2, 4)
 HEIGHTS = (16, 40)
-# degrees to either side: 6 and 9 stay apart
+# largest tilt in degrees, either way: a 6 is not taken for a 9
 TILT = 25
-# share of the smaller of two boxes; their IoU stays below 0.09
+# largest overlap of two boxes, as a share of the smaller one; their IoU stays
+# below 0.09
 OVERLAP = 0.15
+# random positions that are tried before a digit is drawn smaller
 PLACES = 20
-# gray value from which the source counts as ink
+# gray value (0..1) from which a pixel of scikit-learn's digits is ink
 INK = 0.5
 SPLITS = ('train', 'val')
-# side of an image of one digit; the tallest are drawn a little smaller
-UNLABELLED_SIZE = 40
+# side in pixels of an image of one digit; the tallest are drawn smaller
+UNLABELED_SIZE = 40
 
 
 class Scene(NamedTuple):
@@ -64,28 +67,28 @@ def mask_to_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     return int(x[0]), int(y[0]), int(x[-1]) + 1, int(y[-1]) + 1
 
 
-def _turned(gray: np.ndarray, scale: float, tilt: float) -> np.ndarray:
-    """Draw an image larger and turned, with sharper edges.
+def _transform(gray: np.ndarray, scale: float, tilt: float) -> np.ndarray:
+    """Enlarge, rotate and sharpen an image.
 
     Args:
         gray (ndarray): float32 (S, S), 0 to 1.
-        scale (float): By how much.
-        tilt (float): Degrees, counter-clockwise.
+        scale (float): Factor of its size.
+        tilt (float): Angle in degrees, counter-clockwise.
 
     Returns:
-        ndarray: Opacity, float32, 1/2 where the image is ``INK``; without
-        empty rows and columns around.
+        ndarray: Opacity, float32, 0 to 1, 1/2 where the image is ``INK``;
+        cropped to what is visible.
     """
     middle = (len(gray) - 1) / 2
-    # a turned square needs 1.42 times its side
+    # a rotated square needs up to 1.42 times its side
     side = math.ceil(1.5 * len(gray) * scale) + 4
     matrix = cv2.getRotationMatrix2D((middle, middle), tilt, scale)
     shift = (side - 1) / 2 - middle
     matrix += np.array([0, 0, shift])
     values = cv2.warpAffine(gray, matrix, (side, side), flags=cv2.INTER_CUBIC)
-    # steeper edges would fill the narrow holes of a 9 or an 8
+    # a larger factor would close the narrow holes of an 8 or 9
     alpha = np.clip(1.5 * (values - INK) + 0.5, 0, 1)
-    # what is so faint shows nowhere
+    # an opacity up to 0.02 is invisible
     left, top, right, bottom = mask_to_box(alpha > 0.02)
     return alpha[top:bottom, left:right]
 
@@ -107,7 +110,7 @@ def _paint(
     part += (level - part) * alpha
 
 
-def _ground(rng: np.random.Generator, size: int) -> np.ndarray:
+def _background(rng: np.random.Generator, size: int) -> np.ndarray:
     """Draw smooth noise, float32 (size, size), most of it 20 to 90."""
     canvas = np.full((size, size), rng.uniform(35, 75), np.float32)
     for cells, strength in ((4, rng.uniform(4, 12)), (12, rng.uniform(2, 6))):
@@ -123,7 +126,7 @@ def _draw_stroke(
 ) -> None:
     size = len(canvas)
     start = rng.uniform(0, size, 2)
-    # far from upright: it would be a one
+    # far from vertical, or it would look like a one
     angle = math.radians(rng.uniform(-50, 50))
     along = np.array([math.cos(angle), math.sin(angle)])
     across = along[::-1] * (-1, 1)
@@ -133,7 +136,7 @@ def _draw_stroke(
     drawn = np.zeros((size, size), np.uint8)
     cv2.polylines(
         drawn,
-        # sixteenths of a pixel
+        # shift=4: coordinates are in 1/16 of a pixel
         [np.rint(points * 16).astype(np.int32)],
         isClosed=False,
         color=255,
@@ -157,9 +160,10 @@ def _draw_scrap(
     reach = 3 * side / 16
     near = np.abs(np.arange(side)[:, None] - (row, column)) < reach
     piece = gray * near[:, :1] * near[:, 1]
-    # even its diagonal is shorter than the smallest digit
+    # The piece is 6/16 of this height: even its diagonal is shorter than the
+    # smallest digit.
     height = _log_uniform(rng, HEIGHTS[0], 1.75 * HEIGHTS[0])
-    alpha = _turned(piece, height / side, rng.uniform(0, 360))
+    alpha = _transform(piece, height / side, rng.uniform(0, 360))
     y, x = (int(rng.integers(len(canvas) - n + 1)) for n in alpha.shape)
     _paint(canvas, alpha, x, y, level)
 
@@ -187,7 +191,7 @@ def _place(
     """Find a size, a tilt and a place for a digit.
 
     Args:
-        rng (Generator): Where chance comes from.
+        rng (Generator): Random numbers.
         gray (ndarray): The digit, float32 (S, S), 0 to 1.
         size (int): Side of the scene in pixels.
         others (list[tuple]): Boxes to stay clear of.
@@ -196,13 +200,13 @@ def _place(
         tuple[ndarray, int, int], optional: Opacity, float32, and its left
         and top edge; None if there was no room even for a small one.
     """
-    # the source's own margins don't count; measured eight times as large
-    _, top, _, bottom = mask_to_box(_turned(gray, 8, 0) >= 0.5)
+    # height of the ink without the margins, measured at eight times the size
+    _, top, _, bottom = mask_to_box(_transform(gray, 8, 0) >= 0.5)
     unit = 8 / (bottom - top)
     height = _log_uniform(rng, *HEIGHTS)
     tilt = rng.uniform(-TILT, TILT)
     while True:
-        alpha = _turned(gray, height * unit, tilt)
+        alpha = _transform(gray, height * unit, tilt)
         box = np.array(mask_to_box(alpha >= 0.5))
         room = size - np.array(alpha.shape[::-1])
         if (room >= 0).all():
@@ -221,22 +225,21 @@ def compose_scene(
     size: int = 96,
     counts: tuple[int, int] = COUNTS,
 ) -> Scene:
-    """Draw digits and clutter on a textured ground.
+    """Draw digits and clutter on a textured background.
 
     Two to four digits, 16 to 40 pixels tall (small ones are as likely as
     large ones on a logarithmic scale) and tilted by up to 25 degrees, lie
-    wholly within the image and hardly on each other. Below them are
-    unlabeled strokes and scraps of digits, too small to be one. A digit for
-    which no room is found is drawn smaller or left out.
+    wholly within the image and hardly overlap. Behind them are unlabeled
+    strokes and scraps of digits, too small to be one. A digit for which there
+    is no room is drawn smaller or left out.
 
     Args:
-        rng (Generator): Where chance comes from. The same state gives the
-            same scene.
-        digits (Digits): What digits and scraps are taken from; best with
-            ``size=8``, that of the source.
+        rng (Generator): Random numbers. The same state gives the same scene.
+        digits (Digits): Source of digits and scraps; best with ``size=8``,
+            their original size.
         size (int): Side of the image in pixels. Defaults to 96.
-        counts (tuple[int, int]): Least and largest number of digits to draw.
-            Defaults to (2, 4).
+        counts (tuple[int, int]): Smallest and largest number of digits to
+            draw. Defaults to (2, 4).
 
     Returns:
         Scene: Image, masks and labels of the digits, at least one.
@@ -249,7 +252,7 @@ def compose_scene(
             f'size={size} of a scene must be at least {2 * HEIGHTS[0]} '
             'pixels, or there is no room for a digit.'
         )
-    canvas = _ground(rng, size)
+    canvas = _background(rng, size)
     mean = float(canvas.mean())
     for _ in range(rng.integers(1, 4)):
         _draw_stroke(rng, canvas, mean + rng.uniform(40, 110))
@@ -285,15 +288,15 @@ def generate_scenes(
 ) -> Iterator[Scene]:
     """Draw the scenes of a split.
 
-    A scene depends on ``seed``, ``split``, ``size`` and its number only:
-    more of them leave the first ones as they are.
+    A scene depends on ``seed``, ``split``, ``size`` and its number only: a
+    larger ``count`` does not change the first ones.
 
     Args:
         split (str): 'train' or 'val', also of :class:`Digits`: no digit,
             and no scrap of one, is in both.
-        count (int): How many.
+        count (int): Number of scenes.
         size (int): Side of the images in pixels. Defaults to 96.
-        seed (int): 0 or more. Defaults to 0.
+        seed (int): Random seed, 0 or more. Defaults to 0.
 
     Yields:
         Scene: One after the other.
@@ -309,7 +312,7 @@ def _write_unlabeled(folder: Path, count: int, seed: int) -> None:
     digits = Digits(split='train', size=8)
     for number in range(count):
         rng = np.random.default_rng([seed, len(SPLITS), number])
-        scene = compose_scene(rng, digits, UNLABELLED_SIZE, (1, 1))
+        scene = compose_scene(rng, digits, UNLABELED_SIZE, (1, 1))
         path = folder / f'{number:06d}.jpg'
         path.write_bytes(_jpeg(scene.image))
 
@@ -373,7 +376,7 @@ def _voc_xml(name: str, scene: Scene, classes: tuple[str, ...]) -> bytes:
             pose='Unspecified',
             truncated=0,
             difficult=0,
-            # pixels count from 1, and the last ones belong to the box
+            # VOC counts pixels from 1 and includes the last ones
             bndbox=dict(xmin=left + 1, ymin=top + 1, xmax=right, ymax=bottom),
         )
         fill(ET.SubElement(root, 'object'), content)
@@ -384,7 +387,7 @@ def _voc_xml(name: str, scene: Scene, classes: tuple[str, ...]) -> bytes:
 def _write_split(
     folder: Path, split: str, count: int, size: int, seed: int
 ) -> int:
-    """Write one split of both layouts, and tell how many digits it holds."""
+    """Write one split in both layouts, and count its digits."""
     coco_mask = _coco_mask()
     classes = Digits.METAINFO['classes']
     coco, voc = folder / 'coco', folder / 'VOCdevkit/VOC2012'
@@ -417,7 +420,7 @@ def _write_split(
             ('SegmentationClass', scene.labels + 1),
             ('SegmentationObject', np.arange(len(scene.labels)) + 1),
         ):
-            # masks don't intersect
+            # a sum of masks that do not intersect
             indices = np.tensordot(values, scene.masks, 1).astype(np.uint8)
             image = Image.fromarray(indices)
             image.putpalette(palette)
@@ -477,7 +480,7 @@ def write_scenes(
     Only the layout is theirs: ``coco/{train,val}2017``, ``coco/annotations``
     and ``VOCdevkit/VOC2012`` hold the same images of digits. Classes are
     '0' to '9'; in COCO's files their ids are 1 to 10, and in the class maps
-    of VOC 1 to 10 too, with 0 for the ground; no pixel is void (255).
+    of VOC 1 to 10 too, with 0 for the background; no pixel is void (255).
 
     To pre-train on, ``unlabeled`` may hold other images, of 40 pixels and
     with a single digit of the training split, drawn in the same way.
@@ -488,16 +491,17 @@ def write_scenes(
         train (int): Number of scenes for training. Defaults to 200.
         val (int): Number of scenes for validation. Defaults to 100.
         size (int): Side of the images in pixels. Defaults to 96.
-        seed (int): The same gives the same files, 0 or more. Defaults to 0.
+        seed (int): Random seed, 0 or more; the same gives the same files.
+            Defaults to 0.
         unlabeled (int): Number of images without labels. Defaults to 0.
 
     Returns:
-        dict[str, int]: How many digits the scenes of 'train' and 'val' hold.
+        dict[str, int]: Number of digits in the scenes of 'train' and 'val'.
 
     Raises:
         FileExistsError: If there is something at ``out``.
         ImportError: If pycocotools is not installed.
-        ValueError: If a number makes no sense.
+        ValueError: If a number is out of range.
     """
     for name, value, least in (
         ('train', train, 1),
@@ -519,8 +523,7 @@ def write_scenes(
     with tempfile.TemporaryDirectory(
         prefix=f'.{out.name}.', dir=out.parent
     ) as temporary:
-        # a folder in it: the temporary one itself is readable by its owner
-        # only
+        # a folder inside, because only the owner may read the temporary one
         folder = Path(temporary) / out.name
         folder.mkdir()
         digits = {

@@ -1,16 +1,16 @@
-from .crop import RandomResizedCrop
+from .crop import RandomResizedCropFlip
 from .deformation import RandomDeformation
 from .formatting import PackInputs
-from .loading import BrokenImageError, LoadImageFromFile
+from .loading import BrokenImageError, LoadIntactImage
 from .rotation import RandomRotationWithLabel
 from .rotation_noise import LoadRotationNoise
 
 __all__ = [
     'BrokenImageError',
-    'LoadImageFromFile',
+    'LoadIntactImage',
     'LoadRotationNoise',
     'PackInputs',
     'RandomDeformation',
-    'RandomResizedCrop',
+    'RandomResizedCropFlip',
     'RandomRotationWithLabel',
 ]

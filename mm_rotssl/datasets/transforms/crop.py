@@ -4,21 +4,19 @@ from typing import Any
 import cv2
 import mmcv
 import numpy as np
-from mmpretrain.datasets.transforms import (
-    RandomResizedCrop as MMPretrainRandomResizedCrop,
-)
+from mmpretrain.datasets.transforms import RandomResizedCrop
 
 from mm_rotssl.registry import TRANSFORMS
 
 
 @TRANSFORMS.register_module()
-class RandomResizedCrop(MMPretrainRandomResizedCrop):
-    """Crop to random size and shape, resize and flip, in one go.
+class RandomResizedCropFlip(RandomResizedCrop):
+    """mmpretrain's ``RandomResizedCrop`` and ``RandomFlip`` in one step.
 
-    The same distribution and resizing as mmpretrain's ``RandomResizedCrop``
-    followed by ``RandomFlip``. What those two spend outside of OpenCV is
-    about a fifth of the time in which libjpeg decodes an image of 500x375;
-    most of it is saved here (see ``docs/benchmarks.md``).
+    The distribution of crops and the resizing are the same. What those two
+    spend outside of OpenCV is about a fifth of the time in which libjpeg
+    decodes an image of 500x375; most of it is saved here (see
+    ``docs/benchmarks.md``).
 
     **Required Keys:**
 
@@ -50,7 +48,8 @@ class RandomResizedCrop(MMPretrainRandomResizedCrop):
         super().__init__(scale, **kwargs)
         if not 0 <= flip_prob <= 1:
             raise ValueError(
-                f'flip_prob={flip_prob} of RandomResizedCrop must be in 0..1.'
+                f'flip_prob={flip_prob} of RandomResizedCropFlip must be in '
+                '0..1.'
             )
         self.flip_prob = flip_prob
 
@@ -67,7 +66,7 @@ class RandomResizedCrop(MMPretrainRandomResizedCrop):
         small, large = self.crop_ratio_range
         narrow, wide = map(math.log, self.aspect_ratio_range)
         for _ in range(self.max_attempts):
-            # one call, because each costs more than all the arithmetic
+            # one call for all four, because calls cost more than the rest
             area, ratio, top, left = np.random.random_sample(4).tolist()
             area = (small + area * (large - small)) * height * width
             ratio = math.exp(narrow + ratio * (wide - narrow))
@@ -80,7 +79,7 @@ class RandomResizedCrop(MMPretrainRandomResizedCrop):
                     crop_height,
                     crop_width,
                 )
-        # for images too long for most shapes; ends with a center crop
+        # mmpretrain's fallback for elongated images: in the end a center crop
         return super().rand_crop_params(img)
 
     def transform(self, results: dict) -> dict:

@@ -11,6 +11,8 @@ from mm_rotssl.registry import TRANSFORMS
 
 Numbers = Sequence[float] | None
 
+# draws of a geometry until one stays within the image
+MAX_ATTEMPTS = 100
 # 'paper': the ranges of the text; 'released': those of the authors' code.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     'paper': dict(
@@ -40,15 +42,16 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 class RandomDeformation(BaseTransform):
     """Draw a deformation of Exemplar-CNN, and cut the patch that it shows.
 
-    The patch around the middle of the image is moved, scaled and turned,
+    The patch around the middle of the image is translated, scaled and rotated,
     then its colors are changed. It is sampled out of the image around it:
-    deformations that reach out of the image are drawn anew, as the
-    authors' code drops them, so nothing is ever filled. After
-    ``max_attempts`` the patch is left where it is.
+    deformations that reach out of the image are drawn anew, as the authors'
+    code drops them, so nothing is ever filled. After ``MAX_ATTEMPTS`` of this
+    module the patch is left where it is.
 
     Every setting replaces that of the preset. A range of one value, such as
-    ``rotation=0``, ``scale=(1, 1)``, switches that part off;
-    ``recolor=False`` leaves the colors as they are.
+    ``rotation=0``, ``scale=(1, 1)``, switches that part off, as the paper's
+    ablation of the types of transformations does; ``recolor=False`` leaves
+    the colors as they are.
 
     **Required Keys:**
 
@@ -77,9 +80,9 @@ class RandomDeformation(BaseTransform):
         patch_size (int): Side P of the patch in pixels, of the image and
             of the result. Defaults to 32.
         translation (float, optional): Largest shift along each axis, as a
-            share of the scaled patch's side; uniform.
-        scale (Sequence[float], optional): Lowest and highest magnification,
-            uniform: the side of what is seen is P / scale.
+            fraction of the scaled patch's side; uniform.
+        scale (Sequence[float], optional): Range of the magnification,
+            uniform: the patch shows a square of side P / scale.
         rotation (float, optional): Largest angle in degrees, either way;
             uniform.
         pca_contrast (Sequence[float], optional): Factor of each principal
@@ -88,21 +91,22 @@ class RandomDeformation(BaseTransform):
             logarithm, which is Gaussian.
         power (Sequence[float], optional): Range of the exponent of value and
             saturation, log-uniform, drawn for each.
-        multiply (Sequence[float], optional): Range of their factor, likewise.
-        add (float, optional): Largest summand of theirs, uniform, either
+        multiply (Sequence[float], optional): Range of the factor of both,
+            log-uniform, drawn for each.
+        add (float, optional): Largest summand of both, uniform, either
             sign.
         hue (float, optional): Largest change of the hue, of which 1 is the
             full circle; uniform, either sign.
-        recolor (bool): Change the colors at all. Defaults to True.
-        on_device (bool): Only draw: the image stays as it is, and
+        recolor (bool): Change the colors. Defaults to True.
+        on_device (bool): Only draw the numbers: the image stays as it is,
+            and
             :class:`DeformationDataPreprocessor` deforms the batch, many
             times as fast as image by image. Defaults to False.
         bgr (bool): The image's channels are blue, green, red, as OpenCV
             reads them; has no effect with ``on_device``. Defaults to True.
-        max_attempts (int): Defaults to 100.
 
     Raises:
-        ValueError: If the preset is unknown or a range no range.
+        ValueError: If the preset is unknown or a setting out of range.
     """
 
     def __init__(
@@ -120,7 +124,6 @@ class RandomDeformation(BaseTransform):
         recolor: bool = True,
         on_device: bool = False,
         bgr: bool = True,
-        max_attempts: int = 100,
     ) -> None:
         if preset not in PRESETS:
             raise ValueError(
@@ -142,16 +145,15 @@ class RandomDeformation(BaseTransform):
             for name, value in given.items()
         }
         self._check()
-        if patch_size < 1 or max_attempts < 1:
+        if patch_size < 1:
             raise ValueError(
-                f'patch_size={patch_size} and max_attempts={max_attempts} of '
-                'RandomDeformation must be positive.'
+                f'patch_size={patch_size} of RandomDeformation must be '
+                'positive.'
             )
         self.patch_size = patch_size
         self.recolor = recolor
         self.on_device = on_device
         self.bgr = bgr
-        self.max_attempts = max_attempts
 
     def _check(self) -> None:
         for name, value in self.settings.items():
@@ -173,7 +175,7 @@ class RandomDeformation(BaseTransform):
 
     @property
     def window_size(self) -> int:
-        """Side in pixels of the square that holds all that may be seen."""
+        """Side in pixels of a square that holds all deformed patches."""
         settings = self.settings
         angle = math.radians(min(settings['rotation'], 45))
         reach = (math.cos(angle) + math.sin(angle)) / 2
@@ -181,7 +183,7 @@ class RandomDeformation(BaseTransform):
         # bilinear sampling reads half a pixel to either side
         side = 2 * reach * self.patch_size / settings['scale'][0] + 1
         side = max(side, self.patch_size)
-        # as odd or even as the patch, so that both have the same middle
+        # odd if and only if the patch is, so that both have the same center
         return self.patch_size + 2 * math.ceil((side - self.patch_size) / 2)
 
     def _geometry(
@@ -192,7 +194,7 @@ class RandomDeformation(BaseTransform):
         size = self.patch_size
         low, high = settings['scale']
         left, top, right, bottom = valid
-        for _ in range(self.max_attempts):
+        for _ in range(MAX_ATTEMPTS):
             drawn = rng.random(4).tolist()
             side = size / (low + drawn[0] * (high - low))
             angle = math.radians((2 * drawn[1] - 1) * settings['rotation'])
@@ -212,7 +214,7 @@ class RandomDeformation(BaseTransform):
         return [size, 0, width / 2, 0, size, height / 2]
 
     def _color(self, rng: Any) -> list[float]:
-        """Draw the numbers of color of :func:`deform_patches`."""
+        """Draw the numbers of :func:`deform_patches` for the colors."""
         settings = self.settings
 
         def log_uniform(bounds: Sequence[float], share: float) -> float:
@@ -238,7 +240,7 @@ class RandomDeformation(BaseTransform):
         return [*numbers, (2 * drawn[6] - 1) * settings['hue']]
 
     def transform(self, results: dict) -> dict:
-        """Draw, and deform unless that is left to the device.
+        """Draw the numbers, and deform unless ``on_device`` is set.
 
         Args:
             results (dict): With ``img``, uint8 (H, W, 3), at least as large
@@ -292,5 +294,5 @@ class RandomDeformation(BaseTransform):
         return (
             f'{type(self).__name__}(patch_size={self.patch_size}, {settings}, '
             f'recolor={self.recolor}, on_device={self.on_device}, '
-            f'bgr={self.bgr}, max_attempts={self.max_attempts})'
+            f'bgr={self.bgr})'
         )

@@ -1,7 +1,7 @@
 import re
 
 import mmcv
-from mmcv.transforms import LoadImageFromFile as MMCV_LoadImageFromFile
+from mmcv.transforms import LoadImageFromFile
 from mmengine import fileio
 
 from mm_rotssl.registry import TRANSFORMS
@@ -18,8 +18,8 @@ class BrokenImageError(OSError):
     """
 
 
-# In a scan 0xff is followed by 0x00 or a restart marker, before a marker
-# perhaps by more 0xff.
+# A marker that ends a scan: within it 0xff is followed by 0x00 or is part of a
+# restart marker, and before a marker 0xff may be repeated.
 _JPEG_MARKER = re.compile(rb'\xff[^\x00\xff\xd0-\xd7]')
 _JPEG_END = b'\xff\xd9'
 
@@ -27,13 +27,13 @@ _JPEG_END = b'\xff\xd9'
 def _truncated(content: bytes) -> bool:
     """Whether a JPEG or PNG lacks its end.
 
-    OpenCV, depending on its version, fills the missing part in gray. What
-    follows the end, such as the film of a motion photo, is not looked at.
+    OpenCV, depending on its version, fills the missing part with gray. Data
+    after the end, such as the video of a motion photo, is ignored.
     """
     if content.startswith(b'\x89PNG'):
         return content.rfind(b'IEND') < 0
-    # An intact file mostly ends here. One that was cut behind the
-    # thumbnail in its header does too; it has no scan and fails to decode.
+    # Most intact files end with the end marker. So does one that was cut
+    # after the thumbnail in its header; it has no scan and fails to decode.
     if not content.startswith(b'\xff\xd8') or content.endswith(_JPEG_END):
         return False
     position = 2
@@ -41,19 +41,19 @@ def _truncated(content: bytes) -> bool:
         if match[0] == _JPEG_END:
             return False
         start = match.end()
-        # thumbnails are in a segment and skipped with it
+        # skip the segment, and with it any thumbnail it holds
         position = start + int.from_bytes(content[start : start + 2], 'big')
     return True
 
 
 @TRANSFORMS.register_module()
-class LoadImageFromFile(MMCV_LoadImageFromFile):
+class LoadIntactImage(LoadImageFromFile):
     """Load an image, or raise :class:`BrokenImageError`.
 
-    MMCV's loader hands on a truncated JPEG with its missing part in gray
-    and stops the run with an ``AssertionError`` at a file that is no
-    image. This one tells both in a way that :class:`ImageFolder` counts
-    and skips.
+    MMCV's ``LoadImageFromFile`` loads a truncated JPEG with its missing part
+    in gray, and stops the run with an ``AssertionError`` at a file that is no
+    image. Here both raise an error that :class:`ImageFolder` counts and
+    skips.
 
     **Required Keys:**
 
@@ -77,10 +77,10 @@ class LoadImageFromFile(MMCV_LoadImageFromFile):
             'color'.
         imdecode_backend (str): ``backend`` of :func:`mmcv.imfrombytes`.
             Defaults to 'cv2'.
-        backend_args (dict, optional): Of the file backend, see
-            :func:`mmengine.fileio.get`. Defaults to None. MMCV's
-            ``file_client_args``, deprecated, and ``ignore_empty``, which
-            :class:`ImageFolder` replaces, are not taken.
+        backend_args (dict, optional): Arguments of the file backend, see
+            :func:`mmengine.fileio.get`. Defaults to None. MMCV's deprecated
+            ``file_client_args`` and its ``ignore_empty``, which
+            :class:`ImageFolder` replaces, are not accepted.
 
     Raises:
         BrokenImageError: When applied, if the file is missing, empty,

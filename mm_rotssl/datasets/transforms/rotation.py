@@ -14,8 +14,8 @@ class RandomRotationWithLabel(BaseTransform):
     The single-rotation recipe: RotNet's official code rotates every image
     by all angles within a batch, which :class:`RotNet` does on the device;
     this transform is for those who want one rotation per image instead
-    (``rotated_by_dataset=True`` of the algorithm). Put it last but
-    for ``PackInputs(algorithm_keys=('rotation_label', ))``.
+    (``rotated_by_dataset=True`` of the algorithm). Put it right before
+    ``PackInputs(algorithm_keys=('rotation_label', ))``.
 
     **Required Keys:**
 
@@ -61,7 +61,7 @@ class RandomRotationWithLabel(BaseTransform):
         img = results['img']
         check_square(*img.shape[:2])
         label = np.random.randint(len(self.rotations))
-        # PackInputs needs positive strides, which rot90's view lacks
+        # torch needs positive strides, which the view of rot90 lacks
         results['img'] = np.ascontiguousarray(
             np.rot90(img, self.rotations[label] // 90)
         )

@@ -34,7 +34,7 @@ class LARC(torch.optim.SGD):
 
     Each group of parameters may have settings of its own, from
     ``custom_keys`` of ``paramwise_cfg`` for instance. The gradients in
-    ``parameter.grad`` are left as they are.
+    ``parameter.grad`` are not changed.
 
     Args:
         params (Iterable): Parameters, or dictionaries of groups of them.
@@ -86,7 +86,7 @@ class LARC(torch.optim.SGD):
                 gradient. Defaults to None.
 
         Returns:
-            Any: What it returned.
+            Any: The closure's loss, or None.
 
         Raises:
             ValueError: If a gradient is sparse.
@@ -99,9 +99,9 @@ class LARC(torch.optim.SGD):
             params = [p for p in group['params'] if p.grad is not None]
             grads = [self._scaled_grad(p, group) for p in params]
             buffers = [self.state[p].get('momentum_buffer') for p in params]
-            # The function and not the parent's step, which would have to be
-            # shown other gradients and another weight decay, and would call
-            # the hooks of a step again.
+            # torch's functional SGD, not super().step(): that would read the
+            # gradients and weight decay of the groups, and call the step
+            # hooks again
             sgd(
                 params,
                 grads,
@@ -139,5 +139,5 @@ class LARC(torch.optim.SGD):
         if group['clip']:
             rate = (rate / group['lr']).clamp(max=1)
         scaled = grad.add(parameter, alpha=weight_decay).mul_(rate)
-        # chosen on the device: nothing waits for a GPU's answer
+        # torch.where instead of `if`, which would wait for the GPU
         return torch.where((norm == 0) | (grad_norm == 0), grad, scaled)

@@ -8,20 +8,20 @@ from mm_rotssl.registry import OPTIMIZERS
 
 @OPTIMIZERS.register_module()
 class RowSGD(torch.optim.SGD):
-    """SGD that touches only the rows which have a gradient.
+    """SGD that updates only the rows that have a gradient.
 
     Parameters with a sparse gradient, such as the classifier of
     :class:`ExemplarHead` with ``num_sampled``, are updated without momentum,
     since that would change all rows in each step. A learning rate
     ``1 / (1 - momentum)`` times as high (``lr_mult`` in ``paramwise_cfg``)
-    makes up for it. Their weight decay reaches only the touched rows.
+    makes up for it. Their weight decay is applied to those rows only.
     All other parameters are updated as by :class:`torch.optim.SGD`, which
-    takes no sparse gradients with weight decay, and slows down with every
-    step with momentum.
+    rejects sparse gradients with weight decay, and with momentum gets slower
+    with every step.
 
     Args:
-        *args (Any): Of :class:`torch.optim.SGD`.
-        **kwargs (Any): Likewise.
+        *args (Any): Arguments of :class:`torch.optim.SGD`.
+        **kwargs (Any): Keyword arguments of :class:`torch.optim.SGD`.
     """
 
     @torch.no_grad()
@@ -33,7 +33,7 @@ class RowSGD(torch.optim.SGD):
                 gradient. Defaults to None.
 
         Returns:
-            Any: What it returned.
+            Any: The closure's loss, or None.
         """
         loss = None
         if closure is not None:
@@ -46,7 +46,7 @@ class RowSGD(torch.optim.SGD):
                 if grad is None or not grad.is_sparse:
                     continue
                 sparse.append((parameter, grad))
-                # hidden from the parent
+                # the parent's step skips parameters without a gradient
                 parameter.grad = None
                 grad = grad.coalesce()
                 rows, values = grad.indices()[0], grad.values()

@@ -257,7 +257,7 @@ def _agreement(
     predictions: np.ndarray, targets: np.ndarray
 ) -> dict[str, float]:
     """NMI, AMI and ARI in percent."""
-    # the arithmetic mean is stated: scikit-learn's default has changed before
+    # said explicitly, because scikit-learn has changed its default before
     scores = {
         'nmi': normalized_mutual_info_score(
             targets, predictions, average_method='arithmetic'

@@ -127,7 +127,7 @@ def _from_file(path: Path, classes: Sequence[str]) -> list[str | None]:
 
 def _read_csv(path: Path) -> dict[str, str]:
     parents: dict[str, str] = {}
-    # spreadsheets put a byte order mark in front
+    # utf-8-sig: spreadsheets write a byte order mark
     with path.open(encoding='utf-8-sig', newline='') as file:
         rows = csv.reader(file, skipinitialspace=True)
         if next(rows, None) != ['class', 'superclass']:
@@ -162,7 +162,7 @@ def _from_folder(
         parents.setdefault(parent, set())
         parents.setdefault(child, set()).add(parent)
     try:
-        # parents first
+        # parents before their children
         order = list(TopologicalSorter(parents).static_order())
     except CycleError as error:
         raise ValueError(
@@ -173,7 +173,7 @@ def _from_folder(
     above: dict[str, set[str]] = {}
     for node in order:
         above[node] = {node}.union(*(above[up] for up in parents[node]))
-    # nodes without classes, even a second root, don't matter
+    # only nodes above classes of the dataset count, also as roots
     used = set().union(*(above[node] for node in nodes if node is not None))
     roots = sorted(node for node in used if not parents[node])
     if len(roots) > 1:
@@ -243,8 +243,8 @@ def _find_nodes(
         if len(same) > 1 and number not in same:
             raise ValueError(
                 f'The class {name!r}, number {number} of the dataset, may be '
-                f'any of {", ".join(same.values())} in {path}. Name the data '
-                "set's classes by their ids."
+                f'any of {", ".join(same.values())} in {path}. Name the '
+                "dataset's classes by their ids."
             )
         found = same.get(number, next(iter(same.values()), None))
         nodes.append(found if found in known else None)

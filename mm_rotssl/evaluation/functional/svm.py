@@ -28,10 +28,10 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
-# Ten times what liblinear itself allows.
+# ten times liblinear's own limit
 MAX_ITER = 10_000
-# liblinear's own for this solver, and so the authors'. scikit-learn's default,
-# 1e-4, takes many times as long.
+# liblinear's default for this solver, and so the authors' value; that of
+# scikit-learn, 1e-4, takes many times as long
 TOLERANCE = 0.1
 
 
@@ -77,7 +77,7 @@ def percentile_scale(
                 f'The training features have {len(train)} stages, others '
                 f'have {len(other)}. Take both from the same layers.'
             )
-    # a percentile of 0 must not divide
+    # no division by a percentile of 0
     divisors = [
         float(np.percentile(stage.abs().cpu().numpy(), 99.99)) or 1.0
         for stage in train
@@ -233,7 +233,7 @@ def choose_c(
 
 
 def _float64(feats: torch.Tensor) -> np.ndarray:
-    """Convert as liblinear would, but not once more in every trial."""
+    """Convert once, as liblinear would do in every trial."""
     return feats.double().cpu().numpy()
 
 
@@ -250,6 +250,6 @@ def _fit(
         random_state=seed,
     )
     with warnings.catch_warnings():
-        # the callers report it, once and with a remedy they have
+        # the callers warn themselves, once and with a remedy
         warnings.simplefilter('ignore', ConvergenceWarning)
         return svm.fit(feats, labels.numpy())

@@ -11,8 +11,8 @@ from mm_rotssl.registry import METRICS
 class RotationAccuracy(BaseMetric):
     """Share of rotated copies whose rotation is recognized, in percent.
 
-    Every image counts with all its rotations, so chance is
-    100 / R. Right under several processes with a padded last batch.
+    Every image counts with all its rotations, so chance is 100 / R. Right
+    under several processes with a padded last batch.
 
     Args:
         **kwargs: Arguments of :class:`mmengine.evaluator.BaseMetric`.

@@ -23,7 +23,7 @@ class _FullyConnected(nn.Sequential):
 
 
 class _PoolFirst(nn.Sequential):
-    """A stage that pools what the stage before it gives."""
+    """A stage that begins with max pooling."""
 
     def __init__(self, stage: nn.Module) -> None:
         super().__init__(nn.MaxPool2d(3, 2), stage)
@@ -31,7 +31,7 @@ class _PoolFirst(nn.Sequential):
 
 @MODELS.register_module()
 class AlexNetBN(StagedBackbone):
-    """AlexNet with batch normalization and no dropout or local response.
+    """AlexNet with batch normalization, without dropout and local response.
 
     Six stages: conv1 to conv5, each before its pooling, as the linear
     probes of the literature read them, and the block of two fully connected
@@ -48,8 +48,9 @@ class AlexNetBN(StagedBackbone):
         out_indices (int | Sequence[int]): Stages to return, counted from 0:
             0..4 for conv1..conv5, 5 for the fully connected block. Defaults
             to -1, the last.
-        frozen_stages (int): Last stage that is kept as it is and in eval
-            mode; -1 for none. Defaults to -1.
+        frozen_stages (int): Index of the last frozen stage, whose weights
+            are fixed and which stays in eval mode; -1 for none. Defaults to
+            -1.
         input_size (int): Side of the images in pixels, at least 63, which
             decides the size of the first linear layer. Defaults to 224.
         init_cfg (dict, optional): Initialization. Defaults to None.
@@ -72,8 +73,8 @@ class AlexNetBN(StagedBackbone):
             side = (side - 3) // 2 + 1
         if side < 1:
             raise ValueError(
-                f'input_size={input_size} of AlexNetBN: three poolings leave '
-                'nothing of it; at least 63 pixels are needed.'
+                f'input_size={input_size} of AlexNetBN: nothing is left after '
+                'three poolings; at least 63 pixels are needed.'
             )
         stages = [
             conv_bn_relu(in_channels, 64, 11, 4, 2, bias=True),
@@ -87,7 +88,7 @@ class AlexNetBN(StagedBackbone):
         super().__init__(stages, out_indices, frozen_stages, init_cfg)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Run the stages that are asked for.
+        """Run the stages up to the last of ``out_indices``.
 
         Args:
             x (Tensor): Images (N, C, H, W); of the configured

@@ -17,17 +17,18 @@ class ExemplarNet(StagedBackbone):
     """The networks of Exemplar-CNN.
 
     Every layer is a stage: convolutions of stride 1 that keep the size, and
-    fully connected layers, each with ReLU, and no normalization. Between the
-    first and the second, and the second and the third, unless that reads a
-    vector, a max pooling of 3x3 and stride 2 whose size is rounded up, 32 to
-    16 to 8; stages give what comes before it, as the paper's features are
-    taken there. A fully connected layer is a convolution as wide as what it
-    reads in training, and so is defined on larger images too.
+    fully connected layers, each with ReLU, and no normalization. The second
+    and the third layer, unless their input is a vector, begin with a max
+    pooling of 3x3 and stride 2 that rounds the size up (32 to 16 to 8), so
+    that each stage gives its output before pooling, where the paper takes
+    features. A fully connected layer is a convolution as large as its input
+    in training, and so is defined on larger images too.
 
     Source: Dosovitskiy et al., *Discriminative Unsupervised Feature Learning
     with Exemplar Convolutional Neural Networks*, NIPS 2014
     (https://arxiv.org/abs/1406.6909), section 3.1, and the authors' code,
-    whose pooling it is: the paper says 2x2. The classifier is not part of it.
+    from which the pooling is taken (the paper says 2x2). The classifier is
+    not part of the backbone.
 
     Args:
         arch (str): Layers, as in the paper: ``64c5`` is a convolution of 64
@@ -37,12 +38,13 @@ class ExemplarNet(StagedBackbone):
         in_channels (int): Channels of the images. Defaults to 3.
         input_size (int): Side of the training images in pixels. Defaults
             to 32.
-        dropout (float): Share that is left out after each fully connected
-            layer in training. Defaults to 0.5.
+        dropout (float): Dropout probability after each fully connected
+            layer. Defaults to 0.5.
         out_indices (int | Sequence[int]): Stages to return, counted from 0.
             Defaults to -1, the last.
-        frozen_stages (int): Last stage that is kept as it is and in eval
-            mode; -1 for none. Defaults to -1.
+        frozen_stages (int): Index of the last frozen stage, whose weights
+            are fixed and which stays in eval mode; -1 for none. Defaults to
+            -1.
         init_cfg (dict, optional): Initialization. Defaults to None.
 
     Raises:
@@ -74,7 +76,7 @@ class ExemplarNet(StagedBackbone):
         for number, layer in enumerate(filter(None, layers)):
             channels = int(layer[1])
             modules: OrderedDict[str, nn.Module] = OrderedDict()
-            # what a fully connected layer gives has no size left
+            # no pooling of the vectors that a fully connected layer gives
             if number in (1, 2) and kinds[number - 1] == 'c':
                 modules['pool'] = nn.MaxPool2d(3, 2, ceil_mode=True)
                 side = -(-(side - 3) // 2) + 1
@@ -100,12 +102,12 @@ class ExemplarNet(StagedBackbone):
             stages.append(nn.Sequential(modules))
             in_channels = channels
         super().__init__(stages, out_indices, frozen_stages, init_cfg)
-        # a fully connected layer is as wide as the training images
+        # the kernel of a fully connected layer covers the training images
         used = kinds[: max(self.out_indices) + 1]
         self.min_size = input_size if 'f' in used else 1
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Run the stages that are asked for.
+        """Run the stages up to the last of ``out_indices``.
 
         Args:
             x (Tensor): Images (N, in_channels, H, W); for the fully

@@ -18,19 +18,19 @@ class NIN(StagedBackbone):
 
     Source: RotNet (https://arxiv.org/abs/1803.07728), section 4.1. Layers,
     order of pooling and PyTorch's default initialization as in the official
-    code (its He initialization is defined but never called).
+    code with the settings of RotNet (no pooling after stage 3; the code's He
+    initialization is defined but never called).
 
     Args:
         num_stages (int): Three, four or five in the paper. Defaults to 4.
         in_channels (int): Channels of the images. Defaults to 3.
         base_channels (int): Width; the first stage is narrower in the
             proportions 1, 5/6, 1/2. Defaults to 192, the paper's.
-        pool_stage3 (bool): End stage 3 with an average pooling of stride 2.
-            Defaults to False, as in the RotNet experiments.
         out_indices (int | Sequence[int]): Stages to return, counted from 0.
             Defaults to -1, the last.
-        frozen_stages (int): Last stage that is kept as it is and in eval
-            mode; -1 for none. Defaults to -1.
+        frozen_stages (int): Index of the last frozen stage, whose weights
+            are fixed and which stays in eval mode; -1 for none. Defaults to
+            -1.
         init_cfg (dict, optional): Initialization. Defaults to None.
 
     Raises:
@@ -43,7 +43,6 @@ class NIN(StagedBackbone):
         num_stages: int = 4,
         in_channels: int = 3,
         base_channels: int = 192,
-        pool_stage3: bool = False,
         out_indices: int | Sequence[int] = -1,
         frozen_stages: int = -1,
         init_cfg: dict | None = None,
@@ -73,7 +72,7 @@ class NIN(StagedBackbone):
                 conv_bn_relu(wide, wide, 1),
                 conv_bn_relu(wide, wide, 1),
             ]
-            if number == 2 or (number == 3 and num_stages > 3 and pool_stage3):
+            if number == 2:
                 layers.append(nn.AvgPool2d(3, 2, 1))
             stages.append(nn.Sequential(*layers))
         super().__init__(stages, out_indices, frozen_stages, init_cfg)

@@ -24,10 +24,11 @@ def conv_bn_relu(
 
 
 class StagedBackbone(BaseModule):
-    """What the networks of the papers share: stages, run one by one.
+    """Base class of the backbones: stages that are run one by one.
 
-    A stage gives its output through ``out_indices`` and hands it on to the
-    next one through an optional pooling that belongs to the next stage.
+    The outputs of the stages in ``out_indices`` are returned. A pooling
+    between two stages belongs to the one that gives, or receives, what the
+    paper takes as features.
 
     Args:
         stages (Sequence[nn.Module]): The stages, registered as ``stage1``,
@@ -82,7 +83,7 @@ class StagedBackbone(BaseModule):
         ]
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Run the stages that are asked for.
+        """Run the stages up to the last of ``out_indices``.
 
         Args:
             x (Tensor): Images (N, C, H, W).

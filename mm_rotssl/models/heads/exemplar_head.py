@@ -30,7 +30,7 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
         (rows,) = ctx.saved_tensors
-        # autograd's own may not be written to
+        # all_reduce writes in place, and this tensor belongs to autograd
         grad = grad.clone(memory_format=torch.contiguous_format)
         all_reduce(grad, 'mean')
         sparse = torch.sparse_coo_tensor(
@@ -45,8 +45,8 @@ class ExemplarHead(DatasetBound):
 
     With ``num_sampled`` only so many classes, drawn anew for each step, are
     compared with the right ones, see :func:`sampled_softmax_loss`, and only
-    their rows get a gradient, which is sparse: memory for it and time no
-    longer grow with the number of seed patches. Train with :class:`RowSGD`,
+    their rows get a gradient, which is sparse: its memory and time no longer
+    grow with the number of seed patches. Train with :class:`RowSGD`,
     without ``clip_grad``. On a CPU it pays with more than twice as many seed
     patches as are sampled, see docs/benchmarks.md.
 
@@ -154,7 +154,7 @@ class ExemplarHead(DatasetBound):
         """
         if self.num_sampled is not None:
             return self._sampled_loss(self._last(feats), labels)
-        # float32 whatever autocast made of the logits
+        # in float32 under autocast too
         logits = self(feats).float()
         hits = logits.argmax(1) == labels
         return dict(
@@ -167,7 +167,8 @@ class ExemplarHead(DatasetBound):
     ) -> dict[str, torch.Tensor]:
         weight, bias = self.fc.weight, self.fc.bias
         if not self._same_everywhere:
-            # DistributedDataParallel does it for its own parameters only
+            # DistributedDataParallel leaves out these parameters, whose
+            # sparse gradients it could not reduce
             broadcast(weight.data)
             broadcast(bias.data)
             self._same_everywhere = True
@@ -195,7 +196,8 @@ class ExemplarHead(DatasetBound):
             drawn = torch.randperm(self.num_exemplars, device=device)
             drawn = drawn[: self.num_sampled]
         else:
-            # no permutation of millions: what comes twice is drawn again
+            # cheaper than a permutation of millions of classes: draw with
+            # replacement until there are enough different ones
             drawn = torch.empty(0, dtype=torch.int64, device=device)
             while len(drawn) < self.num_sampled:
                 more = torch.randint(

@@ -11,10 +11,10 @@ class InstanceDiscriminationHead(BaseModule):
     r"""Tell every image of the dataset from the others.
 
     A linear layer and L2 normalization give the feature :math:`v`, compared
-    with the memory bank's row of the image and with those of
-    ``num_negatives`` images drawn at random, by noise-contrastive
-    estimation. The rows are constants; after the loss the image's row is
-    moved toward :math:`v`.
+    with the memory bank's row of the image and with those of ``num_negatives``
+    images drawn at random, the image itself perhaps among them, by
+    noise-contrastive estimation. The rows are constants; after the loss the
+    image's row is moved toward :math:`v`.
 
     Source: Wu et al., *Unsupervised Feature Learning via Non-Parametric
     Instance Discrimination*, CVPR 2018, with the settings of Rotation
@@ -33,8 +33,6 @@ class InstanceDiscriminationHead(BaseModule):
             not for each image. The expectation of loss and gradient is the
             same; instead of B * K rows only K are read from memory. Defaults
             to False, the official way.
-        exclude_positive (bool): Never draw an image as its own negative.
-            Defaults to False, the official way, in which it may happen.
         init_cfg (dict, optional): Initialization. Defaults to None.
 
     Raises:
@@ -49,7 +47,6 @@ class InstanceDiscriminationHead(BaseModule):
         num_negatives: int = 4096,
         temperature: float = 0.07,
         shared_negatives: bool = False,
-        exclude_positive: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -70,7 +67,6 @@ class InstanceDiscriminationHead(BaseModule):
         self.num_negatives = num_negatives
         self.temperature = temperature
         self.shared_negatives = shared_negatives
-        self.exclude_positive = exclude_positive
 
     def forward(self, feats: torch.Tensor) -> torch.Tensor:
         """Project to the space of the bank.
@@ -115,35 +111,21 @@ class InstanceDiscriminationHead(BaseModule):
         vectors = self(feats)
         with torch.autocast(vectors.device.type, enabled=False):
             positive = (self.memory.rows(indices) * vectors).sum(1)
-            scores, weight = self._negatives(vectors, indices)
             loss = self.loss_module(
                 positive / self.temperature,
-                scores / self.temperature,
+                self._negatives(vectors) / self.temperature,
                 rows,
-                weight,
             )
         self.memory.update(indices, vectors.detach())
         return dict(loss=loss)
 
-    def _negatives(
-        self, vectors: torch.Tensor, indices: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Draw negatives: dot products (B, K) and factors of their terms."""
+    def _negatives(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Draw negatives, and give their dot products (B, K)."""
         rows, device = len(self.memory), vectors.device
         if self.shared_negatives:
             drawn = torch.randint(rows, (self.num_negatives,), device=device)
-            products = vectors @ self.memory.rows(drawn).T
-            if not self.exclude_positive:
-                return products, None
-            # What hits the positive is dropped; the factor keeps the
-            # expectation that of K draws from the others.
-            other = drawn != indices[:, None]
-            return products, other * (rows / (rows - 1))
-        shape = (len(indices), self.num_negatives)
-        if self.exclude_positive:
-            drawn = torch.randint(rows - 1, shape, device=device)
-            drawn += drawn >= indices[:, None]
-        else:
-            drawn = torch.randint(rows, shape, device=device)
+            return vectors @ self.memory.rows(drawn).T
+        shape = (len(vectors), self.num_negatives)
+        drawn = torch.randint(rows, shape, device=device)
         products = torch.bmm(self.memory.rows(drawn), vectors[:, :, None])
-        return products.squeeze(2), None
+        return products.squeeze(2)

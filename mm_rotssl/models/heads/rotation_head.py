@@ -110,7 +110,7 @@ class RotationHead(BaseModule):
             dict[str, Tensor]: ``loss``, a scalar, and
             ``rotation_accuracy`` in percent.
         """
-        # float32 whatever autocast made of the logits
+        # in float32 under autocast too
         logits = self(feats).float()
         hits = logits.argmax(1) == labels
         return dict(

@@ -26,19 +26,19 @@ class SelfClassifierHead(BaseModule):
     Args:
         in_channels (int): Length of the embeddings.
         num_classes (Sequence[int]): Classes of each classifier. The first
-            predicts and is watched. Defaults to (1000, 2000, 4000, 8000).
-        learnable_scale (bool): Learn the lengths; else they stay 1. Defaults
-            to True.
-        fixed (bool): Leave the classifiers as they are drawn, and train
-            what comes before them. Defaults to False.
+            gives predictions and logged values. Defaults to (1000, 2000, 4000,
+            8000).
+        fixed (bool): Keep the classifiers as they are initialized, and train
+            only what comes before them, as ``--fixed-cls`` of the authors'
+            code does. Defaults to False.
         loss (dict | nn.Module, optional): Settings of
             :class:`UniformPriorCrossEntropy`, or a module that takes logits
             (V, B, C) of V views and has its ``num_global`` and
             ``row_temperature``. Defaults to None.
         init_cfg (dict, optional): Checkpoint to load, of type Pretrained.
-            Other types have no effect on weights that are computed of
-            directions and lengths. Defaults to None: PyTorch's own
-            initialization of a linear layer.
+            Other types have no effect on weights that are computed from
+            directions and lengths. Defaults to None, PyTorch's default for a
+            linear layer.
 
     Raises:
         ValueError: If there is no classifier or one has less than two
@@ -49,7 +49,6 @@ class SelfClassifierHead(BaseModule):
         self,
         in_channels: int,
         num_classes: Sequence[int] = (1000, 2000, 4000, 8000),
-        learnable_scale: bool = True,
         fixed: bool = False,
         loss: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
@@ -66,11 +65,8 @@ class SelfClassifierHead(BaseModule):
         self.classifiers = nn.ModuleList()
         for count in num_classes:
             classifier = weight_norm(nn.Linear(in_channels, count, bias=False))
-            lengths = classifier.parametrizations.weight.original0
-            nn.init.ones_(lengths)
-            lengths.requires_grad_(learnable_scale)
-            if fixed:
-                classifier.requires_grad_(False)
+            nn.init.ones_(classifier.parametrizations.weight.original0)
+            classifier.requires_grad_(not fixed)
             self.classifiers.append(classifier)
         if not isinstance(loss, nn.Module):
             loss = MODELS.build(
@@ -83,12 +79,13 @@ class SelfClassifierHead(BaseModule):
 
         Args:
             feats (Tensor): Embeddings (..., in_channels).
-            number (int): Of the classifier. Defaults to 0.
+            number (int): Index of the classifier. Defaults to 0.
 
         Returns:
             Tensor: (..., C), float32.
         """
-        # half precision has steps of 0.02 where scores over 0.05 are near 20
+        # Scores up to 1 have steps of 0.004 in bfloat16, far too coarse once
+        # they are divided by a temperature of 0.05.
         with torch.autocast(feats.device.type, enabled=False):
             return self.classifiers[number](feats.float())
 
@@ -106,7 +103,7 @@ class SelfClassifierHead(BaseModule):
         )
 
     def loss(self, feats: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Loss, and whether it collapses.
+        """Loss, and signs of a collapse.
 
         Args:
             feats (Tensor): Embeddings of the views (V, B, in_channels),
@@ -114,11 +111,11 @@ class SelfClassifierHead(BaseModule):
 
         Returns:
             dict[str, Tensor]: ``loss``, the mean over the classifiers,
-            float32. To watch: ``chance_ratio``, that over the mean ln C, 1
-            in a collapse; of the first classifier and the last global view
-            of the batch of all processes ``classes_in_use`` and
-            ``marginal_entropy``, that of the mean prediction over ln C, 1
-            if all classes are as large.
+            float32. To be logged: ``chance_ratio``, the loss divided by the
+            mean of ln C, 1 in a collapse; and of the first classifier on
+            the last global view of all processes ``classes_in_use``, and
+            ``marginal_entropy``, the entropy of the mean prediction divided
+            by ln C, 1 if all classes are equally large.
         """
         logits = self(feats)
         loss = torch.stack([self.loss_module(x) for x in logits]).mean()

@@ -7,7 +7,7 @@ from torch import nn
 
 from mm_rotssl.registry import MODELS
 
-# of the official code, in the denominators
+# added to the denominators, as in the official code
 EPS = 1e-7
 
 
@@ -16,7 +16,6 @@ def nce_loss(
     negative: torch.Tensor,
     log_z: torch.Tensor | float,
     num_instances: int,
-    negative_weight: torch.Tensor | None = None,
 ) -> torch.Tensor:
     r"""Noise-contrastive estimation over the images of a dataset.
 
@@ -27,7 +26,7 @@ def nce_loss(
         L = -\frac{1}{B} \sum_b \Big[ \ln \frac{P(b)}{P(b) + K/n}
             + \sum_{k=1}^{K} \ln \frac{K/n}{P(k) + K/n} \Big].
 
-    Computed in float32 and in the logarithms, in which no score overflows.
+    Computed in float32 with logarithms, so that no score overflows.
 
     Source: Wu, Xiong, Yu and Lin, *Unsupervised Feature Learning via
     Non-Parametric Instance Discrimination*, CVPR 2018, equations 4 to 8; the
@@ -39,8 +38,6 @@ def nce_loss(
         negative (Tensor): Scores of the K noise images, (B, K).
         log_z (Tensor | float): Logarithm of the normalizer Z, a constant.
         num_instances (int): Number of images `n`.
-        negative_weight (Tensor, optional): Factors of the terms of the
-            noise, (B, K). Defaults to None, all 1.
 
     Returns:
         Tensor: Scalar, float32.
@@ -57,13 +54,11 @@ def nce_loss(
     log_noise = math.log(noise + EPS)
     positive = positive.float() - log_z
     negative = negative.float() - log_z
-    # P / (P + c) = sigmoid(ln P - ln c)
+    # P / (P + c) = sigmoid(ln P - ln c), and -ln sigmoid(x) = softplus(-x)
     found = F.softplus(log_noise - positive)
     rejected = F.softplus(negative - log_noise) - math.log(
         noise / (noise + EPS)
     )
-    if negative_weight is not None:
-        rejected = rejected * negative_weight
     return (found + rejected.sum(1)).mean()
 
 
@@ -71,9 +66,9 @@ def nce_loss(
 class NCELoss(nn.Module):
     r"""Noise-contrastive estimation with its normalizer.
 
-    Z would be the sum of :math:`\exp(s)` over the whole dataset; it is
-    estimated from the scores at hand, as n times their mean, over all
-    processes. It is a buffer, so a resumed run has the same.
+    Z, the sum of :math:`\exp(s)` over the whole dataset, is estimated as n
+    times the mean of :math:`\exp(s)` over the scores of a batch, on all
+    processes. It is a buffer, so a resumed run goes on with it.
 
     Args:
         z (str | float): 'first_batch', the official way: estimated once
@@ -112,8 +107,8 @@ class NCELoss(nn.Module):
             )
         self.z = z
         self.z_momentum = z_momentum
-        # nan: not estimated yet. The logarithm, because Z itself leaves
-        # the range of float32 at low temperatures.
+        # nan until it is estimated; the logarithm, because Z itself leaves
+        # the range of float32 at low temperatures
         self.register_buffer('log_z', torch.tensor(math.nan))
 
     def forward(
@@ -121,7 +116,6 @@ class NCELoss(nn.Module):
         positive: torch.Tensor,
         negative: torch.Tensor,
         num_instances: int,
-        negative_weight: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Update Z and compute the loss.
 
@@ -129,7 +123,6 @@ class NCELoss(nn.Module):
             positive (Tensor): See :func:`nce_loss`.
             negative (Tensor): See :func:`nce_loss`.
             num_instances (int): See :func:`nce_loss`.
-            negative_weight (Tensor, optional): See :func:`nce_loss`.
 
         Returns:
             Tensor: Scalar, float32.
@@ -140,9 +133,7 @@ class NCELoss(nn.Module):
             log_z: torch.Tensor | float = self.log_z.clone()
         else:
             log_z = math.log(self.z * num_instances)
-        return nce_loss(
-            positive, negative, log_z, num_instances, negative_weight
-        )
+        return nce_loss(positive, negative, log_z, num_instances)
 
     @torch.no_grad()
     def _estimate(
@@ -157,8 +148,8 @@ class NCELoss(nn.Module):
             - math.log(scores.numel())
             + math.log(num_instances)
         )
-        # the mean of Z, not of its logarithm, over the processes; their
-        # largest value keeps the sum in range
+        # average Z, not its logarithm, over the processes; dividing by the
+        # largest one keeps exp() in range
         largest = log_z.clone()
         all_reduce(largest, 'max')
         ratio = (log_z - largest).exp()

@@ -13,16 +13,17 @@ def sampled_softmax_loss(
 ) -> torch.Tensor:
     r"""Cross entropy whose normalizer is estimated from some classes.
 
-    Of the :math:`N - 1` other classes those among the drawn ones,
-    :math:`D_i = D \setminus \{y_i\}`, stand for all:
+    The drawn classes other than the right one, :math:`D_i = D \setminus
+    \{y_i\}`, stand for all :math:`N - 1` other classes:
 
     .. math::
         L = \frac{1}{B} \sum_i \ln \Big( e^{s_{i y_i}} + \frac{N - 1}{|D_i|}
             \sum_{j \in D_i} e^{s_{ij}} \Big) - s_{i y_i}
 
-    With two or more classes, drawn uniformly without replacement, the sum is
-    right on average; with all of them it is the cross entropy. Its logarithm,
-    and so the loss, is too low on average, by less the more are drawn.
+    If two or more classes are drawn uniformly without replacement, the sum
+    is unbiased; if all are drawn, the loss is the cross entropy. The
+    logarithm, and so the loss, is too low on average, the less so the more
+    classes are drawn.
 
     Source: Jean, Cho, Memisevic and Bengio, *On Using Very Large Target
     Vocabulary for Neural Machine Translation*, ACL 2015, section 3.2, with a

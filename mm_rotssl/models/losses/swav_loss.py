@@ -31,33 +31,38 @@ class SwAVLoss(BaseModule):
     processes it does what one does with the whole batch, while mmpretrain's
     adds up the rows of each process alone. Queue and counter are in the
     checkpoint, as tensors, and the same on all processes; a queue of another
-    size in a checkpoint is left out, and reported as a mismatch. The
+    size in a checkpoint is not loaded, and reported as a mismatch. The
     prototypes' scores are float32 whatever autocast is in force.
 
     Source: Caron et al., *Unsupervised Learning of Visual Features by
     Contrasting Cluster Assignments*, NeurIPS 2020
     (https://arxiv.org/abs/2006.09882), and the authors' code, where the queue
-    is begun at ``queue_start`` and used once it is full. Here it is filled
-    from the first step, and what it has is used from ``queue_start`` on.
+    is filled from ``queue_start`` on and used once it is full. Here it is
+    filled from the first step, and what it holds is used from ``queue_start``
+    on.
 
     Args:
         feat_dim (int): Length D of an embedding.
-        sinkhorn_iterations (int): Defaults to 3.
-        epsilon (float): Divides the scores that are assigned. Defaults to
+        sinkhorn_iterations (int): Iterations of :func:`sinkhorn`. Defaults
+            to 3.
+        epsilon (float): Divides the scores of the assignments. Defaults to
             0.05.
-        temperature (float): Of the predictions. Defaults to 0.1.
+        temperature (float): Divides the scores of the predictions. Defaults
+            to 0.1.
         crops_for_assign (Sequence[int]): Numbers of the views A that are
-            assigned, from 0. Defaults to (0, 1).
+            assigned, from 0; a setting of the authors' code, which assigns
+            the two large crops. Defaults to (0, 1).
         num_crops (Sequence[int]): Number of views of each size; their sum is
             V. Defaults to (2,).
-        num_prototypes (int): K. Defaults to 3000.
+        num_prototypes (int): Number of prototypes K. Defaults to 3000.
         queue_length (int): Number of earlier embeddings, of all processes
             together, that are assigned along with the batch, for each view
             in A; 0 for none. Defaults to 0.
         queue_start (int): Number of training steps after which the queue is
             used. Defaults to 0.
         frozen_steps (int): Number of training steps in which the prototypes
-            get a gradient of zero. Defaults to 0.
+            get a gradient of zero, ``--freeze_prototypes_niters`` of the
+            authors' code. Defaults to 0.
         init_cfg (dict | list[dict], optional): Initialization. Defaults to
             None.
 
@@ -125,18 +130,18 @@ class SwAVLoss(BaseModule):
         self.queue_start = queue_start
         self.frozen_steps = frozen_steps
         self.prototypes = nn.Linear(feat_dim, num_prototypes, bias=False)
-        # the newest first
+        # embeddings of earlier batches, the newest first
         self.register_buffer(
             'queued',
             torch.zeros(len(self.crops_for_assign), queue_length, feat_dim),
         )
-        # rows of it that have been written
+        # how many of these rows have been written
         self.register_buffer('filled', torch.tensor(0))
-        # in training
+        # training steps so far
         self.register_buffer('steps', torch.tensor(0))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # set by mmpretrain's SwAVHook, whose queue would never be used
+        # mmpretrain's SwAVHook sets a queue, which would never be used
         if name == 'queue':
             raise AttributeError(
                 'mm_rotssl.SwAVLoss keeps its queue itself. Remove SwAVHook '
@@ -167,9 +172,11 @@ class SwAVLoss(BaseModule):
         with torch.no_grad():
             weight.copy_(F.normalize(weight, dim=1))
         if self.steps < self.frozen_steps:
-            # zero, not none, for which DistributedDataParallel would wait
+            # a gradient of zero rather than none: DistributedDataParallel
+            # waits for the gradient of every parameter
             weight = weight.detach() + 0 * weight
-        # half precision has steps of 0.004 where scores over 0.05 are taken
+        # Scores up to 1 have steps of 0.004 in bfloat16; divided by 0.05
+        # that would be an error of 8 % in the exponential.
         with torch.autocast(x.device.type, enabled=False):
             feats = x.to(weight.dtype).unflatten(0, (self.num_views, -1))
             scores = F.linear(feats, weight)
@@ -179,7 +186,7 @@ class SwAVLoss(BaseModule):
             self._push(chosen)
             self.steps.add_(1)
         log_p = (scores / self.temperature).log_softmax(-1)
-        # each with the sum of the views that are to predict it
+        # for each assigned view the sum over all views that predict it
         others = log_p.sum(0) - log_p[self.crops_for_assign]
         total = (codes * others).sum((0, 2)).mean()
         return -total / (len(self.crops_for_assign) * (self.num_views - 1))
@@ -189,7 +196,8 @@ class SwAVLoss(BaseModule):
         own = scores.shape[1]
         if self.steps >= self.queue_start:
             rows = self.queued[:, : int(self.filled)]
-            # each row on one process
+            # the queue is the same on all processes: each assigns a part of
+            # its rows, since sinkhorn() joins the rows of all
             share = rows[:, get_rank() :: get_world_size()]
             weight = self.prototypes.weight
             scores = torch.cat([F.linear(share, weight), scores], 1)
@@ -217,7 +225,8 @@ class SwAVLoss(BaseModule):
                 f'{self.num_views}: they must be ({self.num_views} * B, '
                 f'{self.feat_dim}).'
             )
-        # on all processes alike, or those left would wait for ever
+        # compared on all processes, so that all raise: any that went on
+        # would wait for the others forever
         count = torch.tensor([len(x) // self.num_views], device=x.device)
         counts = torch.cat(all_gather(count)).tolist()
         if len(set(counts)) > 1:
@@ -246,7 +255,7 @@ class SwAVLoss(BaseModule):
                 f'crops_for_assign={self.crops_for_assign}. Such a queue is '
                 'not loaded; this one keeps its rows.'
             )
-            # The number of its rows must not come without them.
+            # keep rows and their number together
             state_dict = {
                 **state_dict,
                 f'{prefix}queued': self.queued,

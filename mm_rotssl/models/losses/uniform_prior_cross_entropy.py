@@ -8,8 +8,8 @@ from torch.autograd.function import once_differentiable
 
 from mm_rotssl.registry import MODELS
 
-# Numbers, of all views together, in the parts that rows are worked through
-# in: enough to do for each call, and little memory beside that of the logits.
+# Rows are processed in parts of about so many logits, over all views: enough
+# work for each call, and little memory beside that of the logits.
 _PART_CPU = 2**20
 _PART_GPU = 2**24
 
@@ -23,25 +23,27 @@ class _Settings(NamedTuple):
 
 
 class _Sums(NamedTuple):
-    """What the rows of a batch share; float32, or float64 of such logits."""
+    """Sums that all parts need; float32, or float64 for float64 logits."""
 
-    # logarithm of the sum of exp(logits / column temperature), (V, 1, C)
+    # logarithm of the sum over all rows of exp(logits / column temperature),
+    # (V, 1, C)
     column: torch.Tensor
-    # sum of the predictions, of all rows, (V, 1, C)
+    # sum over all rows of the softmax over the classes, (V, 1, C)
     prediction: torch.Tensor
-    # logarithm of the sum of exp(logits / row temperature), (V, B, 1)
+    # logarithm of the sum over the classes of exp(logits / row temperature),
+    # (V, B, 1)
     row: torch.Tensor
 
 
 class _Terms(NamedTuple):
-    """Of some rows, (V, R, C) each but for ``mass``, (V, R, 1)."""
+    """Terms of the loss of R rows, (V, R, C) each; ``mass`` is (V, R, 1)."""
 
     target: torch.Tensor
-    # sum of the row before it was made 1
+    # sum of a target over the classes, before it is normalized to 1
     mass: torch.Tensor
-    # N / C times the share of the row in the class's predictions
+    # q: N / C times the row's share of the class's sum of predictions
     prediction: torch.Tensor
-    # that, and eps
+    # q + eps, and its logarithm
     padded: torch.Tensor
     log: torch.Tensor
 
@@ -90,7 +92,7 @@ def _terms(
     ).exp_()
     mass = target.sum(2, keepdim=True)
     target.div_(mass.clamp(min=settings.eps))
-    # in one exponent with what the class's sum divides by
+    # divide by the class's sum inside the exponential
     offset = (sums.prediction.clamp(min=settings.eps) / share).log_()
     prediction = torch.add(-offset, scores, alpha=1 / settings.row_temperature)
     prediction = prediction.sub_(sums.row[:, part]).exp_()
@@ -99,7 +101,7 @@ def _terms(
 
 
 def _partners(x: torch.Tensor, num_global: int) -> torch.Tensor:
-    """For each view the sum of x over those that it is compared with."""
+    """For each view the sum of x over the views it is paired with."""
     result = torch.empty_like(x)
     of_global = x[:num_global].sum(0)
     total = of_global
@@ -113,12 +115,20 @@ def _partners(x: torch.Tensor, num_global: int) -> torch.Tensor:
 def _exponent_gradients(
     terms: _Terms, inner: torch.Tensor, settings: _Settings
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of the sum of ``inner`` by what the exponentials were taken of.
+    """Gradients of the sum of ``inner`` by the exponents, sums held constant.
 
-    ``inner``, target by the sum of its partners' logarithms, is overwritten.
+    Args:
+        terms (_Terms): Of R rows.
+        inner (Tensor): Targets times the sum of the logarithms of the paired
+            views, (V, R, C); overwritten.
+        settings (_Settings): Of the loss.
+
+    Returns:
+        tuple[Tensor, Tensor]: By the exponents of the targets and of the
+        predictions, (V, R, C) each.
     """
     total = inner.sum(2, keepdim=True)
-    # below eps it was not the sum that divided
+    # a sum below eps was replaced by the constant eps
     total.masked_fill_(terms.mass < settings.eps, 0)
     by_target = inner.addcmul_(terms.target, total, value=-1)
     by_prediction = _partners(terms.target, settings.num_global)
@@ -127,7 +137,7 @@ def _exponent_gradients(
 
 
 class _UniformPriorCrossEntropy(torch.autograd.Function):
-    """Keeps the logits and sums; computes the rest again."""
+    """Saves the logits and sums only, and recomputes the rest backward."""
 
     @staticmethod
     def forward(
@@ -137,7 +147,7 @@ class _UniformPriorCrossEntropy(torch.autograd.Function):
         share = rows * settings.num_processes / classes
         sums = _sum_up(logits, settings)
         loss = sums.row.new_zeros(())
-        # by the sums of columns, in which all rows have a part
+        # gradients by the sums over all rows
         by_column = torch.zeros_like(sums.column)
         by_prediction = torch.zeros_like(sums.column)
         for part in _parts(logits):
@@ -148,10 +158,10 @@ class _UniformPriorCrossEntropy(torch.autograd.Function):
                 found = _exponent_gradients(terms, inner, settings)
                 by_column -= found[0].sum(1, keepdim=True)
                 by_prediction -= found[1].sum(1, keepdim=True)
-        # here too
+        # a sum below eps was replaced by the constant eps
         by_prediction.masked_fill_(sums.prediction < settings.eps, 0)
         if settings.num_processes > 1 and ctx.needs_input_grad[0]:
-            # what the other processes' losses owe to the rows of this one
+            # the losses of the other processes depend on the sums too
             dist.all_reduce(by_column)
             dist.all_reduce(by_prediction)
         num_local = views - settings.num_global
@@ -179,11 +189,11 @@ class _UniformPriorCrossEntropy(torch.autograd.Function):
             by_target, by_prediction = _exponent_gradients(
                 terms, inner, settings
             )
-            # softmax over the batch
+            # backward of the softmax over the batch
             mass = terms.mass.clamp(min=settings.eps)
             by_target.addcmul_(terms.target.mul_(mass), by_column_sum)
             by_target.mul_(scale / settings.column_temperature)
-            # softmax over the classes
+            # backward of the softmax over the classes
             divisor = sums.prediction.clamp(min=settings.eps) / share
             probability = terms.prediction.mul_(divisor)
             by_prediction.addcmul_(probability, by_prediction_sum)
@@ -220,15 +230,16 @@ def uniform_prior_cross_entropy(
     where :math:`\sigma_x` is the softmax over the images, :math:`\sigma_y`
     that over the classes, and P all ordered pairs of different views but
     those of two local ones. The gradient flows through targets and
-    predictions. All in one class, or all classes alike, gives ln C (as long
-    as the sums are above eps); a sure equipartition about 0.
+    predictions. If all images are in one class, or all classes are equally
+    probable for each image, the loss is ln C (as long as the sums are above
+    eps); if all are confidently in equally large classes, about 0.
 
-    Pairs are not visited one by one: each view is compared with the sum of
-    its partners, and so time and memory grow with the number of views, not
-    with its square. The backward pass keeps nothing but the logits and
-    computes the rest again. Between processes only sums of columns are sent,
-    not the logits, and the gradient is that of the sum of their losses,
-    whose mean DistributedDataParallel takes.
+    Pairs are not visited one by one: each view is compared with the sum of the
+    views it is paired with, so time and memory grow with the number of views,
+    not with its square. The backward pass keeps nothing but the logits and
+    recomputes the rest. Between processes only sums of columns are sent, not
+    the logits, and the gradient is that of the sum of their losses, whose mean
+    DistributedDataParallel takes.
 
     Source: Amrani, Karlinsky and Bronstein, *Self-Supervised Classification
     Network*, ECCV 2022 (https://arxiv.org/abs/2103.10994), equations 4 and
@@ -239,10 +250,12 @@ def uniform_prior_cross_entropy(
             this process's B images, any float type. With several processes
             B must be the same in all.
         num_global (int): Number of global views. Defaults to 2.
-        row_temperature (float): Of the predictions. Defaults to 0.1.
-        column_temperature (float): Of the targets. Defaults to 0.05.
-        eps (float): In the logarithm, and the least that a sum divides by.
-            Defaults to 1e-12.
+        row_temperature (float): Temperature of the predictions. Defaults to
+            0.1.
+        column_temperature (float): Temperature of the targets. Defaults to
+            0.05.
+        eps (float): Added inside the logarithm, and the least value of a sum
+            that divides. Defaults to 1e-12.
 
     Returns:
         Tensor: Scalar, float32 (float64 of float64 logits): the mean over
@@ -293,10 +306,12 @@ class UniformPriorCrossEntropy(nn.Module):
 
     Args:
         num_global (int): Number of global views. Defaults to 2.
-        row_temperature (float): Of the predictions. Defaults to 0.1.
-        column_temperature (float): Of the targets. Defaults to 0.05.
-        eps (float): In the logarithm, and the least that a sum divides by.
-            Defaults to 1e-12.
+        row_temperature (float): Temperature of the predictions. Defaults to
+            0.1.
+        column_temperature (float): Temperature of the targets. Defaults to
+            0.05.
+        eps (float): Added inside the logarithm, and the least value of a sum
+            that divides. Defaults to 1e-12.
     """
 
     def __init__(

@@ -16,15 +16,15 @@ DTYPES = ('float32', 'float16', 'bfloat16')
 class MemoryBank(DatasetBound):
     r"""One feature vector for each image of a dataset.
 
-    Rows begin uniformly random in :math:`\pm 1/\sqrt{D/3}`, so with length 1
-    on average; an image's row is moved toward its feature whenever it is
+    Rows are initialized uniformly in :math:`\pm 1/\sqrt{D/3}`, so with length
+    1 on average; an image's row is moved toward its feature whenever it is
     seen, and has length 1 from then on:
 
     .. math:: b \leftarrow \frac{m b + (1 - m) v}{\|m b + (1 - m) v\|}
 
-    with the momentum on the old value, as in the official code of instance
-    discrimination (Wu et al., CVPR 2018). (mmselfsup's ``SimpleMemory`` has
-    it on the new one.)
+    with the momentum as weight of the old value, as in the official code of
+    instance discrimination (Wu et al., CVPR 2018). (In mmselfsup's
+    ``SimpleMemory`` it is the weight of the new one.)
 
     All rows are on every process and are the same there: updates are
     gathered. A step touches only the rows that it reads and writes. The bank
@@ -131,8 +131,8 @@ class MemoryBank(DatasetBound):
         """
         indices = torch.cat(all_gather(indices))
         feats = torch.cat(all_gather(feats.float().contiguous()))
-        # With repeated indices index_copy_ would write any of them, on a GPU
-        # another one in each process.
+        # With repeated indices index_copy_ would write any one of them, on
+        # GPUs perhaps a different one in each process.
         indices, occurrence = indices.unique(return_inverse=True)
         places = torch.arange(len(occurrence), device=indices.device)
         last = torch.zeros_like(indices).scatter_reduce_(

@@ -10,7 +10,7 @@ from mm_rotssl.registry import MODELS
 
 from ..utils import DatasetBound
 
-# Similarities that are held at a time: 256 MiB.
+# similarities in memory at a time, float32: 256 MiB
 MAX_SIMILARITIES = 2**26
 
 
@@ -59,7 +59,7 @@ class NearestNeighborQueue(DatasetBound):
         self.register_buffer('feats', torch.zeros(length, dim))
         # of the images that the rows belong to; -1: of none
         self.register_buffer('indices', torch.full((length,), -1))
-        # the row that is written next
+        # position of the row that is written next
         self.register_buffer('pointer', torch.tensor(0))
         self.register_buffer('is_full', torch.tensor(False))
 
@@ -107,14 +107,14 @@ class NearestNeighborQueue(DatasetBound):
                 'nearest-neighbor queue have been written. It has neighbors '
                 'once it is full: ask is_full first.'
             )
-        # in pieces, since the similarity of a large batch to a long queue
-        # takes gigabytes
+        # in parts: similarities of a large batch to a long queue would take
+        # gigabytes
         rows = max(1, MAX_SIMILARITIES // self.length)
-        pieces = zip(
+        parts = zip(
             feats.float().split(rows), indices.split(rows), strict=True
         )
         with torch.autocast(feats.device.type, enabled=False):
-            return torch.cat([self._nearest(*piece) for piece in pieces])
+            return torch.cat([self._nearest(*part) for part in parts])
 
     def _nearest(
         self, feats: torch.Tensor, indices: torch.Tensor
@@ -145,7 +145,7 @@ class NearestNeighborQueue(DatasetBound):
         indices = torch.cat(all_gather(indices.contiguous()))
         count = len(feats)
         first = max(0, count - self.length)
-        # No place comes twice, where the order of writing would be undefined.
+        # No position comes twice: the order of writing would be undefined.
         places = torch.arange(first, count, device=feats.device)
         places.add_(self.pointer).remainder_(self.length)
         self.feats.index_copy_(0, places, feats[first:])

@@ -9,14 +9,14 @@ from mm_rotssl.registry import MODELS
 
 @MODELS.register_module()
 class DecouplingNeck(BaseModule):
-    """Give a convolutional network a vector that can be divided.
+    """Turn feature maps into a vector that can be divided.
 
-    Rotation Feature Decoupling divides the 4096 numbers at the end of
-    AlexNet, which come from fully connected layers. For networks that end
-    with a map this makes them: average pooling, then a linear layer with
-    batch normalization and ReLU, such as AlexNet's, so that each half draws
-    on all channels. (Our choice; the paper has AlexNet only. Dividing the
-    pooled channels themselves would divide the network.)
+    Rotation Feature Decoupling divides the 4096 outputs of AlexNet's fully
+    connected layers. For networks that end with a feature map this neck
+    gives such a vector: average pooling, then a linear layer with batch
+    normalization and ReLU, like AlexNet's, so that each half draws on all
+    channels. (Our choice; the paper has AlexNet only. To divide the pooled
+    channels themselves would divide the network.)
 
     Args:
         in_channels (int): Channels of the backbone's last output.

@@ -12,11 +12,11 @@ from ..backbones.staged_backbone import conv_bn_relu
 
 @MODELS.register_module()
 class FlattenNeck(BaseModule):
-    """Hand the whole map of the last stage to a classifier.
+    """Flatten the feature map of the last stage.
 
     The non-linear probe of RotNet's CIFAR-10 experiments
-    (https://arxiv.org/abs/1803.07728, section 4.1) reads all of it, without
-    pooling.
+    (https://arxiv.org/abs/1803.07728, section 4.1) reads the whole map,
+    without pooling.
     """
 
     def forward(self, feats: Sequence[torch.Tensor]) -> tuple[torch.Tensor]:

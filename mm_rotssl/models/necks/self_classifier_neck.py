@@ -12,7 +12,7 @@ from mm_rotssl.registry import MODELS
 
 @MODELS.register_module()
 class SelfClassifierNeck(BaseModule):
-    """Perceptron whose outputs have length 1.
+    """Multilayer perceptron whose outputs have length 1.
 
     Linear layers with biases, with normalization and LeakyReLU (slope 0.01)
     between them and neither after the last.
@@ -26,12 +26,13 @@ class SelfClassifierNeck(BaseModule):
         in_channels (int): Length of the backbone's features.
         hid_channels (int): Width of the hidden layers. Defaults to 4096.
         out_channels (int): Length of the outputs. Defaults to 128.
-        num_layers (int): Number of linear layers. Defaults to 2.
+        num_layers (int): Number of linear layers, ``--num-hidden`` of the
+            authors' code. Defaults to 2.
         norm_cfg (dict, optional): Normalization, None for none. Defaults to
             dict(type='BN1d').
-        init_cfg (dict, optional): Initialization. Defaults to None: the
-            authors', normal with a standard deviation of 0.02, cut off at
-            -2 and 2, and biases of 0.
+        init_cfg (dict, optional): Initialization. Defaults to None: as the
+            authors', weights normal with a standard deviation of 0.02,
+            truncated at -2 and 2, and biases 0.
 
     Raises:
         ValueError: If a number is not positive.
@@ -90,5 +91,5 @@ class SelfClassifierNeck(BaseModule):
                 'model.neck.in_channels to the length that the backbone '
                 'gives.'
             )
-        # half precision would lose what tells similar images apart
+        # float32, because similar images have nearly equal embeddings
         return F.normalize(self.mlp(feats).float(), dim=1, eps=1e-7)

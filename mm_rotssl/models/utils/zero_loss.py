@@ -4,13 +4,13 @@ import torch
 
 
 def zero_loss(parameters: Iterable[torch.Tensor]) -> torch.Tensor:
-    """A loss of 0 for parameters that have no part in a step.
+    """A loss of 0 for parameters that take no part in a step.
 
-    A distributed run waits for a gradient of each parameter.
+    DistributedDataParallel waits for a gradient of each parameter.
 
     Args:
         parameters (Iterable[Tensor]): Of any shape; those that need no
-            gradient are passed over.
+            gradient are ignored.
 
     Returns:
         Tensor: 0, float32 (); its gradients are 0 also where a parameter is
@@ -24,6 +24,6 @@ def zero_loss(parameters: Iterable[torch.Tensor]) -> torch.Tensor:
         >>> loss.item(), weight.grad
         (0.0, tensor([0., 0.]))
     """
-    # sums of nothing
+    # sums of empty slices: 0 whatever the values are, with zero gradients
     zeros = [p.flatten()[:0].sum() for p in parameters if p.requires_grad]
     return sum(zeros, torch.zeros(()))

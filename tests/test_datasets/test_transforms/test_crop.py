@@ -3,11 +3,9 @@ import math
 import cv2
 import numpy as np
 import pytest
-from mmpretrain.datasets.transforms import (
-    RandomResizedCrop as MMPretrainRandomResizedCrop,
-)
+from mmpretrain.datasets.transforms import RandomResizedCrop
 
-from mm_rotssl.datasets.transforms import RandomResizedCrop
+from mm_rotssl.datasets.transforms import RandomResizedCropFlip
 from mm_rotssl.registry import TRANSFORMS
 
 
@@ -45,8 +43,8 @@ def draws(transform, img, count=4000):
 )
 def test_crops_are_distributed_as_mmpretrains(kwargs):
     img = image(375, 500)
-    ours = draws(RandomResizedCrop(24, **kwargs), img)
-    theirs = draws(MMPretrainRandomResizedCrop(24, **kwargs), img)
+    ours = draws(RandomResizedCropFlip(24, **kwargs), img)
+    theirs = draws(RandomResizedCrop(24, **kwargs), img)
     # standard errors of a quantile here are about 0.01 of the range
     spread = np.ptp(theirs, axis=0)
     for quantile in (0.1, 0.5, 0.9):
@@ -57,7 +55,7 @@ def test_crops_are_distributed_as_mmpretrains(kwargs):
 
 
 def test_every_position_is_drawn():
-    crop = RandomResizedCrop(
+    crop = RandomResizedCropFlip(
         4, crop_ratio_range=(0.25, 0.25), aspect_ratio_range=(1, 1)
     )
     img = image(6, 6)
@@ -67,7 +65,7 @@ def test_every_position_is_drawn():
 
 
 def test_a_image_too_long_gives_the_center():
-    crop = RandomResizedCrop(8, crop_ratio_range=(0.9, 1.0))
+    crop = RandomResizedCropFlip(8, crop_ratio_range=(0.9, 1.0))
     top, left, height, width = crop.rand_crop_params(image(10, 1000))
     assert (top, left, height, width) == (0, 493, 10, 13)
 
@@ -75,7 +73,7 @@ def test_a_image_too_long_gives_the_center():
 @pytest.mark.parametrize('flip_prob', [0, 1])
 def test_result_is_the_resized_crop(monkeypatch, flip_prob):
     img = image()
-    crop = RandomResizedCrop((24, 16), flip_prob=flip_prob)
+    crop = RandomResizedCropFlip((24, 16), flip_prob=flip_prob)
     monkeypatch.setattr(crop, 'rand_crop_params', lambda _: (3, 5, 20, 30))
     results = crop(dict(img=img.copy()))
     expected = cv2.resize(img[3:23, 5:35], (16, 24))
@@ -88,14 +86,14 @@ def test_result_is_the_resized_crop(monkeypatch, flip_prob):
 
 def test_flips_as_often_as_asked_for():
     np.random.seed(0)
-    crop = RandomResizedCrop(4, flip_prob=0.3)
+    crop = RandomResizedCropFlip(4, flip_prob=0.3)
     flips = [crop(dict(img=image(8, 8)))['flip'] for _ in range(1000)]
     assert abs(np.mean(flips) - 0.3) < 0.05
 
 
 def test_registered_and_readable():
     crop = TRANSFORMS.build(
-        dict(type='mm_rotssl.RandomResizedCrop', scale=24, flip_prob=0.25)
+        dict(type='mm_rotssl.RandomResizedCropFlip', scale=24, flip_prob=0.25)
     )
     assert 'scale=(24, 24)' in repr(crop)
     assert repr(crop).endswith('flip_prob=0.25)')
@@ -104,4 +102,4 @@ def test_registered_and_readable():
 @pytest.mark.parametrize('flip_prob', [-0.1, 1.5])
 def test_impossible_probability(flip_prob):
     with pytest.raises(ValueError, match=f'flip_prob={flip_prob}'):
-        RandomResizedCrop(24, flip_prob=flip_prob)
+        RandomResizedCropFlip(24, flip_prob=flip_prob)

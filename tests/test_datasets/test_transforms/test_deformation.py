@@ -9,7 +9,7 @@ import torch
 from mmpretrain.datasets.transforms import PackInputs
 from scipy import stats
 
-from mm_rotssl.datasets.transforms import RandomDeformation
+from mm_rotssl.datasets.transforms import RandomDeformation, deformation
 from mm_rotssl.models.utils import DeformationDataPreprocessor
 from mm_rotssl.ops import deform_patches
 from mm_rotssl.registry import TRANSFORMS
@@ -247,7 +247,7 @@ def test_default_preset():
 
 
 def reach(found, patch_size):
-    """How far a turned square reaches from the middle: left, ..., bottom."""
+    """How far a rotated square reaches from the middle: left, ..., bottom."""
     half = patch_size / found['scale'] / 2
     turn = np.radians(found['angle'])
     # the farthest of its four corners
@@ -296,12 +296,11 @@ def propose(ranges, count, seed):
     ],
 )
 @pytest.mark.parametrize('preset', RANGES)
-def test_drawn_anew(preset, height, width, valid):
+def test_drawn_anew(monkeypatch, preset, height, width, valid):
+    monkeypatch.setattr(deformation, 'MAX_ATTEMPTS', 10000)
     keys = {} if valid is None else dict(valid=valid)
     valid = (0, 0, width, height) if valid is None else valid
-    transform = RandomDeformation(
-        preset, recolor=False, on_device=True, max_attempts=10000
-    )
+    transform = RandomDeformation(preset, recolor=False, on_device=True)
     numbers = draw(transform, 2000, image(height, width), **keys)
     found = decode(numbers, 32, height, width)
     proposed = propose(RANGES[preset], 200_000, 1)
@@ -318,11 +317,10 @@ def test_drawn_anew(preset, height, width, valid):
 
 
 @pytest.mark.parametrize('attempts', [1, 2, 5])
-def test_number_of_attempts(attempts):
+def test_number_of_attempts(monkeypatch, attempts):
+    monkeypatch.setattr(deformation, 'MAX_ATTEMPTS', attempts)
     valid = (22, 18, 60, 66)
-    transform = RandomDeformation(
-        on_device=True, recolor=False, max_attempts=attempts
-    )
+    transform = RandomDeformation(on_device=True, recolor=False)
     numbers = draw(transform, 3000, image(82), valid=valid)
     left = np.all(numbers == left_where_it_is(32, 82, 82), axis=1)
     good = fits(propose(RANGES['released'], 200_000, 1), 32, 82, 82, valid)
@@ -488,7 +486,8 @@ def extremes(monkeypatch, transform, size):
     ids=str,
 )
 def test_window_holds_all_that_may_be_seen(monkeypatch, kwargs):
-    transform = RandomDeformation(max_attempts=1, **NO_COLOR, **kwargs)
+    monkeypatch.setattr(deformation, 'MAX_ATTEMPTS', 1)
+    transform = RandomDeformation(**NO_COLOR, **kwargs)
     size, patch_size = transform.window_size, transform.patch_size
     free = extremes(monkeypatch, transform, size + 200)
     free[:, [2, 5]] -= 100
@@ -735,7 +734,6 @@ def test_numpys_seed():
             r'pca_contrast=\(1, -1, 1\) .*no negative standard deviation',
         ),
         (dict(patch_size=0), r'patch_size=0 .*must be positive'),
-        (dict(max_attempts=0), r'max_attempts=0 .*must be positive'),
     ],
     ids=str,
 )
@@ -757,7 +755,7 @@ def test_image_smaller_than_the_patch(height, width, on_device):
 
 def test_repr_builds_the_same():
     for transform in (
-        RandomDeformation('paper', 24, bgr=False, max_attempts=7),
+        RandomDeformation('paper', 24, bgr=False),
         RandomDeformation(pca_contrast=[1, 2, 0], hue=0, on_device=True),
         RandomDeformation(recolor=False, scale=(1, 1), translation=0.5),
     ):

@@ -38,15 +38,16 @@ def test_result_does_not_share_memory():
 @pytest.mark.parametrize(
     'img',
     [
+        image(5, 7, 3),
         image(5, 7),
         image(5, 7, 3, dtype=np.float32),
         image(5, 7, 3, dtype=np.int64),
         image(2, 3, 5, 7),
         torch.zeros(3, 5, 7),
     ],
-    ids=['gray', 'float', 'int64', 'video', 'tensor'],
+    ids=['color', 'gray', 'float', 'int64', 'video', 'tensor'],
 )
-def test_anything_else_as_mmpretrain(img):
+def test_as_mmpretrains(img):
     ours = PackInputs()(dict(img=img))['inputs']
     theirs = MMPretrainPackInputs()(dict(img=img))['inputs']
     assert ours.dtype == theirs.dtype

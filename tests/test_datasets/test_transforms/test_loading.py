@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from mm_rotssl.datasets.transforms import BrokenImageError, LoadImageFromFile
+from mm_rotssl.datasets.transforms import BrokenImageError, LoadIntactImage
 
 
 @pytest.fixture(scope='module')
@@ -24,7 +24,7 @@ def encode(image, kind, **options):
 
 def load(path, content):
     path.write_bytes(content)
-    results = LoadImageFromFile()(dict(img_path=str(path)))
+    results = LoadIntactImage()(dict(img_path=str(path)))
     img = results['img']
     assert img.dtype == np.uint8
     assert img.ndim == 3
@@ -213,17 +213,17 @@ def test_no_image(tmp_path, content, reason):
 
 def test_missing_file_and_folder_instead_of_file(tmp_path):
     with pytest.raises(BrokenImageError, match=r'gone\.jpg'):
-        LoadImageFromFile()(dict(img_path=str(tmp_path / 'gone.jpg')))
+        LoadIntactImage()(dict(img_path=str(tmp_path / 'gone.jpg')))
     with pytest.raises(BrokenImageError, match='directory'):
-        LoadImageFromFile()(dict(img_path=str(tmp_path)))
+        LoadIntactImage()(dict(img_path=str(tmp_path)))
 
 
 def test_settings(tmp_path, photo):
     path = tmp_path / 'a.png'
     path.write_bytes(encode(photo, 'PNG'))
-    gray = LoadImageFromFile(color_type='grayscale')
+    gray = LoadIntactImage(color_type='grayscale')
     assert gray(dict(img_path=str(path)))['img'].shape == (97, 131)
-    real = LoadImageFromFile(to_float32=True, imdecode_backend='pillow')
+    real = LoadIntactImage(to_float32=True, imdecode_backend='pillow')
     img = real(dict(img_path=str(path)))['img']
     assert img.dtype == np.float32
     np.testing.assert_array_equal(img[..., ::-1], np.asarray(photo))
@@ -232,4 +232,4 @@ def test_settings(tmp_path, photo):
 @pytest.mark.parametrize('name', ['ignore_empty', 'file_client_args'])
 def test_settings_without_effect_are_refused(name):
     with pytest.raises(TypeError, match=name):
-        LoadImageFromFile(**{name: None})
+        LoadIntactImage(**{name: None})

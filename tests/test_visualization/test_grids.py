@@ -1,19 +1,97 @@
-import io
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
-from matplotlib.image import imread
 
-from mm_rotssl.visualization import plot_orientation
+from mm_rotssl.visualization import (
+    plot_image_table,
+    plot_neighbors,
+    plot_orientation,
+    plot_patches,
+)
 
-BLUE, ORANGE = '#0072b2', '#e69f00'
+BLUE, ORANGE, VERMILLION = '#0072b2', '#e69f00', '#d55e00'
 ROTATIONS = (0, 90, 180, 270)
 
 
-def make(counts, num_rotations=4, seed=0):
+def test_table_of_images():
+    rng = np.random.default_rng(0)
+    columns = {
+        name: [
+            rng.integers(0, 256, (*shape, 3), np.uint8)
+            for shape in ((4, 8), (8, 8))
+        ]
+        for name in ('true', 'random', 'mine')
+    }
+    figure = plot_image_table(columns, 'Found')
+    figure.draw_without_rendering()
+    assert len(figure.axes) == 6
+    grid = np.array(figure.axes).reshape(2, 3)
+    for column, (name, images) in zip(grid.T, columns.items(), strict=True):
+        assert column[0].get_title('left') == name
+        for axes, image in zip(column, images, strict=True):
+            (shown,) = axes.get_images()
+            assert np.array_equal(shown.get_array(), image)
+    # as high as the images are
+    first, second = (row[0].get_window_extent().height for row in grid)
+    assert second == pytest.approx(2 * first, rel=0.1)
+
+
+def test_neighbors_are_framed_by_right_and_wrong():
+    rng = np.random.default_rng(0)
+
+    def image():
+        return rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+
+    queries = [(image(), 'seven'), (image(), 'owl'), (image(), 'cat')]
+    right = {
+        'trained': [[True, False], [True, True], [False, False]],
+        'untrained': [[False, False], [False, True], [True, False]],
+    }
+    neighbors = {
+        name: [[(image(), hit) for hit in row] for row in rows]
+        for name, rows in right.items()
+    }
+    figure = plot_neighbors(queries, neighbors)
+    (axes,) = figure.axes
+    frames = {
+        (round(f.get_x(), 3), round(f.get_y(), 3)): to_hex(f.get_facecolor())
+        for f in axes.patches
+    }
+    images = [image.get_array() for image in axes.images]
+    for i, (shown, _) in enumerate(queries):
+        assert any(np.array_equal(shown, image) for image in images), i
+    for name, rows in neighbors.items():
+        for row in rows:
+            for shown, hit in row:
+                (image,) = (
+                    m
+                    for m in axes.images
+                    if np.array_equal(m.get_array(), shown)
+                )
+                left, _, _, top = image.get_extent()
+                inside = [
+                    color
+                    for (x, y), color in frames.items()
+                    if 0 <= left - x < 0.1 and 0 <= top - y < 0.1
+                ]
+                assert inside == [BLUE if hit else VERMILLION], name
+    # a cross for each wrong one, so that color is not all
+    assert len(axes.lines) == 7
+    assert {'seven', 'owl', 'cat', 'trained', 'untrained'} <= {
+        text.get_text() for text in axes.texts
+    }
+    # nothing is cut off at the borders of the page
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    for text in [*figure.texts, *axes.texts]:
+        box = text.get_window_extent(renderer)
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.width, text.get_text()
+
+
+def make_groups(counts, num_rotations=4, seed=0):
     """Groups of images that differ, with probabilities that differ."""
     rng = np.random.default_rng(seed)
     return {
@@ -34,7 +112,7 @@ def box(artist, renderer):
     return found.x0, found.x1, *sorted((found.y0, found.y1))
 
 
-def read(figure):
+def read_page(figure):
     """For each image on the page: its pixels, place, bars and numbers."""
     (axes,) = figure.axes
     renderer = FigureCanvasAgg(figure).get_renderer()
@@ -72,7 +150,7 @@ def read(figure):
             )
         )
     words = []
-    for text in axes.texts:
+    for text in [*figure.texts, *axes.texts]:
         left, right, bottom, top = box(text, renderer)
         entry = (left, right, bottom, top, text.get_text())
         try:
@@ -99,11 +177,11 @@ def entry_of(found, image):
     [(ROTATIONS, 0), ((180, 0), 1), (tuple(range(0, 360, 45)), 0)],
 )
 def test_bars_and_numbers_are_the_probabilities(rotations, upright):
-    groups = make({'first': 3, 'second': 2}, len(rotations))
+    groups = make_groups({'first': 3, 'second': 2}, len(rotations))
     # the ends of the scale, and numbers that are rounded
     groups['first'][0][1][:2] = 0, 1
     groups['second'][1][1][:2] = 0.994, 0.996
-    found, _ = read(plot_orientation(groups, rotations))
+    found, _ = read_page(plot_orientation(groups, rotations))
     # the height of 1, in pixels
     full = max(
         bar['height'] for bar in entry_of(found, groups['first'][0][0])['bars']
@@ -141,15 +219,15 @@ def test_bars_and_numbers_are_the_probabilities(rotations, upright):
 
 
 def test_numbers_do_not_touch():
-    found, _ = read(plot_orientation(make({'all': 10}), ROTATIONS))
+    found, _ = read_page(plot_orientation(make_groups({'all': 10}), ROTATIONS))
     for entry in found:
         numbers = entry['numbers']
         for one, next_one in pairwise(numbers):
             assert one[1] < next_one[0]
 
 
-def test_images_are_those_given():
-    groups = make({'a': 2, 'b': 1})
+def test_images_are_those_given(rendered):
+    groups = make_groups({'a': 2, 'b': 1})
     # not stretched to what is darkest and brightest in it
     groups['a'][0][0][:] = (100, 101, 102)
     # which way is up and which way is left
@@ -159,11 +237,8 @@ def test_images_are_those_given():
     marked[5, 0] = 0, 255, 0
     marked[0, 5] = 0, 0, 255
     figure = plot_orientation(groups, ROTATIONS)
-    found, _ = read(figure)
-    data = io.BytesIO()
-    figure.savefig(data, format='png', dpi=figure.dpi)
-    data.seek(0)
-    page = np.rint(imread(data)[..., :3] * 255).astype(int)
+    found, _ = read_page(figure)
+    page = rendered(figure)
     for images in groups.values():
         for image, _ in images:
             left, right, bottom, top = entry_of(found, image)['box']
@@ -181,8 +256,8 @@ def test_images_are_those_given():
     [{'a': 1}, {'a': 8, 'b': 9}, {'a': 17, 'b': 3, 'c': 24}, {'b': 9, 'a': 1}],
 )
 def test_rows_of_eight(counts):
-    groups = make(counts)
-    found, words = read(plot_orientation(groups, ROTATIONS, 'My title'))
+    groups = make_groups(counts)
+    found, words = read_page(plot_orientation(groups, ROTATIONS, 'My title'))
     assert len(found) == sum(counts.values())
     columns = {}
     # the lowest of what came before, from the top of the page
@@ -209,9 +284,9 @@ def test_rows_of_eight(counts):
 
 @pytest.mark.parametrize('counts', [{'a': 1}, {'a': 9, 'b' * 60: 24}])
 def test_words_and_page(counts):
-    groups = make(counts)
+    groups = make_groups(counts)
     figure = plot_orientation(groups, (0, 180, 90, 270), 'Of 12 images')
-    found, words = read(figure)
+    found, words = read_page(figure)
     text = ' '.join(word[-1] for word in words)
     assert 'Of 12 images' in text
     # the bars are explained, in their order
@@ -231,12 +306,118 @@ def test_words_and_page(counts):
 
 
 def test_an_empty_group_has_its_headline():
-    groups = make({'nothing': 0, 'two': 2})
-    found, words = read(plot_orientation(groups, ROTATIONS))
+    groups = make_groups({'nothing': 0, 'two': 2})
+    found, words = read_page(plot_orientation(groups, ROTATIONS))
     assert len(found) == 2
     assert {'nothing', 'two'} <= {word[-1] for word in words}
 
 
 def test_each_rotation_has_its_probability():
     with pytest.raises(ValueError, match='shorter'):
-        plot_orientation(make({'a': 1}, 3), ROTATIONS)
+        plot_orientation(make_groups({'a': 1}, 3), ROTATIONS)
+
+
+def make_rows(lengths, size, seed=0):
+    rng = np.random.default_rng(seed)
+    # none is white, as the paper is
+    return [
+        [rng.integers(0, 250, (size, size, 3), np.uint8) for _ in range(n)]
+        for n in lengths
+    ]
+
+
+@pytest.mark.parametrize(
+    ('lengths', 'size'),
+    [([1], 5), ([3, 3], 8), ([4, 2, 4, 1], 17), ([1, 5], 32), ([2, 0, 3], 9)],
+)
+def test_page_holds_the_patches_in_their_rows(lengths, size):
+    rows = make_rows(lengths, size)
+    figure = plot_patches(rows, 'title', 'note')
+    (axes,) = figure.axes
+    (image,) = axes.images
+    page = np.asarray(image.get_array())
+    assert page.dtype == np.uint8
+    columns = max(lengths)
+    gap = (page.shape[1] - columns * size) // max(columns - 1, 1)
+    if columns == 1:
+        gap = (page.shape[0] - len(rows) * size) // max(len(rows) - 1, 1)
+    if columns > 1 or len(rows) > 1:
+        assert 1 <= gap <= max(1, size // 4)
+    assert page.shape == (
+        len(rows) * (size + gap) - gap,
+        columns * (size + gap) - gap,
+        3,
+    )
+    expected = np.full_like(page, 255)
+    for i, row in enumerate(rows):
+        for j, patch in enumerate(row):
+            for y in range(size):
+                for x in range(size):
+                    expected[i * (size + gap) + y, j * (size + gap) + x] = (
+                        patch[y, x]
+                    )
+    np.testing.assert_array_equal(page, expected)
+
+
+def test_colors_and_directions_on_paper(rendered):
+    size = 6
+    rows = make_rows([3, 2], size)
+    # not stretched to what is darkest and brightest in it
+    rows[0][1][:] = 100, 101, 102
+    marked = rows[1][0]
+    marked[:] = 0
+    marked[0, 0] = 249, 0, 0
+    marked[5, 0] = 0, 249, 0
+    marked[0, 5] = 0, 0, 249
+    figure = plot_patches(rows, 'title', 'note')
+    shown = rendered(figure)
+    (axes,) = figure.axes
+    (image,) = axes.images
+    columns = image.get_array().shape[1]
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    box = axes.images[0].get_window_extent(renderer)
+    # pixels of the patches are squares
+    pixel = (box.x1 - box.x0) / columns
+    assert (box.y1 - box.y0) / len(image.get_array()) == pytest.approx(pixel)
+    gap = (columns - 3 * size) // 2
+    for i, row in enumerate(rows):
+        for j, patch in enumerate(row):
+            for y in range(size):
+                for x in range(size):
+                    across = box.x0 + pixel * (j * (size + gap) + x + 0.5)
+                    down = len(shown) - box.y1
+                    down += pixel * (i * (size + gap) + y + 0.5)
+                    color = shown[int(down), int(across)].tolist()
+                    assert color == patch[y, x].tolist()
+    # where the second row has no third patch there is paper
+    across = box.x0 + pixel * (2 * (size + gap) + 3)
+    down = len(shown) - box.y1 + pixel * (size + gap + 3)
+    assert shown[int(down), int(across)].tolist() == [255] * 3
+
+
+@pytest.mark.parametrize('lengths', [[1], [18] * 8, [18], [2] * 10])
+def test_words_stand_above_the_patches(lengths):
+    figure = plot_patches(
+        make_rows(lengths, 32), '144 of 8000 seeds', '32 pixels at scale 1'
+    )
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    (axes,) = figure.axes
+    box = axes.images[0].get_window_extent(renderer)
+    page = figure.bbox
+    assert [text.get_text() for text in figure.texts] == [
+        '144 of 8000 seeds',
+        '32 pixels at scale 1',
+    ]
+    title, note = (text.get_window_extent(renderer) for text in figure.texts)
+    assert page.height >= title.y1
+    assert title.y0 >= note.y1
+    assert note.y0 >= box.y1
+    assert box.y0 >= 0
+    assert min(title.x0, note.x0, box.x0) >= 0
+    assert max(title.x1, note.x1, box.x1) <= page.width
+    # which are as large as they may be
+    assert box.width > 0.95 * page.width
+    assert note.y0 - box.y1 < 40
+    assert box.y0 < 40

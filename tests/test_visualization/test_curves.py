@@ -1,7 +1,38 @@
 import numpy as np
 import pytest
 
-from mm_rotssl.visualization import plot_image_table, plot_transfer
+from mm_rotssl.visualization import plot_training_curves, plot_transfer
+
+
+def test_training_curves_show_the_mean_of_each_epoch(rendered):
+    train = [
+        dict(step=5, iter=5, epoch=1, loss=2.0, rotation_accuracy=20.0),
+        dict(step=10, iter=10, epoch=1, loss=1.0, rotation_accuracy=40.0),
+        dict(step=15, iter=15, epoch=2, loss=0.5, rotation_accuracy=60.0),
+    ]
+    val = [
+        {'step': 1, 'rotation/accuracy': 25.0, 'knn/stage1': 10.0},
+        {'step': 2, 'rotation/accuracy': 35.0, 'knn/stage10': 20.0},
+    ]
+    figure = plot_training_curves(train, val, ['2', '11'], 'A run')
+    loss, rotation, knn = figure.axes
+    assert loss.lines[0].get_xydata().tolist() == [[1, 1.5], [2, 0.5]]
+    assert rotation.lines[0].get_ydata().tolist() == [30, 60]
+    assert rotation.lines[1].get_ydata().tolist() == [25, 35]
+    assert [line.get_label() for line in knn.lines] == ['stage 2', 'stage 11']
+    assert knn.lines[1].get_xydata().tolist() == [[2, 20]]
+    assert {axes.get_xlabel() for axes in figure.axes} == {'epoch'}
+    assert figure._suptitle.get_text() == 'A run'
+    assert np.ptp(rendered(figure)) > 127
+
+
+def test_training_curves_of_another_algorithm():
+    train = [dict(step=i, iter=i, loss=1 / i) for i in (1, 2, 3)]
+    (axes,) = plot_training_curves(train, []).axes
+    assert axes.lines[0].get_xdata().tolist() == [1, 2, 3]
+    assert axes.get_xlabel() == 'iteration'
+    with pytest.raises(ValueError, match='neither a loss nor'):
+        plot_training_curves([], [])
 
 
 def seed(offset):
@@ -48,26 +79,3 @@ def test_lines_are_means_and_shades_the_range():
     assert (loss.get_xlabel(), miou.get_xlabel()) == ('iteration', 'iteration')
     figure = plot_transfer(runs, ['mIoU'], 'epoch')
     assert [a.get_xlabel() for a in figure.axes] == ['iteration', 'epoch']
-
-
-def test_table_of_images():
-    rng = np.random.default_rng(0)
-    columns = {
-        name: [
-            rng.integers(0, 256, (*shape, 3), np.uint8)
-            for shape in ((4, 8), (8, 8))
-        ]
-        for name in ('true', 'random', 'mine')
-    }
-    figure = plot_image_table(columns, 'Found')
-    figure.draw_without_rendering()
-    assert len(figure.axes) == 6
-    grid = np.array(figure.axes).reshape(2, 3)
-    for column, (name, images) in zip(grid.T, columns.items(), strict=True):
-        assert column[0].get_title('left') == name
-        for axes, image in zip(column, images, strict=True):
-            (image,) = axes.get_images()
-            assert np.array_equal(image.get_array(), image)
-    # as high as the images are
-    first, second = (row[0].get_window_extent().height for row in grid)
-    assert second == pytest.approx(2 * first, rel=0.1)

@@ -1,0 +1,182 @@
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from .style import (
+    BLUE,
+    CLASS_MARKERS,
+    GRAY,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SERIES,
+    SKY,
+    STYLE,
+    VERMILLION,
+    add_title,
+)
+
+
+def _curve(
+    axes: Axes, lines: Sequence[dict], key: str, style: dict, label: str
+) -> None:
+    lines = [line for line in lines if key in line]
+    # one point for each epoch, the mean of its logged values
+    points: dict[float, list[float]] = {}
+    for line in lines:
+        x = line.get('epoch', line['step'])
+        points.setdefault(x, []).append(line[key])
+    axes.plot(
+        list(points),
+        [np.mean(values) for values in points.values()],
+        label=label,
+        markevery=max(1, len(points) // 15),
+        markersize=4,
+        **style,
+    )
+
+
+def _legend_below(axes: Axes) -> None:
+    """Below the axes the legend covers no curve."""
+    axes.legend(loc='upper center', bbox_to_anchor=(0.5, -0.16), ncols=4)
+
+
+@rc_context(STYLE)
+def plot_training_curves(
+    train: Sequence[dict],
+    val: Sequence[dict],
+    stages: Sequence[str] = (),
+    title: str = 'Training',
+) -> Figure:
+    """Draw the loss, and what validation measured, over the epochs.
+
+    Args:
+        train (Sequence[dict]): Logged lines of training, see
+            :func:`read_scalars`: ``loss`` and, if there,
+            ``rotation_accuracy``. Lines of the same ``epoch`` are averaged;
+            without that key ``step`` counts.
+        val (Sequence[dict]): Logged lines of validation: ``rotation/
+            accuracy`` and ``knn/stage*``, as far as they are there.
+        stages (Sequence[str]): Names of the stages; numbers are used where
+            it is too short. Defaults to ().
+        title (str): Headline. Defaults to 'Training'.
+
+    Returns:
+        Figure: A panel each for the loss, the rotation accuracy (training
+        and validation) and the kNN accuracy of every stage; those without
+        any value are left out.
+
+    Raises:
+        ValueError: If there is nothing to draw.
+    """
+    keys = sorted(
+        {key for line in val for key in line if key.startswith('knn/stage')},
+        key=lambda key: int(key.removeprefix('knn/stage')),
+    )
+    panels = []
+    if any('loss' in line for line in train):
+        panels.append('loss')
+    if any('rotation_accuracy' in line for line in train) or any(
+        'rotation/accuracy' in line for line in val
+    ):
+        panels.append('rotation')
+    if keys:
+        panels.append('knn')
+    if not panels:
+        raise ValueError(
+            'The log holds neither a loss nor an accuracy to draw.'
+        )
+    unit = 'epoch' if any('epoch' in line for line in train) else 'iteration'
+    figure = Figure((3.6 * len(panels), 3.3), layout='constrained')
+    add_title(figure, title)
+    row = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, panel in zip(row, panels, strict=True):
+        axes.set_xlabel(unit)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if panel == 'loss':
+            axes.set_title('Loss (training)')
+            axes.set_ylabel('loss')
+            _curve(axes, train, 'loss', dict(color=BLUE, marker='o'), 'loss')
+            axes.set_ylim(bottom=0)
+        elif panel == 'rotation':
+            axes.set_title('Rotation accuracy')
+            axes.set_ylabel('accuracy (%)')
+            style = dict(color=GRAY, linestyle='--', marker='s')
+            _curve(axes, train, 'rotation_accuracy', style, 'training')
+            style = dict(color=BLUE, marker='o')
+            _curve(axes, val, 'rotation/accuracy', style, 'validation')
+            _legend_below(axes)
+        else:
+            axes.set_title('kNN accuracy (validation)')
+            axes.set_ylabel('accuracy (%)')
+            colors = (SKY, BLUE, GREEN, VERMILLION, ORANGE, PURPLE)
+            for i, key in enumerate(keys):
+                style = dict(
+                    color=colors[i % len(colors)],
+                    marker=CLASS_MARKERS[i % len(CLASS_MARKERS)],
+                )
+                name = stages[i] if i < len(stages) else f'{i + 1}'
+                _curve(axes, val, key, style, f'stage {name}')
+            _legend_below(axes)
+    return figure
+
+
+@rc_context(STYLE)
+def plot_transfer(
+    runs: Mapping[str, Sequence[tuple[Sequence[dict], Sequence[dict]]]],
+    metrics: Sequence[str],
+    unit: str,
+    title: str = 'Fine-tuning',
+) -> Figure:
+    """Draw losses and validation of runs from different initializations.
+
+    Args:
+        runs (Mapping[str, Sequence[tuple[Sequence[dict], Sequence[dict]]]]):
+            Name of the initialization, at most four -> for each seed the
+            logged lines of training and of validation, see
+            :func:`read_scalars`; of all seeds at the same steps.
+        metrics (Sequence[str]): Keys of validation to draw, in percent.
+        unit (str): What ``step`` of the validation counts: 'iteration' or
+            'epoch'.
+        title (str): Headline. Defaults to 'Fine-tuning'.
+
+    Returns:
+        Figure: A panel for the loss and one for each metric; lines are means
+        over the seeds, shades reach from the smallest to the largest value.
+    """
+    figure = Figure((3.6 * (1 + len(metrics)), 3.6), layout='constrained')
+    add_title(figure, title)
+    row = figure.subplots(1, 1 + len(metrics), squeeze=False)[0]
+    for axes, key in zip(row, ('loss', *metrics), strict=True):
+        axes.set_title('loss (training)' if key == 'loss' else f'{key} (%)')
+        axes.set_xlabel('iteration' if key == 'loss' else unit)
+        for (name, seeds), style in zip(runs.items(), SERIES, strict=False):
+            parts = [seed[key != 'loss'] for seed in seeds]
+            steps = [line['step'] for line in parts[0] if key in line]
+            values = np.array(
+                [[line[key] for line in part if key in line] for part in parts]
+            )
+            axes.fill_between(
+                steps,
+                values.min(0),
+                values.max(0),
+                color=style['color'],
+                alpha=0.15,
+                linewidth=0,
+            )
+            axes.plot(
+                steps,
+                values.mean(0),
+                label=name,
+                markersize=4,
+                markevery=max(1, len(steps) // 12),
+                **style,
+            )
+        axes.set_ylim(bottom=0)
+    handles, labels = row[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc='outside lower center', ncols=4)
+    return figure
