@@ -2,7 +2,14 @@ import argparse
 import sys
 from importlib import import_module
 
-COMMANDS: tuple[str, ...] = ()
+COMMANDS: tuple[str, ...] = (
+    'convert-mmselfsup',
+    'digit-scenes',
+    'estimate-noise',
+    'export',
+    'sample-patches',
+    'sort',
+)
 
 
 def main(command: str | None = None) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from mm_rotssl.ops import check_rotations
 from mm_rotssl.utils import open_arrays, write_arrays
 
-TOOL = 'tools/estimate_rotation_noise.py'
+TOOL = 'mm-rotssl estimate-noise'
 # the exponent of the released code
 GAMMA = 2.0
 

@@ -160,7 +160,7 @@ def test_missing_file(tmp_path, monkeypatch):
         message = str(caught.value)
         assert f'There is no file "{name}"' in message
         assert str(tmp_path) in message
-        assert 'tools/estimate_rotation_noise.py' in message
+        assert 'mm-rotssl estimate-noise' in message
         assert 'model.noise_file=None' in message
 
 
@@ -202,7 +202,7 @@ def test_no_such_file(tmp_path, kind):
     with pytest.raises(ValueError, match='is no file of rotation') as caught:
         RotationNoise.load(path)
     assert f'"{path}"' in str(caught.value)
-    assert 'tools/estimate_rotation_noise.py' in str(caught.value)
+    assert 'mm-rotssl estimate-noise' in str(caught.value)
 
 
 class Evil:
@@ -314,7 +314,7 @@ def test_rows_of_missing_images():
     assert '"some.npz", such as m1, m2, m3, m4, m5.' in message
     assert 'm6' not in message
     assert f'for instance, {KEYS[0]}, {KEYS[1]}.' in message
-    assert 'tools/estimate_rotation_noise.py' in message
+    assert 'mm-rotssl estimate-noise' in message
 
 
 @pytest.mark.parametrize('rotations', [ROTATIONS, (90, 0), (180, 270, 0)])
