@@ -439,14 +439,9 @@ def test_broken_files_are_passed_over(log, config, checkpoint, folder):
 def test_broken_files_that_stop_the_run(config, checkpoint, folder):
     write(folder / 'a.png', (9, 9, 9))
     damage(folder, ['b.png', 'c.png'])
-    # the dataset of the config does not stand them, also in a worker
-    message = fails(
-        config,
-        checkpoint,
-        error=BrokenImageError,
-        cfg_options={'val_dataloader.num_workers': 1},
-    )
-    assert f'{folder}/b.png: the file is empty' in message
+    # the dataset of the config does not stand them
+    message = fails(config, checkpoint, error=BrokenImageError)
+    assert message.startswith(f'{folder}/b.png: the file is empty')
     assert 'Repair or remove the file, or name the folder with --images' in (
         message
     )

@@ -4,6 +4,7 @@ import argparse
 import functools
 import inspect
 import re
+import runpy
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +21,7 @@ from mm_rotssl.datasets import RotationNoise
 from mm_rotssl.datasets.exemplar.seed_patch_sampling import ENERGIES
 from mm_rotssl.registry import MODELS
 
+TOOLS = Path(__file__).parents[2] / 'tools'
 FUNCTIONS = {
     'convert-mmselfsup': convert_checkpoint_file,
     'digit-scenes': apis.write_digit_scenes,
@@ -62,6 +64,28 @@ def test_defaults_are_those_of_the_function(command):
 def test_choices_are_what_the_functions_know():
     assert tuple(ENERGIES) == sample_patches.ENERGIES
     assert tuple(LABELS) == convert_mmselfsup.VERSIONS
+
+
+@pytest.mark.parametrize(
+    ('script', 'command'),
+    [
+        ('dataset_converters/digit_scenes.py', 'digit-scenes'),
+        ('estimate_rotation_noise.py', 'estimate-noise'),
+        ('model_converters/export_backbone.py', 'export'),
+        ('model_converters/mmselfsup_to_mm_rotssl.py', 'convert-mmselfsup'),
+        ('sample_seed_patches.py', 'sample-patches'),
+        ('sort_images.py', 'sort'),
+    ],
+)
+def test_script_of_a_command(run_cli, monkeypatch, capsys, script, command):
+    with pytest.raises(SystemExit):
+        run_cli(command, '--help')
+    expected = capsys.readouterr().out
+    monkeypatch.setattr(sys, 'argv', [script, '--help'])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(TOOLS / script), run_name='__main__')
+    assert capsys.readouterr().out == expected
+    assert f'usage: mm-rotssl {command} ' in expected
 
 
 @pytest.fixture
