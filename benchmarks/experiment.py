@@ -22,7 +22,6 @@ The paper's table, for a GPU:
 
 import argparse
 import json
-import os
 import shlex
 import statistics
 import subprocess
@@ -34,6 +33,7 @@ from measure import machine
 from mmengine.config import Config
 
 from mm_rotssl.apis import NETWORKS
+from mm_rotssl.utils import write_file
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -270,9 +270,7 @@ def main() -> None:
         runs=runs,
     )
     path = args.out / 'summary.json'
-    temporary = path.with_suffix('.tmp')
-    temporary.write_text(json.dumps(summary, indent=1) + '\n')
-    os.replace(temporary, path)
+    write_file(path, (json.dumps(summary, indent=1) + '\n').encode())
     print(table)
     print(f'\n{path}')
 

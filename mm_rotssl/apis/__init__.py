@@ -1,12 +1,8 @@
-from mm_rotssl.converters.backbone import Export, export_backbone
+from mm_rotssl.converters.backbone import Export
 from mm_rotssl.evaluation.features import extract_features
 
-from .config import (
-    algorithm_settings,
-    merge_options,
-    prepare_cpu_processes,
-    read_config,
-)
+from .config import merge_options, prepare_cpu_processes, read_config
+from .digit_scenes import write_digit_scenes
 from .evaluation import (
     NETWORKS,
     build_networks,
@@ -16,18 +12,25 @@ from .evaluation import (
     stage_names,
     versions,
 )
+from .export import export
+from .rotation_noise import NoiseEstimate, estimate_rotation_noise
+from .seed_patches import WrittenSeedPatches, write_seed_patches
 from .shortcuts import apply_shortcuts, set_crop_size, set_data, set_epochs
+from .sort import SortedImages, sort_images
 from .test import measure_checkpoint
 from .train import read_training_config, train_model
 
 __all__ = [
     'NETWORKS',
     'Export',
-    'algorithm_settings',
+    'NoiseEstimate',
+    'SortedImages',
+    'WrittenSeedPatches',
     'apply_shortcuts',
     'build_networks',
     'build_ordered_dataloader',
-    'export_backbone',
+    'estimate_rotation_noise',
+    'export',
     'extract_features',
     'load_network',
     'measure_checkpoint',
@@ -39,7 +42,10 @@ __all__ = [
     'set_crop_size',
     'set_data',
     'set_epochs',
+    'sort_images',
     'stage_names',
     'train_model',
     'versions',
+    'write_digit_scenes',
+    'write_seed_patches',
 ]

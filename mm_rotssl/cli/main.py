@@ -4,7 +4,21 @@ from importlib import import_module
 
 from mm_rotssl.version import __version__
 
-COMMANDS = ('train', 'test', 'configs')
+COMMANDS = (
+    'train',
+    'test',
+    'evaluate',
+    'evaluate-clusters',
+    'evaluate-svm',
+    'compare-transfer',
+    'export',
+    'sort',
+    'sample-patches',
+    'estimate-noise',
+    'digit-scenes',
+    'convert-mmselfsup',
+    'configs',
+)
 
 
 def main(command: str | None = None) -> None:

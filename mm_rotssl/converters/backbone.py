@@ -1,7 +1,6 @@
 """A backbone's weights in the form that other libraries read."""
 
 import inspect
-import os
 import re
 from collections.abc import Iterator, Mapping
 from importlib import import_module
@@ -12,12 +11,11 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mm_rotssl.apis.config import algorithm_settings
 from mm_rotssl.registry import MODELS
-from mm_rotssl.utils import read_checkpoint
+from mm_rotssl.utils import algorithm_settings, read_checkpoint, replacing
 
-SOURCES = ('mm_rotssl', 'torchvision')
-TARGETS = ('mmdet', 'mmseg', 'mmpretrain', 'torchvision', 'timm', 'detectron2')
+from .libraries import HINTS, SAFETENSORS_HINTS, SOURCES, TARGETS
+
 SUFFIXES = ('.pth', '.safetensors')
 
 #: Largest difference of features, relative to the largest value.
@@ -48,12 +46,15 @@ class Export(NamedTuple):
         tensors (int): Number of tensors, all of which matched.
         difference (float): Largest difference of the features, relative to
             the largest value of their stage.
-        depth (int | None): Of the ResNet; None for another backbone.
+        preprocessor (dict): What the backbone expects of images, as far as
+            the config says so: ``mean``, ``std``, ``to_rgb``, ``bgr_to_rgb``.
+        hint (str): How the library reads the file, to be copied.
     """
 
     tensors: int
     difference: float
-    depth: int | None
+    preprocessor: dict[str, Any]
+    hint: str
 
 
 def to_detectron2(name: str) -> str:
@@ -116,12 +117,13 @@ def export_backbone(
     The file is written under another name, read again and loaded into the
     other library's own network; only if that gives the same features it takes
     its place. What was there before is kept otherwise. detectron2's network
-    is not built: the names are turned back instead.
+    is not built: the names are converted back instead.
 
     Args:
         cfg (Config): Names the ``model.backbone`` of the checkpoint.
         checkpoint (str | Path): The weights, ``.pth`` or ``.safetensors``.
-        target (str): One of :data:`TARGETS`.
+        target (str): The library: 'mmdet', 'mmseg', 'mmpretrain',
+            'torchvision', 'timm' or 'detectron2'.
         out (str | Path): File to write, ``.pth`` or ``.safetensors``. It
             holds the tensors without a prefix; a ``.pth`` for detectron2
             holds them as ``model``, with what makes it find their places.
@@ -137,12 +139,18 @@ def export_backbone(
 
     Raises:
         FileNotFoundError: If there is no checkpoint.
-        ValueError: If the checkpoint does not fit the config or is not
-            finite, the other library lacks such a network or is not
-            installed, or names, shapes or features differ; all that differ
-            are listed.
+        ValueError: If a library is not known, the checkpoint does not fit the
+            config or is not finite, the other library lacks such a network
+            or is not installed, or names, shapes or features differ; all
+            that differ are listed.
     """
     out = Path(out)
+    for name, value, known in (
+        ('target', target, TARGETS),
+        ('source', source, SOURCES),
+    ):
+        if value not in known:
+            raise ValueError(f'{name}={value!r}: one of {", ".join(known)}.')
     if out.suffix not in SUFFIXES:
         raise ValueError(
             f'"{out}" must end in {" or ".join(SUFFIXES)}, which decides how '
@@ -180,11 +188,9 @@ def export_backbone(
 
     if target == 'detectron2':
         weights = {to_detectron2(k): v for k, v in weights.items()}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f'.{out.stem}.{os.getpid()}{out.suffix}')
-    try:
-        _write_weights(part, weights, target)
-        written = _read_weights(part)
+    with replacing(out) as temporary:
+        _write_weights(temporary, weights, target)
+        written = _read_weights(temporary)
         if target == 'detectron2':
             written = {from_detectron2(k): v for k, v in written.items()}
         _check_names(
@@ -192,10 +198,22 @@ def export_backbone(
         )
         network.load_state_dict(written)
         difference = _compare(backbone, network, target, size)
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
-    return Export(len(written), difference, depth)
+    settings = algorithm_settings(cfg).get('data_preprocessor', {})
+    hints = SAFETENSORS_HINTS if out.suffix == '.safetensors' else HINTS
+    return Export(
+        tensors=len(written),
+        difference=difference,
+        preprocessor={
+            name: settings[name]
+            for name in ('mean', 'std', 'to_rgb', 'bgr_to_rgb')
+            if name in settings
+        },
+        hint=hints[target].format(
+            out=str(out.resolve()),
+            depth=depth,
+            config=cfg.filename or 'your config',
+        ),
+    )
 
 
 def _import(package: str, use: str) -> Any:

@@ -8,12 +8,15 @@ tables below.
 import inspect
 from collections.abc import Mapping
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import Registry
 from mmpretrain.registry import DATASETS, HOOKS, TRANSFORMS
+
+from mm_rotssl.utils import read_checkpoint, replacing
 
 #: Names in a checkpoint: theirs and ours. A ``*`` stands for any rest.
 CHECKPOINT_KEYS = {
@@ -237,6 +240,63 @@ def convert_config(cfg: Config | dict) -> tuple[Config, list[str]]:
             'if it is one of mmselfsup.'
         )
     return Config(plain), remarks
+
+
+def convert_checkpoint_file(
+    source: str | Path, target: str | Path, version: str | None = None
+) -> None:
+    """Write the checkpoint of a :class:`RotNet`.
+
+    Args:
+        source (str | Path): Checkpoint of mmselfsup.
+        target (str | Path): File to write.
+        version (str, optional): See :func:`convert_checkpoint`. Defaults to
+            None.
+
+    Raises:
+        FileNotFoundError: If there is no ``source``.
+        ValueError: If both are one file, or as :func:`convert_checkpoint`.
+    """
+    _check_target(source, target)
+    try:
+        checkpoint = convert_checkpoint(read_checkpoint(source), version)
+    except ValueError as error:
+        raise ValueError(f'{source}: {error}') from error
+    with replacing(target) as temporary:
+        torch.save(checkpoint, temporary)
+
+
+def convert_config_file(source: str | Path, target: str | Path) -> list[str]:
+    """Write the config for a :class:`RotNet`.
+
+    Args:
+        source (str | Path): Config of mmselfsup 1.x.
+        target (str | Path): File to write.
+
+    Returns:
+        list[str]: Remarks, see :func:`convert_config`.
+
+    Raises:
+        FileNotFoundError: If there is no ``source``.
+        ValueError: If both are one file, or as :func:`convert_config`.
+    """
+    _check_target(source, target)
+    try:
+        # what its custom_imports name would need mmselfsup
+        theirs = Config.fromfile(source, import_custom_modules=False)
+        cfg, remarks = convert_config(theirs)
+    except ValueError as error:
+        raise ValueError(f'{source}: {error}') from error
+    with replacing(target) as temporary:
+        cfg.dump(temporary)
+    return remarks
+
+
+def _check_target(source: str | Path, target: str | Path) -> None:
+    if Path(source).resolve() == Path(target).resolve():
+        raise ValueError(
+            f'"{target}" is the input; name another file to write.'
+        )
 
 
 def _strip(name: Any) -> Any:

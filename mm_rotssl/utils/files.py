@@ -11,21 +11,38 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def write_file(path: str | Path, data: bytes) -> None:
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
     """Replace a file at once, so that none is ever there in part.
+
+    If the ``with`` block raises, what was there before stays.
+
+    Args:
+        path (str | Path): The file; its folder is made.
+
+    Yields:
+        Path: Where to write, a file beside it with the same suffix, which
+        takes its place at the end of the block.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.stem}.{os.getpid()}{path.suffix}')
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_file(path: str | Path, data: bytes) -> None:
+    """Write a file, at once.
 
     Args:
         path (str | Path): The file; its folder is made.
         data (bytes): The content.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
+    with replacing(path) as temporary:
         temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_arrays(path: str | Path, **arrays: Any) -> None:

@@ -18,6 +18,7 @@ from mm_rotssl.datasets import (
     sample_seed_patches,
 )
 from mm_rotssl.datasets.transforms import RandomDeformation
+from mm_rotssl.utils import fingerprint
 
 NAMES = ['a/1.png', 'a/2.png', 'b/ü 1.png', 'b/2.png']
 SIZES = [(40, 40), (64, 48), (35, 50), (80, 40)]
@@ -130,7 +131,9 @@ def test_entries(order):
     images = Images(order)
     data = ExemplarDataset(images, seed_patches, [deformation], 3)
     assert len(data) == 18
-    assert data.metainfo['num_exemplars'] == 6
+    assert data.metainfo == dict(
+        num_exemplars=6, fingerprint=fingerprint(seed_patches.names)
+    )
     for idx in range(18):
         entry = data.get_data_info(idx)
         # not the number of the image
@@ -407,7 +410,7 @@ def test_seeds_as_settings_file_or_object(folder, tmp_path):
 
 
 def test_missing_file_of_seeds(tmp_path):
-    with pytest.raises(FileNotFoundError, match='sample_seed_patches'):
+    with pytest.raises(FileNotFoundError, match='mm-rotssl sample-patches'):
         ExemplarDataset(Images(), str(tmp_path / 'none.npz'), [])
 
 

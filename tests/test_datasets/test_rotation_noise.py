@@ -204,7 +204,7 @@ def test_no_such_file(tmp_path, kind):
     with pytest.raises(ValueError, match='is no file of rotation') as caught:
         RotationNoise.load(path)
     assert f'"{path}"' in str(caught.value)
-    assert 'tools/estimate_rotation_noise.py' in str(caught.value)
+    assert 'mm-rotssl estimate-noise' in str(caught.value)
 
 
 class Evil:

@@ -10,6 +10,7 @@ import pytest
 
 from mm_rotssl.datasets import SeedPatches
 from mm_rotssl.datasets.exemplar.seed_patches import cut_window, scaled_image
+from mm_rotssl.utils import fingerprint
 
 NAMES = ['a b/1.jpg', 'ä/öhr ß.png', '日本/写真.png']
 
@@ -70,29 +71,45 @@ def test_round_trip(tmp_path):
     assert same(SeedPatches.load(tmp_path / 'b.npz'), seed_patches)
 
 
-def test_fingerprint(tmp_path):
+def test_names(tmp_path):
     seed_patches = make()
     seed_patches.save(tmp_path / 'a.npz')
-    again = SeedPatches.load(tmp_path / 'a.npz')
-    assert again.fingerprint == seed_patches.fingerprint
-    assert len(seed_patches.fingerprint) == 16
-    # notes make no other seed patches; whatever moves or renames one does
-    assert make(made_by={}).fingerprint == seed_patches.fingerprint
-    swapped = np.array([0, 1, 0, 2, 0])
+    names = seed_patches.names
+    assert len(set(names)) == 5
+    assert NAMES[2] in names[3]
+    assert SeedPatches.load(tmp_path / 'a.npz').names == names
+    # notes make no other seed patches
+    assert make(made_by={}).names == names
+    # types of another precision don't either
+    wide = {
+        name: getattr(seed_patches, name).astype(np.float64)
+        for name in ('centers', 'scales')
+    }
+    assert make(**wide).names == names
+    # whatever moves or renames one does
+    nearest = np.nextafter(seed_patches.centers, np.float32(99))
     others = [
         make(keys=[NAMES[0], NAMES[2], NAMES[1]]),
         make(sizes=seed_patches.sizes + 1),
-        make(images=swapped),
-        make(centers=seed_patches.centers + np.float32(0.25)),
+        make(images=np.array([0, 1, 0, 2, 0])),
+        make(centers=nearest),
         make(centers=seed_patches.centers[::-1]),
-        make(scales=seed_patches.scales / 2),
+        make(scales=np.nextafter(seed_patches.scales, np.float32(0))),
         make(patch_size=31),
     ]
-    found = {
-        seed_patches.fingerprint,
-        *(other.fingerprint for other in others),
-    }
+    found = {fingerprint(other.names) for other in (seed_patches, *others)}
     assert len(found) == 1 + len(others)
+
+
+def test_files_written_before_0_1(tmp_path):
+    """They call the array otherwise."""
+    path = tmp_path / 'a.npz'
+    written(path, images=None, pictures=make().images)
+    assert same(SeedPatches.load(path), make())
+    # and it is checked like any other
+    written(path, images=None, pictures=make().images + 1)
+    with pytest.raises(ValueError, match='a seed is in image 3 of 3'):
+        SeedPatches.load(path)
 
 
 def test_what_the_file_holds(tmp_path):
@@ -167,7 +184,7 @@ def test_no_file(tmp_path, monkeypatch):
         message = str(error.value)
         assert f'"{path}"' in message
         assert f'"{tmp_path}"' in message
-        assert 'tools/sample_seed_patches.py' in message
+        assert 'mm-rotssl sample-patches' in message
         assert 'seed_patches=dict(num_exemplars=...)' in message
 
 
@@ -192,7 +209,7 @@ def test_truncated_and_other_files(tmp_path):
         ) as error:
             SeedPatches.load(path)
         assert f'"{path}"' in str(error.value)
-        assert 'tools/sample_seed_patches.py' in str(error.value)
+        assert 'mm-rotssl sample-patches' in str(error.value)
 
 
 def test_a_changed_byte_is_harmless_or_found(tmp_path):

@@ -21,9 +21,9 @@ from mmpretrain.structures import DataSample
 from torch import nn
 from torch.nn import functional as F
 
-from mm_rotssl.apis import algorithm_settings
 from mm_rotssl.models import ESSL
 from mm_rotssl.registry import MODELS
+from mm_rotssl.utils import algorithm_settings
 
 COUNTER = itertools.count()
 BACKBONE = dict(type='mm_rotssl.NIN', num_stages=3, base_channels=6)

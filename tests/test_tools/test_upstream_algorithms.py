@@ -21,11 +21,12 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import normalized_mutual_info_score
 from sklearn.svm import LinearSVC
 
-from mm_rotssl.apis import algorithm_settings
+from mm_rotssl.apis import export
 from mm_rotssl.cli import main
 from mm_rotssl.datasets import Digits
 from mm_rotssl.evaluation import draw_labels
 from mm_rotssl.registry import MODELS
+from mm_rotssl.utils import algorithm_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs'
@@ -117,7 +118,6 @@ train_tool = SimpleNamespace(main=functools.partial(main, 'train'))
 features_tool = load('benchmarks/evaluate_features.py')
 clusters_tool = load('benchmarks/evaluate_clusters.py')
 svm_tool = load('benchmarks/evaluate_svm.py')
-export_tool = load('model_converters/export_backbone.py')
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -445,10 +445,7 @@ def test_export(trained, tmp_path, name):
     written = []
     for i, config in enumerate(configs):
         out = tmp_path / f'{i}.pth'
-        call(
-            export_tool,
-            *(config, run.checkpoint, '--to', 'mmpretrain', '--out', out),
-        )
+        export(config, run.checkpoint, 'mmpretrain', out)
         written.append(torch.load(out, weights_only=True))
     expected = run.part('backbone.')
     if plain in PLAIN:

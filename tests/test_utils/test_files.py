@@ -9,6 +9,7 @@ from matplotlib.image import imread
 
 from mm_rotssl.utils import (
     open_arrays,
+    replacing,
     save_figure,
     write_arrays,
     write_file,
@@ -44,6 +45,31 @@ def test_interrupted(tmp_path, monkeypatch, there, when):
     write_file(path, b'new content')
     assert path.read_bytes() == b'new content'
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_replacing_keeps_what_was_there_until_the_end(tmp_path):
+    path = tmp_path / 'new' / 'a.b.txt'
+    for content, before in ((b'first', None), (b'second', b'first')):
+        with replacing(str(path)) as temporary:
+            # what writes by the suffix does the same
+            assert temporary.suffix == '.txt'
+            assert temporary.parent == path.parent
+            temporary.write_bytes(content)
+            assert (path.read_bytes() if path.exists() else None) == before
+        assert path.read_bytes() == content
+
+    def fail():
+        with replacing(path) as temporary:
+            temporary.write_bytes(b'third')
+            raise ValueError('reason')
+
+    with pytest.raises(ValueError, match='reason'):
+        fail()
+    # nor does it fail where nothing was written
+    with pytest.raises(ValueError, match='reason'), replacing(path):
+        raise ValueError('reason')
+    assert path.read_bytes() == b'second'
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_figure_in_a_new_folder(tmp_path):

@@ -38,7 +38,6 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from mm_rotssl.apis import (
     NETWORKS,
-    algorithm_settings,
     build_networks,
     build_ordered_dataloader,
     extract_features,
@@ -57,7 +56,7 @@ from mm_rotssl.evaluation import (
     nearest_neighbors,
 )
 from mm_rotssl.ops import pool_features
-from mm_rotssl.utils import save_figure, write_file
+from mm_rotssl.utils import algorithm_settings, save_figure, write_file
 from mm_rotssl.visualization import (
     plot_embedding,
     plot_neighbors,

@@ -8,6 +8,7 @@ from mmengine.dataset import BaseDataset, Compose
 from mmengine.logging import print_log
 
 from mm_rotssl.registry import DATASETS
+from mm_rotssl.utils import fingerprint
 
 from ..image_keys import image_keys
 from .seed_patch_sampling import sample_seed_patches
@@ -42,7 +43,7 @@ class ExemplarDataset:
         dataset (dict | BaseDataset): The images. Its pipeline loads
             ``img``, uint8 (H, W, 3), and does no more.
         seed_patches (str | dict | SeedPatches): File of the seed patches, see
-            ``tools/sample_seed_patches.py``; or settings of
+            ``mm-rotssl sample-patches``; or settings of
             :func:`sample_seed_patches`, with which they are sampled at the
             start; or the seed patches themselves.
         pipeline (Sequence): Transforms, with ``RandomDeformation``.
@@ -110,12 +111,12 @@ class ExemplarDataset:
         """Information on the dataset.
 
         Returns:
-            dict: ``num_exemplars``, the number of classes, and their
-            ``fingerprint``, see :class:`SeedPatches`.
+            dict: ``num_exemplars``, the number of classes, and the
+            ``fingerprint`` of the seed patches, an int.
         """
         return dict(
             num_exemplars=len(self.seed_patches),
-            fingerprint=self.seed_patches.fingerprint,
+            fingerprint=fingerprint(self.seed_patches.names),
         )
 
     def full_init(self) -> None:

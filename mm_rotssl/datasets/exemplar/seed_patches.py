@@ -1,9 +1,7 @@
 """Seed patches of Exemplar-CNN: where they are, and the pixels around them."""
 
-import hashlib
 import json
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import numpy as np
 
 from mm_rotssl.utils import open_arrays, write_arrays
 
-TOOL = 'tools/sample_seed_patches.py'
+TOOL = 'mm-rotssl sample-patches'
 
 
 @dataclass(frozen=True)
@@ -44,19 +42,23 @@ class SeedPatches:
     def __len__(self) -> int:
         return len(self.images)
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """16 letters that differ for other patches, or another order."""
-        digest = hashlib.sha256()
-        for part in (
-            json.dumps([self.keys, self.patch_size]).encode(),
-            self.sizes.astype(np.int32).tobytes(),
-            self.images.astype(np.int64).tobytes(),
-            self.centers.astype(np.float32).tobytes(),
-            self.scales.astype(np.float32).tobytes(),
-        ):
-            digest.update(part)
-        return digest.hexdigest()[:16]
+    @property
+    def names(self) -> list[str]:
+        """What tells each seed patch from any other, N strings.
+
+        :func:`mm_rotssl.utils.fingerprint` makes one number of them.
+        """
+        return [
+            f'{self.keys[image]} of {self.sizes[image].tolist()} pixels: '
+            f'{self.patch_size} pixels around {center} at scale {scale}'
+            for image, center, scale in zip(
+                self.images.tolist(),
+                # of the file's precision, whose digits are all shown
+                self.centers.astype(np.float32).tolist(),
+                self.scales.astype(np.float32).tolist(),
+                strict=True,
+            )
+        ]
 
     def save(self, path: str | Path) -> None:
         """Write a ``.npz`` file without pickled objects.
@@ -102,6 +104,8 @@ class SeedPatches:
             'have them sampled at the start with '
             'seed_patches=dict(num_exemplars=...)',
         ) as arrays:
+            # the name in files written before 0.1.0
+            images = 'pictures' if 'pictures' in arrays else 'images'
             seed_patches = cls(
                 keys=[
                     key.decode(errors='surrogateescape')
@@ -110,12 +114,12 @@ class SeedPatches:
                 made_by=json.loads(str(arrays['made_by'])),
                 patch_size=int(arrays['patch_size']),
                 **{
-                    name: arrays[name].astype(dtype, casting='same_kind')
-                    for name, dtype in (
-                        ('sizes', np.int32),
-                        ('images', np.int64),
-                        ('centers', np.float32),
-                        ('scales', np.float32),
+                    field: arrays[name].astype(dtype, casting='same_kind')
+                    for field, name, dtype in (
+                        ('sizes', 'sizes', np.int32),
+                        ('images', images, np.int64),
+                        ('centers', 'centers', np.float32),
+                        ('scales', 'scales', np.float32),
                     )
                 },
             )

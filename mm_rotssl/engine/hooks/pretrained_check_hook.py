@@ -130,10 +130,9 @@ class PretrainedCheckHook(Hook):
                 + '\n  '.join(problems)
                 + f'\nIts first names: {", ".join(list(weights)[:3])}. '
                 'Weights for other libraries are written, and checked, by '
-                'tools/model_converters/export_backbone.py, and need no '
-                'prefix; those of a training checkpoint have the prefix '
-                '"backbone.". A ResNet from there is of type ResNet, not '
-                'ResNetV1c or another variant.'
+                'mm-rotssl export, and need no prefix; those of a training '
+                'checkpoint have the prefix "backbone.". A ResNet from there '
+                'is of type ResNet, not ResNetV1c or another variant.'
             )
         return expected
 

@@ -1,27 +1,24 @@
-import importlib.util
-import io
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import torch
+from matplotlib.figure import Figure
 from matplotlib.image import imread
+from mmengine.config import Config
 
-from mm_rotssl.datasets import Digits, SeedPatches, sample_seed_patches
+from mm_rotssl.apis import seed_patches as api
+from mm_rotssl.apis import write_seed_patches
+from mm_rotssl.datasets import (
+    Digits,
+    ImageFolder,
+    SeedPatches,
+    sample_seed_patches,
+)
 from mm_rotssl.datasets.exemplar.seed_patches import cut_window
 from mm_rotssl.datasets.transforms import RandomDeformation
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOL = ROOT / 'tools/sample_seed_patches.py'
-SPEC = importlib.util.spec_from_file_location('sample_seed_patches', TOOL)
-tool = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(tool)
-
 (DIGITS,) = ROOT.glob('configs/exemplar_cnn/*_digits.py')
 CONFIG = """
 model = dict(
@@ -48,14 +45,6 @@ train_dataloader = dict(
 DEFORMATION = dict(patch_size=24, preset='paper', rotation=45)
 
 
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def image(number):
     """With red on the left, blue on the right, in BGR order."""
     rng = np.random.default_rng(number)
@@ -65,13 +54,14 @@ def image(number):
     return img
 
 
-@pytest.fixture
-def folder(tmp_path):
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('images')
     for i in range(25):
-        path = tmp_path / 'images' / f'{i % 3}' / f'ü {i:02d}.png'
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = folder / f'{i % 3}' / f'ü {i:02d}.png'
+        path.parent.mkdir(exist_ok=True)
         path.write_bytes(cv2.imencode('.png', image(i))[1].tobytes())
-    return tmp_path / 'images'
+    return folder
 
 
 @pytest.fixture
@@ -93,25 +83,23 @@ def config(folder, tmp_path):
     return write
 
 
-def main(*args):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, 'argv', [str(TOOL), *map(str, args)])
-        tool.main()
+@pytest.fixture
+def pages(monkeypatch):
+    """What is drawn: rows, title and note. The page is red, more and more."""
+    found = []
+
+    def note(*args):
+        found.append(args)
+        return Figure((1, 1), facecolor=(len(found) / 5, 0, 0))
+
+    monkeypatch.setattr(api, 'plot_patches', note)
+    return found
 
 
 @pytest.fixture
-def pages(monkeypatch):
-    """What is drawn: rows, title, note and the page."""
-    found = []
-    plot = tool.plot_patches
-
-    def spy(rows, title, note):
-        figure = plot(rows, title, note)
-        found.append((rows, title, note, figure))
-        return figure
-
-    monkeypatch.setattr(tool, 'plot_patches', spy)
-    return found
+def undrawn(monkeypatch):
+    """Drawing takes longest."""
+    monkeypatch.setattr(api, '_draw', lambda *_: (None, None))
 
 
 def image_of(key):
@@ -146,20 +134,16 @@ def check_pages(
                 deformed[-1].append(img[..., ::turn])
     sheet = [plain[i : i + 18] for i in range(0, len(plain), 18)]
     assert len(pages) == 2
-    for (rows, _, _, figure), expected, name in zip(
-        pages, (sheet, deformed), ('sheet', 'deformations'), strict=True
+    for number, name, expected in (
+        (0, 'sheet', sheet),
+        (1, 'deformations', deformed),
     ):
+        rows = pages[number][0]
         assert [len(row) for row in rows] == [len(row) for row in expected]
         for row, wanted in zip(rows, expected, strict=True):
             np.testing.assert_array_equal(np.stack(row), np.stack(wanted))
-        data = io.BytesIO()
-        figure.savefig(data, format='png')
-        data.seek(0)
-        file = path.with_name(f'{path.stem}_{name}.png')
-        page = imread(file)
-        np.testing.assert_array_equal(page, imread(data))
-        # something is on it
-        assert len(np.unique(page)) > 99
+        page = imread(path.with_name(f'{path.stem}_{name}.png'))
+        assert page[5, 5, 0] == pytest.approx((number + 1) / 5)
     assert f'{len(plain)} of {len(seed_patches)} seed patches' in pages[0][1]
 
 
@@ -171,13 +155,17 @@ def equal(one, other):
     return one.keys == other.keys and one.made_by == other.made_by
 
 
-def test_folder(folder, tmp_path, pages, capsys):
+def test_folder(folder, tmp_path, pages):
     path = tmp_path / 'new' / 'seeds.npz'
-    main(
+    done = write_seed_patches(
         folder,
-        *('--out', path, '--num-exemplars', 21, '--patch-size', 16),
-        *('--scales', 1, 0.64, '--energy', 'gradient'),
-        *('--max-per-image', 2, '--seed', 5),
+        path,
+        num_exemplars=21,
+        patch_size=16,
+        scales=(1.0, 0.64),
+        energy='gradient',
+        max_per_image=2,
+        random_seed=5,
     )
     seed_patches = SeedPatches.load(path)
     assert seed_patches.made_by == dict(
@@ -190,50 +178,41 @@ def test_folder(folder, tmp_path, pages, capsys):
     )
     assert seed_patches.patch_size == 16
     assert len(seed_patches) == 21
+    assert equal(done.seed_patches, seed_patches)
+    loaded = ImageFolder(
+        str(folder), pipeline=[dict(type='mm_rotssl.LoadImageFromFile')]
+    )
     assert equal(
         seed_patches,
-        sample_seed_patches(
-            tool.DATASETS.build(tool.folder_settings(str(folder))),
-            21,
-            16,
-            (1.0, 0.64),
-            'gradient',
-            2,
-            5,
-        ),
+        sample_seed_patches(loaded, 21, 16, (1.0, 0.64), 'gradient', 2, 5),
     )
     # images are read as BGR
     check_pages(pages, seed_patches, path, True, dict(patch_size=16))
     assert '16 pixels at scales 0.64, 1' in pages[0][2]
-    names = ['seeds.npz', 'seeds_deformations.png', 'seeds_sheet.png']
-    assert sorted(file.name for file in path.parent.iterdir()) == names
-    lines = capsys.readouterr().out.splitlines()[-4:]
-    large = (seed_patches.scales == 1).sum()
-    assert lines == [
-        f'21 seed patches from {len(seed_patches.keys)} of 25 images, by '
-        f'scale 1: {large}, 0.64: {21 - large}',
-        str(path),
-        str(path.with_name('seeds_sheet.png')),
-        str(path.with_name('seeds_deformations.png')),
-    ]
+    assert done[1:] == (
+        path,
+        path.with_name('seeds_sheet.png'),
+        path.with_name('seeds_deformations.png'),
+    )
+    assert sorted(path.parent.iterdir()) == sorted(done[1:])
 
 
-def test_the_same_again_and_another_seed(folder, tmp_path):
-    for name, more in (('a', ()), ('b', ()), ('c', ('--seed', 1))):
-        path = tmp_path / f'{name}.npz'
-        main(folder, '--out', path, '--num-exemplars', 5, *more)
-    loaded = {n: SeedPatches.load(tmp_path / f'{n}.npz') for n in 'abc'}
-    assert equal(loaded['a'], loaded['b'])
-    assert not np.array_equal(loaded['a'].centers, loaded['c'].centers)
-    for kind in ('sheet', 'deformations'):
-        content = {
-            n: (tmp_path / f'{n}_{kind}.png').read_bytes() for n in 'abc'
-        }
-        assert content['a'] == content['b']
-        assert content['a'] != content['c']
+def test_the_same_again(folder, tmp_path):
+    first, again = (
+        write_seed_patches(
+            str(folder), tmp_path / f'{name}.npz', num_exemplars=5
+        )
+        for name in 'ab'
+    )
+    seed_patches = SeedPatches.load(first.file)
+    assert equal(seed_patches, SeedPatches.load(again.file))
+    for path, other in zip(first[2:], again[2:], strict=True):
+        assert path.read_bytes() == other.read_bytes()
+        # something is on it
+        assert len(np.unique(imread(path))) > 99
     # settings of the authors' code, but for the number
-    assert loaded['a'].patch_size == 32
-    assert loaded['a'].made_by == dict(
+    assert seed_patches.patch_size == 32
+    assert seed_patches.made_by == dict(
         num_exemplars=5,
         scales=[1.0, 0.8, 0.64, 0.512],
         energy='band_pass',
@@ -243,18 +222,9 @@ def test_the_same_again_and_another_seed(folder, tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-    ('order', 'bgr'),
-    [
-        ('to_rgb=True', True),
-        ('bgr_to_rgb=True', True),
-        ('to_rgb=False', False),
-        ('', False),
-    ],
-)
-def test_config(config, tmp_path, monkeypatch, pages, order, bgr):
+def test_config(config, tmp_path, monkeypatch, pages):
     monkeypatch.chdir(tmp_path)
-    main(config('work/its own.npz', order=order))
+    write_seed_patches(config('work/its own.npz'))
     path = tmp_path / 'work/its own.npz'
     seed_patches = SeedPatches.load(path)
     # what is trained: as many classes, of the same size
@@ -266,14 +236,45 @@ def test_config(config, tmp_path, monkeypatch, pages, order, bgr):
         random_seed=0,
         images_looked_at=25,
     )
-    # what the network is to be shown as RGB is BGR
-    check_pages(pages, seed_patches, path, bgr, DEFORMATION)
+    check_pages(pages, seed_patches, path, True, DEFORMATION)
 
 
-def test_options_replace_what_the_config_says(config, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ('order', 'bgr'),
+    [
+        # what the network is to be shown as RGB is BGR
+        ('bgr_to_rgb=True', True),
+        ('to_rgb=True', True),
+        ('to_rgb=False', False),
+        ('', False),
+    ],
+)
+def test_order_of_the_channels(config, tmp_path, monkeypatch, order, bgr):
+    given = []
+
+    def note(*args):
+        given.append(args[2])
+        return None, None
+
+    monkeypatch.setattr(api, '_draw', note)
+    write_seed_patches(
+        config(order=order), tmp_path / 'a.npz', num_exemplars=2
+    )
+    assert given == [
+        dict(
+            DEFORMATION,
+            type='mm_rotssl.RandomDeformation',
+            bgr=bgr,
+            on_device=False,
+        )
+    ]
+
+
+@pytest.mark.usefixtures('undrawn')
+def test_arguments_replace_what_the_config_says(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     wanted = dict(num_exemplars=4, scales=(0.8,), random_seed=2)
-    main(config(wanted))
+    write_seed_patches(config(wanted))
     path = tmp_path / 'seed_patches.npz'
     seed_patches = SeedPatches.load(path)
     assert seed_patches.patch_size == 24
@@ -286,11 +287,15 @@ def test_options_replace_what_the_config_says(config, tmp_path, monkeypatch):
         images_looked_at=25,
     )
     assert seed_patches.made_by == expected
-    main(
+    write_seed_patches(
         config(wanted),
-        *('--num-exemplars', 3, '--patch-size', 20, '--seed', 0),
-        *('--scales', 1, 0.64, '--energy', 'gradient'),
-        *('--max-per-image', 2, '--out', 'new/b.npz'),
+        'new/b.npz',
+        num_exemplars=3,
+        patch_size=20,
+        scales=[1, 0.64],
+        energy='gradient',
+        max_per_image=2,
+        random_seed=0,
     )
     other = SeedPatches.load(tmp_path / 'new/b.npz')
     assert other.patch_size == 20
@@ -302,15 +307,15 @@ def test_options_replace_what_the_config_says(config, tmp_path, monkeypatch):
         random_seed=0,
         images_looked_at=25,
     )
-    # --out has precedence over the file that the config names
-    main(config('c.npz'), '--num-exemplars', 3, '--out', 'd.npz')
+    # the argument has precedence over the file that the config names
+    write_seed_patches(config('c.npz'), 'd.npz', num_exemplars=3)
     assert not (tmp_path / 'c.npz').exists()
     assert (tmp_path / 'd.npz').exists()
     # a size that the settings of the seed patches name
-    main(config(dict(num_exemplars=2, patch_size=16)), '--out', 'd.npz')
+    write_seed_patches(config(dict(num_exemplars=2, patch_size=16)), 'd.npz')
     assert SeedPatches.load('d.npz').patch_size == 16
     # no file is named, nor settings
-    main(config(''), '--seed', 1)
+    write_seed_patches(config(''), random_seed=1)
     assert len(SeedPatches.load(path)) == 20
     # the first file is not there any more
     assert SeedPatches.load(path).made_by['random_seed'] == 1
@@ -318,13 +323,13 @@ def test_options_replace_what_the_config_says(config, tmp_path, monkeypatch):
 
 def test_digits_config(tmp_path, monkeypatch, pages):
     monkeypatch.chdir(tmp_path)
-    main(
+    write_seed_patches(
         DIGITS,
-        *('--num-exemplars', 150),
-        *('--cfg-options', 'train_dataloader.dataset.dataset.indices=160'),
+        num_exemplars=150,
+        cfg_options={'train_dataloader.dataset.dataset.indices': 160},
     )
     seed_patches = SeedPatches.load('seed_patches.npz')
-    training_set = tool.Config.fromfile(DIGITS).train_dataloader.dataset
+    training_set = Config.fromfile(DIGITS).train_dataloader.dataset
     data = dict(training_set.dataset, indices=160)
     data.pop('type')
     assert equal(
@@ -354,25 +359,6 @@ def test_digits_config(tmp_path, monkeypatch, pages):
     assert [len(row) for row in pages[0][0]] == [18] * 8
 
 
-def test_as_a_script(folder, tmp_path):
-    before = sorted(tmp_path.iterdir())
-    failed = subprocess.run(
-        [sys.executable, TOOL, folder, '--num-exemplars', '30'],
-        cwd=tmp_path,
-        env=dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1'),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert failed.returncode == 1
-    assert 'Traceback' not in failed.stderr
-    assert (
-        '\nError: 30 seed patches were asked for, and there are only 25: '
-        in '\n' + failed.stderr
-    )
-    assert sorted(tmp_path.iterdir()) == before
-
-
 @pytest.fixture
 def nothing_written(tmp_path, monkeypatch):
     """Work in a folder that has to stay empty."""
@@ -383,12 +369,10 @@ def nothing_written(tmp_path, monkeypatch):
     assert [file.name for file in work.iterdir()] == []
 
 
-def error_of(*args):
-    with pytest.raises(SystemExit) as error:
-        main(*args)
-    message = str(error.value)
-    assert message.startswith('Error: ')
-    return message
+def error_of(images, *args, **kwargs):
+    with pytest.raises((ValueError, RuntimeError, OSError)) as error:
+        write_seed_patches(images, *args, **kwargs)
+    return str(error.value)
 
 
 @pytest.mark.usefixtures('nothing_written')
@@ -401,44 +385,29 @@ def test_errors(folder, config, tmp_path):
     message = error_of(folder)
     assert '8000 seed patches were asked for, and there are only 25' in message
     assert 'Ask for fewer' in message
-    message = error_of(folder, '--num-exemplars', 3, '--patch-size', 64)
+    message = error_of(folder, num_exemplars=3, patch_size=64)
     assert 'only 0' in message
-    assert 'num_exemplars=0' in error_of(folder, '--num-exemplars', 0)
-    assert '1.5' in error_of(folder, '--num-exemplars', 1, '--scales', 1.5)
+    assert 'num_exemplars=0' in error_of(folder, num_exemplars=0)
+    assert '1.5' in error_of(folder, num_exemplars=1, scales=[1.5])
+    message = error_of(folder, num_exemplars=1, energy='other')
+    assert "energy='other': one of 'band_pass', 'gradient'." in message
     message = error_of(config(kind='mm_rotssl.Digits'))
     assert 'is a mm_rotssl.Digits' in message
     assert 'configs/exemplar_cnn' in message
+    for name in ('a.txt', Path('a')):
+        message = error_of(folder, name)
+        assert message == f'--out {name}: the name must end in .npz'
+    message = error_of(folder, cfg_options={'a.b': 1})
+    assert '--cfg-options need a config' in message
 
 
 @pytest.mark.usefixtures('nothing_written')
 def test_files_that_can_not_be_written(folder, tmp_path):
     (tmp_path / 'file').write_text('text')
     path = tmp_path / 'file' / 'seeds.npz'
-    message = error_of(folder, '--num-exemplars', 3, '--out', path)
-    assert str(tmp_path / 'file') in message
+    assert str(tmp_path / 'file') in error_of(folder, path, 3)
     assert (tmp_path / 'file').read_text() == 'text'
     (tmp_path / 'folder.npz').mkdir()
-    message = error_of(
-        folder, '--num-exemplars', 3, '--out', tmp_path / 'folder.npz'
-    )
+    message = error_of(folder, tmp_path / 'folder.npz', 3)
     assert 'folder.npz' in message
     assert list((tmp_path / 'folder.npz').iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ('args', 'say'),
-    [
-        (('--out', 'a.txt'), r'--out a.txt: .* \.npz'),
-        (('--out', 'a'), r'--out a: .* \.npz'),
-        (('--cfg-options', 'a.b=1'), '--cfg-options need a config'),
-        (('--energy', 'other'), "'band_pass', 'gradient'"),
-        (('--scales',), '--scales'),
-    ],
-)
-@pytest.mark.usefixtures('nothing_written')
-def test_arguments_that_make_no_sense(folder, capsys, args, say):
-    with pytest.raises(SystemExit) as error:
-        main(folder, *args)
-    assert error.value.code == 2
-    said = capsys.readouterr().err.replace('band_pass, g', "'band_pass', 'g")
-    assert re.search(say, said.replace('gradient)', "gradient')"))

@@ -1,29 +1,21 @@
 import csv
-import importlib.util
 import io
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from mm_rotssl.datasets import Digits
+from mm_rotssl.apis import sort, sort_images
+from mm_rotssl.datasets import BrokenImageError, Digits
 from mm_rotssl.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOL = ROOT / 'tools/sort_images.py'
-SPEC = importlib.util.spec_from_file_location('sort_images', TOOL)
-tool = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(tool)
-
 DIGITS = ROOT / 'configs/_base_/datasets/digits.py'
 MODEL = """
 model = dict(
@@ -39,15 +31,7 @@ model = dict(
         num_classes=(7, 12)))
 """
 MEAN, STD = np.array([100.0, 120.0, 140.0]), np.array([60.0, 70.0, 80.0])
-CELL = tool.THUMBNAIL + tool.GAP
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+CELL = sort.THUMBNAIL + sort.GAP
 
 
 @pytest.fixture
@@ -125,16 +109,9 @@ def checkpoint(config, tmp_path):
     return path
 
 
-def main(monkeypatch, *args):
-    monkeypatch.setattr(
-        sys, 'argv', [str(TOOL), *map(str, args), '--device', 'cpu']
-    )
-    tool.main()
-
-
-def fails(monkeypatch, *args):
-    with pytest.raises(SystemExit) as caught:
-        main(monkeypatch, *args)
+def fails(*args, error=ValueError, **kwargs):
+    with pytest.raises(error) as caught:
+        sort_images(*args, **kwargs)
     return str(caught.value)
 
 
@@ -209,15 +186,13 @@ def cells(path, count):
 
 
 @pytest.mark.parametrize('shown', [None, 3])
-def test_table_page_and_sheets(
-    monkeypatch, capsys, config, checkpoint, folder, shown
-):
+def test_table_page_and_sheets(config, checkpoint, folder, shown):
     painted = colors(61)
     names = [f'{i:03d}.png' for i in range(61)]
     for name, color in zip(names, painted, strict=True):
         write(folder / name, color)
-    option = () if shown is None else ('--max-shown', shown)
-    main(monkeypatch, config, checkpoint, *option)
+    options = {} if shown is None else dict(max_shown=shown)
+    done = sort_images(config, checkpoint, **options)
     out = checkpoint.parent / 'classes'
     images = np.broadcast_to(painted[:, None, None], (61, 16, 16, 3))
     wanted = probabilities(config, checkpoint, images)
@@ -252,15 +227,13 @@ def test_table_page_and_sheets(
     page = (out / 'index.html').read_text()
     assert f'<title>{title}</title>' in page
     assert f'<h1>{title}</h1>' in page
-    printed = capsys.readouterr().out
-    assert f'61 images in {len(order)} classes' in printed
-    assert f'page    {out / "index.html"}' in printed.splitlines()
+    assert done == (61, len(order), out / 'classes.csv', out / 'index.html')
 
 
-def test_red_is_red(monkeypatch, config, checkpoint, folder, tmp_path):
+def test_red_is_red(config, checkpoint, folder, tmp_path):
     write(folder / 'red.png', (255, 0, 0))
     out = tmp_path / 'out'
-    main(monkeypatch, config, checkpoint, '--out', out)
+    sort_images(str(config), str(checkpoint), out=str(out))
     (section,) = read_sections(out)
     assert section[1:3] == ('1', '100.0')
     ((red, green, blue),) = cells(out / section[-1], 1)
@@ -270,7 +243,7 @@ def test_red_is_red(monkeypatch, config, checkpoint, folder, tmp_path):
 
 
 @pytest.mark.parametrize('slash', ['', '/'])
-def test_names_of_a_folder(monkeypatch, config, checkpoint, tmp_path, slash):
+def test_names_of_a_folder(config, checkpoint, tmp_path, slash):
     other = tmp_path / 'other [bold] folder'
     names = [
         'a/b/c.png',
@@ -287,7 +260,7 @@ def test_names_of_a_folder(monkeypatch, config, checkpoint, tmp_path, slash):
     for name, color in zip(names, painted, strict=True):
         write(other / name, color)
     (other / 'notes.txt').write_text('no image')
-    main(monkeypatch, config, checkpoint, '--images', f'{other}{slash}')
+    sort_images(config, checkpoint, f'{other}{slash}')
     out = checkpoint.parent / 'classes'
     wanted = dict(
         zip(
@@ -307,8 +280,8 @@ def test_names_of_a_folder(monkeypatch, config, checkpoint, tmp_path, slash):
     check_table(out, found, [wanted[name] for name in found])
 
 
-def test_images_in_memory(monkeypatch, digits, checkpoint):
-    main(monkeypatch, digits, checkpoint, '--max-shown', 5)
+def test_images_in_memory(digits, checkpoint):
+    sort_images(digits, checkpoint, max_shown=5)
     out = checkpoint.parent / 'classes'
     dataset = Digits(split='val', size=16, indices=range(60))
     infos = [dataset.get_data_info(i) for i in range(60)]
@@ -325,7 +298,7 @@ def test_images_in_memory(monkeypatch, digits, checkpoint):
 
 
 @pytest.mark.parametrize('wrapper', ['RepeatDataset', 'KFoldDataset'])
-def test_wrapped_data_set(monkeypatch, digits, checkpoint, tmp_path, wrapper):
+def test_wrapped_dataset(digits, checkpoint, tmp_path, wrapper):
     """Names, classes and thumbnails are of the same image."""
     arguments = dict(
         RepeatDataset='times=2', KFoldDataset='fold=1, num_splits=3, seed=4'
@@ -340,7 +313,7 @@ val_dataloader = dict(batch_size=7, dataset=dict(
         pipeline=[dict(type='PackInputs')])))
 """
     )
-    main(monkeypatch, path, checkpoint, '--max-shown', 1)
+    sort_images(path, checkpoint, max_shown=1)
     out = checkpoint.parent / 'classes'
     dataset = Digits(split='val', size=16, indices=range(24))
     infos = [dataset.get_data_info(i) for i in range(24)]
@@ -360,7 +333,7 @@ val_dataloader = dict(batch_size=7, dataset=dict(
         assert np.abs(sheet[:96, :96] - first).mean() < 3
 
 
-def test_images_of_all_sizes(monkeypatch, config, checkpoint, folder):
+def test_images_of_all_sizes(config, checkpoint, folder):
     painted = colors(6, 2)
     sizes = [(16, 16), (300, 40), (3, 500), (1, 1), (900, 1), (64, 48)]
     names = [f'{i}.png' for i in range(6)]
@@ -379,7 +352,7 @@ val_dataloader = dict(dataset=dict(pipeline=[
     dict(type='PackInputs')]))
 """
     )
-    main(monkeypatch, path, checkpoint)
+    sort_images(path, checkpoint)
     painted = np.concatenate([painted, [[77] * 3, [255] * 3]])
     wanted = probabilities(
         config,
@@ -400,7 +373,7 @@ def test_sheet_keeps_the_proportions():
     stripes = np.zeros((960, 960, 3), np.uint8)
     stripes[:, ::2] = 255
     images.append(stripes)
-    data = tool.sheet(images * 2)
+    data = sort._sheet(images * 2)
     sheet = np.asarray(Image.open(io.BytesIO(data)).convert('L')).astype(int)
     assert sheet.shape == (2 * CELL, 12 * CELL)
     for place, (height, width) in enumerate(black):
@@ -432,21 +405,7 @@ def damage(folder, names):
         (folder / name).write_bytes((b'', content[:40], b'text' * 30)[i % 3])
 
 
-@pytest.fixture
-def log(tmp_path):
-    """The file of the current logger."""
-    path = tmp_path / 'log.txt'
-    # the newest logger is the current one
-    logger = MMLogger.get_instance('test-cluster-images', log_file=str(path))
-    yield path
-    for handler in logger.handlers:
-        handler.close()
-    MMLogger._instance_dict.pop('test-cluster-images')
-
-
-def test_broken_files_are_passed_over(
-    monkeypatch, log, config, checkpoint, folder
-):
+def test_broken_files_are_passed_over(log, config, checkpoint, folder):
     painted = colors(9, 3)
     good = [f'{10 * i:03d}.png' for i in range(9)]
     for name, color in zip(good, painted, strict=True):
@@ -455,7 +414,7 @@ def test_broken_files_are_passed_over(
     broken = [f'{i:03d}.png' for i in (*range(31, 40), 11, 12, 85, 99)]
     broken.append('%.png')
     damage(folder, broken)
-    main(monkeypatch, config, checkpoint, '--images', folder)
+    sort_images(config, checkpoint, folder)
     said = log.read_text()
     for name in broken:
         assert said.count(f'Broken image skipped: {folder}/{name}') == 1
@@ -477,50 +436,50 @@ def test_broken_files_are_passed_over(
         )
 
 
-def test_broken_files_that_stop_the_run(
-    monkeypatch, config, checkpoint, folder
-):
+def test_broken_files_that_stop_the_run(config, checkpoint, folder):
     write(folder / 'a.png', (9, 9, 9))
     damage(folder, ['b.png', 'c.png'])
     # the dataset of the config does not stand them
-    message = fails(monkeypatch, config, checkpoint)
-    assert message.startswith(f'Error: {folder}/b.png: the file is empty')
-    assert 'Repair or remove the file, or name the folder with --pict' in (
+    message = fails(config, checkpoint, error=BrokenImageError)
+    assert message.startswith(f'{folder}/b.png: the file is empty')
+    assert 'Repair or remove the file, or name the folder with --images' in (
         message
     )
     (folder / 'a.png').write_bytes(b'')
-    message = fails(monkeypatch, config, checkpoint, '--images', folder)
-    assert 'Error: 3 broken images' in message
+    message = fails(config, checkpoint, folder, error=RuntimeError)
+    assert '3 broken images' in message
     for name in 'abc':
         assert f'{folder}/{name}.png' in message
     assert not (checkpoint.parent / 'classes').exists()
 
 
-def test_errors_say_what_to_do(
-    monkeypatch, config, digits, checkpoint, folder, tmp_path
-):
+def test_errors_say_what_to_do(config, digits, checkpoint, folder, tmp_path):
     message = fails(
-        monkeypatch, config, checkpoint, '--images', tmp_path / 'none'
+        config, checkpoint, tmp_path / 'none', error=FileNotFoundError
     )
-    assert message.startswith(f'Error: There is no folder "{tmp_path}/none')
-    message = fails(monkeypatch, config, checkpoint, '--images', folder)
-    assert message.startswith(f'Error: No image was found in "{folder}')
+    assert message.startswith(f'There is no folder "{tmp_path}/none')
+    message = fails(config, checkpoint, folder, error=RuntimeError)
+    assert message.startswith(f'No image was found in "{folder}')
     write(folder / 'a.png', (9, 9, 9))
-    message = fails(monkeypatch, config, tmp_path / 'no.pth')
+    message = fails(config, tmp_path / 'no.pth', error=FileNotFoundError)
     assert 'no.pth" does not exist' in message
     message = fails(
-        monkeypatch,
-        *(config, checkpoint, '--cfg-options', 'model.neck.in_channels=5'),
+        config, checkpoint, cfg_options={'model.neck.in_channels': 5}
     )
     assert 'was made by another architecture' in message
-    message = fails(monkeypatch, digits, checkpoint, '--images', folder)
+    message = fails(digits, checkpoint, folder)
     assert 'val_dataloader.dataset.pipeline loads no files' in message
     assert "dict(type='mm_rotssl.LoadIntactImage')" in message
+    for number in (0, -3, sort.MAX_SHOWN + 1):
+        message = fails(config, checkpoint, max_shown=number)
+        assert message == (
+            f'max_shown={number} must be from 1 to {sort.MAX_SHOWN}.'
+        )
 
     cfg = Config.fromfile(config)
     cfg.pop('val_dataloader')
     cfg.dump(tmp_path / 'bare.py')
-    message = fails(monkeypatch, tmp_path / 'bare.py', checkpoint)
+    message = fails(tmp_path / 'bare.py', checkpoint)
     assert 'The config has no val_dataloader' in message
 
     path = tmp_path / 'two.py'
@@ -530,12 +489,11 @@ def test_errors_say_what_to_do(
         type='ConcatDataset', datasets=[part, part]
     )
     cfg.dump(path)
-    message = fails(monkeypatch, path, checkpoint)
-    assert 'Make one dataset of them' in message
+    assert 'Make one dataset of them' in fails(path, checkpoint)
     assert not (checkpoint.parent / 'classes').exists()
 
 
-def test_network_without_classes(monkeypatch, digits, tmp_path):
+def test_network_without_classes(digits, tmp_path):
     path = tmp_path / 'rotnet.py'
     path.write_text(
         f"""_base_ = {str(digits)!r}
@@ -548,17 +506,15 @@ model = dict(
 """
     )
     torch.save(build(path).state_dict(), tmp_path / 'rotnet.pth')
-    message = fails(monkeypatch, path, tmp_path / 'rotnet.pth')
-    assert message.startswith('Error: RotNet gives no classes. Take a config')
+    message = fails(path, tmp_path / 'rotnet.pth')
+    assert message.startswith('RotNet gives no classes. Take a config')
     assert not (tmp_path / 'classes').exists()
 
 
-def test_no_sheets_of_classes_that_are_gone(
-    monkeypatch, config, checkpoint, folder
-):
+def test_no_sheets_of_classes_that_are_gone(config, checkpoint, folder):
     for i, color in enumerate(colors(30, 4)):
         write(folder / f'{i:02d}.png', color)
-    main(monkeypatch, config, checkpoint)
+    sort_images(config, checkpoint)
     out = checkpoint.parent / 'classes'
     before = {section[-1] for section in read_sections(out)}
     kept = ['class_1.jpg', 'class_00001.png', 'class_00001_old.jpg']
@@ -569,7 +525,7 @@ def test_no_sheets_of_classes_that_are_gone(
     (out / 'class_00777.jpg').write_text('of another network')
     for path in sorted(folder.iterdir())[1:]:
         path.unlink()
-    main(monkeypatch, config, checkpoint)
+    sort_images(config, checkpoint)
     (section,) = read_sections(out)
     assert {section[-1]} < before
     assert len(read_table(out)) == 1
@@ -578,51 +534,9 @@ def test_no_sheets_of_classes_that_are_gone(
     } == {'index.html', 'classes.csv', section[-1], *kept}
 
 
-def test_number_of_shown_images(monkeypatch, capsys):
-    for number in (0, -3, tool.MAX_SHOWN + 1):
-        with pytest.raises(SystemExit):
-            main(monkeypatch, 'a.py', 'b.pth', '--max-shown', number)
-        message = f'--max-shown {number} must be from 1 to {tool.MAX_SHOWN}'
-        assert message in capsys.readouterr().err
-    # the highest sheet can still be written
-    monkeypatch.setattr(tool, 'COLUMNS', 1)
-    rows = tool.MAX_SHOWN // 12
+def test_the_highest_sheet_can_be_written(monkeypatch):
+    monkeypatch.setattr(sort, 'COLUMNS', 1)
+    rows = sort.MAX_SHOWN // 12
     dot = np.full((1, 1, 3), 90, np.uint8)
-    with Image.open(io.BytesIO(tool.sheet([dot] * rows))) as sheet:
+    with Image.open(io.BytesIO(sort._sheet([dot] * rows))) as sheet:
         assert sheet.height == rows * CELL
-
-
-def test_as_a_command(config, checkpoint, folder):
-    painted = colors(7, 5)
-    names = [f'{i}.png' for i in range(7)]
-    for name, color in zip(names, painted, strict=True):
-        write(folder / name, color)
-    damage(folder, ['broken.png'])
-    out = folder.parent / ('long ' * 30).strip()
-    done = subprocess.run(
-        [
-            *(sys.executable, TOOL, config, checkpoint, '--out', out),
-            *('--images', folder),
-            *('--cfg-options', 'val_dataloader.num_workers=2'),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={
-            **os.environ,
-            'OMP_NUM_THREADS': '1',
-            'COLUMNS': '40',
-            'CUDA_VISIBLE_DEVICES': '',
-        },
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    # paths are not folded
-    assert f'page    {out / "index.html"}' in done.stdout.splitlines()
-    assert f'{folder}/broken.png' in done.stdout + done.stderr
-    wanted = probabilities(
-        config,
-        checkpoint,
-        np.broadcast_to(painted[:, None, None], (7, 16, 16, 3)),
-    )
-    check_table(out, names, wanted)

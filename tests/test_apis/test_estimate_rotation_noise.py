@@ -1,31 +1,26 @@
-import argparse
-import importlib.util
 import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from gloo import run_on_two
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from mm_rotssl.apis import estimate_rotation_noise, rotation_noise
 from mm_rotssl.datasets import Digits, RotationNoise, image_keys
 from mm_rotssl.models import RotNet
 from mm_rotssl.registry import MODELS
+from mm_rotssl.utils import fingerprint
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOL = ROOT / 'tools/estimate_rotation_noise.py'
-SPEC = importlib.util.spec_from_file_location('estimate_rotation_noise', TOOL)
-tool = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(tool)
-
 BASE = ROOT / 'configs/rotnet/rotnet_nin-w24_1xb128-15e_digits.py'
 COUNT, FOLDS, EPOCHS, SEED = 41, 2, 2, 4
 # random crops make the images of training other ones
@@ -47,20 +42,6 @@ val_dataloader = dict(dataset=dict(size=16))
 """
 
 
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def environ(monkeypatch):
-    # set by the tool
-    monkeypatch.setenv('LOCAL_RANK', '0')
-
-
 def write_config(path, more=''):
     path.write_text(SMALL + more)
     return path
@@ -71,17 +52,8 @@ def config(tmp_path):
     return write_config(tmp_path / 'config.py')
 
 
-def main(*args):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, 'argv', [str(TOOL), *map(str, args)])
-        tool.main()
-
-
-def small(config, work_dir, folds=FOLDS, seed=SEED):
-    return (
-        *(config, '--work-dir', work_dir),
-        *('--folds', folds, '--seed', seed),
-    )
+def estimate(config, work_dir, folds=FOLDS, seed=SEED, **kwargs):
+    return estimate_rotation_noise(config, work_dir, folds, seed, **kwargs)
 
 
 class Spy:
@@ -91,11 +63,11 @@ class Spy:
         self.seen = {}
         self.steps = 0
         fold_now = []
-        estimate_fold, loss = tool.estimate_fold, RotNet.loss
+        estimate_fold, loss = rotation_noise._estimate_fold, RotNet.loss
 
-        def spy_fold(cfg, fold, args):
+        def spy_fold(cfg, fold, *args):
             fold_now.append(fold)
-            estimate_fold(cfg, fold, args)
+            estimate_fold(cfg, fold, *args)
 
         def spy_loss(model, inputs, data_samples=None):
             if self.steps == stop_after:
@@ -106,7 +78,7 @@ class Spy:
             )
             return loss(model, inputs, data_samples)
 
-        patch.setattr(tool, 'estimate_fold', spy_fold)
+        patch.setattr(rotation_noise, '_estimate_fold', spy_fold)
         patch.setattr(RotNet, 'loss', spy_loss)
 
 
@@ -117,23 +89,26 @@ def spy(monkeypatch):
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """Drawing takes longest."""
-    monkeypatch.setattr(tool, 'draw', lambda *_: 'undrawn')
+    """Drawing takes longest. What was to be drawn."""
+    calls = []
+
+    def note(*args):
+        calls.append(args)
+        return Figure((1, 1))
+
+    monkeypatch.setattr(rotation_noise, 'plot_orientation', note)
+    return calls
 
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
-    """A run from beginning to end: work dir, what it trained on, output."""
+    """A run from beginning to end: work dir, what it trained on, result."""
     folder = tmp_path_factory.mktemp('whole')
     config = write_config(folder / 'config.py')
-    printed = []
     with pytest.MonkeyPatch.context() as patch:
         spy = Spy(patch)
-        patch.setattr(
-            tool, 'print', lambda text: printed.append(text), raising=False
-        )
-        main(*small(config, folder / 'work'))
-    return folder / 'work', spy.seen, '\n'.join(printed)
+        done = estimate(config, folder / 'work')
+    return folder / 'work', spy.seen, done
 
 
 def pixels_of(data):
@@ -191,7 +166,7 @@ def state_of(folder):
 
 
 def test_the_file(whole):
-    work_dir, _, printed = whole
+    work_dir, _, done = whole
     noise = RotationNoise.load(work_dir / 'rotation_noise.npz')
     assert noise.keys == list(digits())
     assert noise.probabilities.shape == (COUNT, 4)
@@ -207,9 +182,12 @@ def test_the_file(whole):
     # the image is one, and the files are named
     page = imread(work_dir / 'orientation.png')
     assert np.ptp(page) > 0.5
-    for name in ('rotation_noise.npz', 'orientation.png'):
-        assert str(work_dir / name) in printed
-    assert f'{COUNT} images, {FOLDS} folds' in printed
+    assert done.file == work_dir / 'rotation_noise.npz'
+    assert done.figure == work_dir / 'orientation.png'
+    np.testing.assert_array_equal(
+        done.noise.probabilities, noise.probabilities
+    )
+    assert done.summary.startswith(f'{COUNT} images, {FOLDS} folds')
     # nothing unfinished is left
     assert {path.name for path in work_dir.iterdir()} == {
         *('fold0', 'fold1', 'estimation.json'),
@@ -255,22 +233,23 @@ def test_no_image_is_judged_by_a_network_that_has_seen_it(whole):
 
 
 @pytest.mark.usefixtures('undrawn')
-def test_a_second_run_does_nothing_again(whole, spy):
-    work_dir, *_ = whole
+def test_a_second_run_does_nothing_again(whole, config, spy):
+    work_dir = config.parent / 'work'
+    shutil.copytree(whole[0], work_dir)
     before = state_of(work_dir)
-    first = (work_dir / 'rotation_noise.npz').read_bytes()
-    main(*small(work_dir.parent / 'config.py', work_dir))
+    want = RotationNoise.load(work_dir / 'rotation_noise.npz')
+    estimate(config, work_dir)
     assert spy.steps == 0
     after = state_of(work_dir)
     assert set(after) == set(before)
     for name in before:
-        if name != 'rotation_noise.npz':
+        # the results are written anew
+        if name not in ('rotation_noise.npz', 'orientation.png'):
             assert after[name] == before[name], name
     again = RotationNoise.load(work_dir / 'rotation_noise.npz')
-    (work_dir / 'rotation_noise.npz').write_bytes(first)
-    want = RotationNoise.load(work_dir / 'rotation_noise.npz')
     assert again.keys == want.keys
-    assert again.made_by == want.made_by
+    made_by = dict(want.made_by, config=str(config))
+    assert again.made_by == made_by
     np.testing.assert_array_equal(again.probabilities, want.probabilities)
 
 
@@ -295,14 +274,14 @@ def test_an_interrupted_run_goes_on(
     with monkeypatch.context() as patch:
         spy = Spy(patch, stop_after)
         with pytest.raises(KeyboardInterrupt):
-            main(*small(config, work_dir))
+            estimate(config, work_dir)
     assert set(spy.seen) == {1}
     assert not (work_dir / 'fold1/rotation_noise.npz').exists()
     assert not (work_dir / 'rotation_noise.npz').exists()
     assert (work_dir / 'fold1/epoch_1.pth').exists() == (stop_after > STEPS)
 
     spy = Spy(monkeypatch)
-    main(*small(config, work_dir))
+    estimate(config, work_dir)
     assert state_of(work_dir / 'fold0') == before
     # only what was not done
     assert spy.steps == left
@@ -325,67 +304,68 @@ def test_a_run_that_was_stopped_before_it_predicted(whole, config, spy):
     (work_dir / 'fold0/last_checkpoint').write_text(
         str(work_dir / f'fold0/epoch_{EPOCHS}.pth')
     )
-    main(*small(config, work_dir))
+    estimate(config, work_dir)
     assert spy.steps == 0
     got = RotationNoise.load(work_dir / 'rotation_noise.npz')
     want = RotationNoise.load(whole[0] / 'rotation_noise.npz')
     np.testing.assert_array_equal(got.probabilities, want.probabilities)
 
 
-def fails(*args):
-    with pytest.raises(SystemExit) as caught:
-        main(*args)
-    assert str(caught.value).startswith('Error: ')
+def fails(*args, **kwargs):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        estimate(*args, **kwargs)
     return str(caught.value)
 
 
-OTHERS = {
-    '--folds': dict(folds=3),
-    '--seed': dict(seed=SEED + 1),
-    '--folds, --seed': dict(folds=3, seed=SEED + 1),
-    'model': 'model.backbone.base_channels=12',
-    'images, train_dataloader': 'train_dataloader.dataset.indices=30',
-    'train_dataloader': 'train_dataloader.batch_size=8',
-    'optim_wrapper': 'optim_wrapper.optimizer.lr=0.2',
-    'param_scheduler': 'param_scheduler.0.T_max=3',
-    'train_cfg': 'train_cfg.max_epochs=3',
-    'load_from': 'load_from=weights.pth',
-    'pipeline of validation': (
-        'val_dataloader.dataset.pipeline.0.algorithm_keys=a,b'
-    ),
-}
-
-
-@pytest.mark.parametrize('name', OTHERS)
-def test_another_estimation_in_the_same_folder(whole, spy, name):
+def test_another_estimation_in_the_same_folder(whole, spy):
     work_dir, *_ = whole
     before = state_of(work_dir)
-    other = OTHERS[name]
-    settings, options = other, ()
-    if isinstance(other, str):
-        settings, options = {}, ('--cfg-options', other)
     message = fails(
-        *small(work_dir.parent / 'config.py', work_dir, **settings), *options
+        work_dir.parent / 'config.py',
+        work_dir,
+        folds=3,
+        cfg_options={'train_dataloader.dataset.indices': 30},
     )
-    assert f'"{work_dir}" holds' in message
+    assert f'"{work_dir}" holds an estimation with another ' in message
     # what differs, and nothing else
-    assert f'with another {name}. Name another --work-dir' in message
+    assert 'another images, folds, train_dataloader. Name another' in message
     assert spy.steps == 0
     assert state_of(work_dir) == before
 
 
-def test_other_images_in_the_same_folder(config, tmp_path):
-    cfg = Config.fromfile(config)
-    args = argparse.Namespace(work_dir=tmp_path / 'w', folds=2, seed=0)
+def test_what_makes_another_estimation(config, tmp_path):
     keys = ['a', 'b', 'c']
-    tool.check_work_dir(cfg, keys, args)
-    tool.check_work_dir(cfg, keys, args)
-    for other in (['a', 'b'], ['a', 'c', 'b'], ['a', 'b', 'd']):
-        with pytest.raises(ValueError, match='with another images'):
-            tool.check_work_dir(cfg, other, args)
-    assert json.loads((tmp_path / 'w/estimation.json').read_text())[
-        'images'
-    ].startswith('3, ')
+    rest = (2, 0, tmp_path / 'w')
+    cfg = Config.fromfile(config)
+    check = rotation_noise._check_work_dir
+    check(cfg, keys, *rest)
+    check(Config.fromfile(config), keys, *rest)
+    for other in (keys[:2], ['a', 'c', 'b'], ['a', 'b', 'd']):
+        with pytest.raises(ValueError, match=r'with another images\. Name'):
+            check(cfg, other, *rest)
+    assert (
+        json.loads((tmp_path / 'w/estimation.json').read_text())['images']
+        == f'3, {fingerprint(keys)}'
+    )
+    with pytest.raises(ValueError, match=r'with another folds, seed\. Name'):
+        check(cfg, keys, 3, 1, rest[-1])
+    for name, key, value in (
+        ('model', 'model.backbone.base_channels', 12),
+        ('train_dataloader', 'train_dataloader.batch_size', 8),
+        ('optim_wrapper', 'optim_wrapper.optimizer.lr', 0.2),
+        ('param_scheduler', 'param_scheduler.0.T_max', 3),
+        ('train_cfg', 'train_cfg.max_epochs', 3),
+        ('load_from', 'load_from', 'weights.pth'),
+        (
+            'pipeline of validation',
+            'val_dataloader.dataset.pipeline.0.algorithm_keys',
+            ['a', 'b'],
+        ),
+    ):
+        changed = Config.fromfile(config)
+        changed.merge_from_dict({key: value})
+        with pytest.raises(ValueError, match=rf'another {name}\. Name anoth'):
+            check(changed, keys, *rest)
 
 
 NO_PIPELINE = """
@@ -429,45 +409,47 @@ FEW = 'train_dataloader = dict(dataset=dict(indices=3))'
         (NO_ROTATIONS, 'model.type=SimSiam predicts no rotations'),
         (BY_ITERATION, 'train_cfg has no max_epochs'),
         (NO_INDEX, 'sample_idx'),
-        (FEW, '--folds 4: there are only 3 images'),
+        (FEW, 'folds=4: there are only 3 images'),
     ],
 )
 def test_errors_say_what_to_do(config, tmp_path, spy, more, said):
     write_config(config, more)
-    assert said in fails(*small(config, tmp_path / 'work', folds=4))
+    assert said in fails(config, tmp_path / 'work', folds=4)
     # before anything was done
     assert spy.steps == 0
     assert not (tmp_path / 'work').exists()
 
 
-def test_bad_arguments(monkeypatch, capsys):
-    words = ['--folds', '1']
-    monkeypatch.setattr(sys, 'argv', [str(TOOL), 'a.py', *words])
-    with pytest.raises(SystemExit) as caught:
-        tool.parse_args()
-    assert caught.value.code == 2
-    assert ' '.join(words) in capsys.readouterr().err
+def test_one_fold_is_none(config):
+    assert fails(config, None, folds=1) == 'folds=1 must be at least 2.'
 
 
-def test_default_folder(monkeypatch):
-    monkeypatch.setattr(sys, 'argv', [str(TOOL), 'configs/x/net_b1.5.py'])
-    args = tool.parse_args()
-    assert args.work_dir == Path('work_dirs/rotation_noise/net_b1.5')
-    assert (args.folds, args.seed) == (5, 0)
+def test_default_folder(config, tmp_path, monkeypatch):
+    """It bears the name of the config."""
+    monkeypatch.chdir(tmp_path)
+    folders = []
+    monkeypatch.setattr(
+        rotation_noise,
+        '_check_work_dir',
+        lambda *args: folders.append(args[-1]) or 1 / 0,
+    )
+    with pytest.raises(ZeroDivisionError):
+        estimate(config.rename('net_b1.5.py'), None)
+    assert folders == [Path('work_dirs/rotation_noise/net_b1.5')]
 
 
 def test_images_are_judged_without_augmentation(config):
     cfg = Config.fromfile(config)
     plain = [dict(type='PackInputs')]
     train = cfg.train_dataloader.dataset.pipeline.copy()
-    assert tool.plain_dataset(cfg)['pipeline'] == plain
+    assert rotation_noise._plain_dataset(cfg)['pipeline'] == plain
     # the rest is that of training, which stays as it is
-    assert tool.plain_dataset(cfg)['split'] == 'train'
+    assert rotation_noise._plain_dataset(cfg)['split'] == 'train'
     assert cfg.train_dataloader.dataset.pipeline == train
     cfg.test_pipeline = [dict(type='A'), *plain]
-    assert tool.plain_pipeline(cfg) == plain
+    assert rotation_noise._plain_pipeline(cfg) == plain
     cfg.val_dataloader = None
-    assert tool.plain_pipeline(cfg) == [dict(type='A'), *plain]
+    assert rotation_noise._plain_pipeline(cfg) == [dict(type='A'), *plain]
 
 
 FOLDER = """
@@ -496,6 +478,7 @@ train_dataloader = dict(
 """
 
 
+@pytest.mark.usefixtures('undrawn')
 def test_a_broken_image_has_the_probability_0(tmp_path):
     folder = tmp_path / 'photos'
     (folder / 'ö').mkdir(parents=True)
@@ -513,7 +496,7 @@ def test_a_broken_image_has_the_probability_0(tmp_path):
     config.write_text(FOLDER.format(root=str(folder)))
     work_dir = tmp_path / 'work'
     # no upright copy first, and three folds of different sizes
-    main(*small(config, work_dir, folds=3, seed=0))
+    estimate(config, work_dir, folds=3, seed=0)
     noise = RotationNoise.load(work_dir / 'rotation_noise.npz')
     keys = sorted(key for key in images if '/' not in key)
     keys += sorted(key for key in images if '/' in key)
@@ -534,7 +517,6 @@ def test_a_broken_image_has_the_probability_0(tmp_path):
         np.testing.assert_allclose(
             [rows[key] for key in part], want[:, :, 1], atol=2e-6
         )
-    assert (work_dir / 'orientation.png').stat().st_size > 5000
 
 
 def made(count=40, rotations=(0, 90, 180, 270), seed=0):
@@ -564,7 +546,7 @@ def test_summary(rotations):
         100 * sum(w < bound for w in weights) / count for bound in (0.5, 0.1)
     )
     assert 0 < lowest < low < 100
-    text = tool.summary(noise)
+    text = rotation_noise._summary(noise)
     assert text.startswith('40 images, 3 folds. ')
     chance = 100 // len(rotations)
     assert f': 60.6 % (50.2, 61.5, 70.0; chance {chance}).' in text
@@ -596,7 +578,7 @@ def test_summary_by_folder_without_what_was_not_read():
         (0, 90, 180, 270),
         dict(accuracy, not_read=['b/3']),
     )
-    text = tool.summary(noise)
+    text = rotation_noise._summary(noise)
     assert text.startswith('4 images, ')
     assert '\n25.0 % have no clear' in text
     assert '\n  by folder: b 0, a 50\n' in text
@@ -612,8 +594,8 @@ def test_summary_by_folder_without_what_was_not_read():
         noise.rotations,
         dict(accuracy, not_read=[]),
     )
-    assert 'by folder' not in tool.summary(noise)
-    assert 'could not be read' not in tool.summary(noise)
+    assert 'by folder' not in rotation_noise._summary(noise)
+    assert 'could not be read' not in rotation_noise._summary(noise)
 
 
 IN_MEMORY = """
@@ -624,6 +606,7 @@ train_dataloader = dict(
 """
 
 
+@pytest.mark.usefixtures('undrawn')
 def test_equal_images_in_memory(config, tmp_path, monkeypatch):
     """They have one name, and in the file one row."""
     (tmp_path / 'in_memory.py').write_text(
@@ -642,36 +625,25 @@ def test_equal_images_in_memory(config, tmp_path, monkeypatch):
         config, IN_MEMORY.replace("'InMemory'", "'mm_rotssl.InMemory'")
     )
     work_dir = tmp_path / 'work'
-    main(*small(config, work_dir, folds=2))
+    estimate(config, work_dir)
     noise = RotationNoise.load(work_dir / 'rotation_noise.npz')
     assert len(noise.keys) == 12
     assert all(key.startswith('pixels:') for key in noise.keys)
     # once more, from the folds that are done
-    main(*small(config, work_dir, folds=2))
+    estimate(config, work_dir)
 
 
-def test_the_image_shows_the_least_and_the_most_clear(
-    config, tmp_path, monkeypatch
-):
+def test_the_figure_shows_the_least_and_the_most_clear(tmp_path, undrawn):
     noise = made()
     data = Digits(
         size=16,
         indices=range(100, 140),
         pipeline=[dict(type='mmpretrain.PackInputs')],
     )
-    calls = []
-    plot = tool.plot_orientation
-
-    def note(*args):
-        calls.append(args)
-        return plot(*args)
-
-    monkeypatch.setattr(tool, 'plot_orientation', note)
-    args = argparse.Namespace(work_dir=tmp_path / 'w')
-    path = tool.draw(noise, data, noise.keys, Config.fromfile(config), args)
-    assert path == tmp_path / 'w/orientation.png'
-    assert np.ptp(imread(path)) > 0.5
-    ((groups, rotations, title),) = calls
+    path = tmp_path / 'w/orientation.png'
+    assert rotation_noise._draw(noise, data, None, path) == path
+    assert path.is_file()
+    ((groups, rotations, title),) = undrawn
     assert rotations == noise.rotations
     margins = {
         i: row[0] - max(row[1:])
@@ -689,31 +661,29 @@ def test_the_image_shows_the_least_and_the_most_clear(
     assert [name.split()[0] for name in groups] == ['Most', 'Least']
 
 
-def test_two_processes(config, tmp_path):
-    """Nothing is lost where the images are dealt out and padded."""
-    work_dir = tmp_path / 'work'
-    words = small(config, work_dir, folds=2)
-    done = subprocess.run(
-        [
-            *(sys.executable, '-m', 'torch.distributed.run'),
-            *('--standalone', '--nproc_per_node', '2'),
-            *map(str, [TOOL, *words, '--launcher', 'pytorch']),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={
-            **os.environ,
-            'PYTHONPATH': str(ROOT),
-            'OMP_NUM_THREADS': '1',
-            'CUDA_VISIBLE_DEVICES': '',
-        },
+def estimate_on_one_of_two(rank, config, work_dir):
+    os.environ.update(
+        RANK=str(rank), WORLD_SIZE='2', LOCAL_RANK=str(rank), MASTER_ADDR='-'
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    with pytest.MonkeyPatch.context() as patch:
+        # both are connected
+        patch.setattr(torch.distributed, 'init_process_group', lambda **_: 0)
+        patch.setattr(
+            rotation_noise, 'plot_orientation', lambda *_: Figure((1, 1))
+        )
+        done = estimate(config, work_dir, launcher='pytorch')
+    return torch.tensor(0 if done is None else len(done.noise.keys))
+
+
+def test_two_processes(config, tmp_path, monkeypatch):
+    """Nothing is lost where the images are dealt out and padded."""
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+    work_dir = tmp_path / 'work'
+    counts = run_on_two(estimate_on_one_of_two, config, work_dir, timeout=240)
+    # one of them tells what was found
+    assert counts == [COUNT, 0]
     noise = RotationNoise.load(work_dir / 'rotation_noise.npz')
-    count = len(noise.keys)
-    assert f'{count} images, 2 folds' in done.stdout
-    keys = list(digits())[:count]
+    keys = list(digits())
     assert noise.keys == keys
     images = digits()
     for fold, part in enumerate(held_out(keys, 2, SEED)):

@@ -1,5 +1,3 @@
-import importlib.util
-import sys
 from collections import Counter, OrderedDict
 from pathlib import Path
 
@@ -14,7 +12,11 @@ from mmengine.logging import HistoryBuffer
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS
 
-from mm_rotssl.converters import mmselfsup as migration
+from mm_rotssl.converters import mmselfsup
+from mm_rotssl.converters.mmselfsup import (
+    convert_checkpoint_file,
+    convert_config_file,
+)
 from mm_rotssl.registry import MODELS
 from mm_rotssl.utils import checkpoint as checkpoint_api
 from mm_rotssl.utils import read_checkpoint
@@ -68,21 +70,6 @@ custom_imports = dict(imports=['mmselfsup_is_not_here'])
 
 
 @pytest.fixture
-def tool(monkeypatch):
-    """Run the script with these arguments."""
-    path = ROOT / 'tools/model_converters/mmselfsup_to_mm_rotssl.py'
-    spec = importlib.util.spec_from_file_location('converter', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
-    def run(*args):
-        monkeypatch.setattr(sys, 'argv', [str(path), *map(str, args)])
-        module.main()
-
-    return run
-
-
-@pytest.fixture
 def theirs(tmp_path):
     """The config above, read."""
     (tmp_path / 'config.py').write_text(CONFIG)
@@ -127,7 +114,7 @@ def rotnet(depth=18, channels=512):
 # --- checkpoints ------------------------------------------------------------
 
 
-def turned_by_0x(image):
+def rotated_by_0x(image):
     """The four copies of 0.x, in the order of their labels."""
     transposed = image.transpose(1, 0, 2)
     return [
@@ -138,36 +125,35 @@ def turned_by_0x(image):
     ]
 
 
-def turned_by_1x(image):
+def rotated_by_1x(image):
     """The four copies of 1.x, in the order of their labels."""
     return [mmcv.imrotate(image, 90 * label) for label in range(4)]
 
 
 @pytest.mark.parametrize(
-    ('prefix', 'meta', 'turned', 'labels', 'options'),
+    ('prefix', 'meta', 'rotated', 'labels', 'version'),
     [
-        ('', {'mmengine_version': '0.1'}, turned_by_1x, [0, 3, 2, 1], ()),
-        ('module.', {'mmcv_version': '1'}, turned_by_0x, [0, 1, 2, 3], ()),
-        ('', {'mmselfsup_version': '0'}, turned_by_0x, [0, 1, 2, 3], ()),
+        ('', {'mmengine_version': '0.1'}, rotated_by_1x, [0, 3, 2, 1], None),
+        ('module.', {'mmcv_version': '1'}, rotated_by_0x, [0, 1, 2, 3], None),
+        ('', {'mmselfsup_version': '0'}, rotated_by_0x, [0, 1, 2, 3], None),
+        ('', {}, rotated_by_1x, [0, 3, 2, 1], '1.x'),
         (
-            *('', {}, turned_by_1x, [0, 3, 2, 1]),
-            ('--from-version', '1.x'),
-        ),
-        (
-            *('', {'mmengine_version': '0.1'}, turned_by_0x, [0, 1, 2, 3]),
-            ('--from-version', '0.x'),
+            *('', {'mmengine_version': '0.1'}, rotated_by_0x),
+            *([0, 1, 2, 3], '0.x'),
         ),
     ],
 )
 def test_each_angle_keeps_its_probability(
-    tool, tmp_path, prefix, meta, turned, labels, options
+    tmp_path, prefix, meta, rotated, labels, version
 ):
     original, weights = original_weights(prefix)
     torch.save(
         dict(meta=meta, state_dict=weights, optimizer=dict(lr=1)),
         tmp_path / 'theirs.pth',
     )
-    tool(tmp_path / 'theirs.pth', tmp_path / 'ours.pth', *options)
+    convert_checkpoint_file(
+        tmp_path / 'theirs.pth', tmp_path / 'ours.pth', version
+    )
     converted = torch.load(tmp_path / 'ours.pth', weights_only=True)
     assert set(converted) == {'meta', 'state_dict'}
     assert set(converted['meta']) == {'converted_from'}
@@ -182,7 +168,7 @@ def test_each_angle_keeps_its_probability(
         return torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 255
 
     # what the original was trained to answer `label` to
-    meant = turned(image)
+    meant = rotated(image)
     with torch.no_grad():
         theirs = original(batch(meant)).softmax(1).numpy()
         (sample,) = ours.predict(batch([image]))
@@ -207,10 +193,12 @@ def test_each_angle_keeps_its_probability(
             )
 
 
-def test_takes_bare_weights(tool, tmp_path):
+def test_takes_bare_weights(tmp_path):
     _, weights = original_weights()
     torch.save(weights, tmp_path / 'in.pth')
-    tool(tmp_path / 'in.pth', tmp_path / 'out.pth', '--from-version', '1.x')
+    convert_checkpoint_file(
+        str(tmp_path / 'in.pth'), str(tmp_path / 'out.pth'), '1.x'
+    )
     converted = torch.load(tmp_path / 'out.pth', weights_only=True)
     theirs = weights['head.fc_cls.bias'].tolist()
     assert converted['state_dict']['head.fc.bias'].tolist() == [
@@ -218,20 +206,20 @@ def test_takes_bare_weights(tool, tmp_path):
     ]
 
 
-def test_asks_for_the_version(tool, tmp_path):
+def test_asks_for_the_version(tmp_path):
     torch.save(
         dict(meta=dict(epoch=3), state_dict=original_weights()[1]),
         tmp_path / 'in.pth',
     )
-    with pytest.raises(SystemExit, match=r'--from-version 0\.x or 1\.x'):
-        tool(tmp_path / 'in.pth', tmp_path / 'out.pth')
+    with pytest.raises(ValueError, match=r'--from-version 0\.x or 1\.x'):
+        convert_checkpoint_file(tmp_path / 'in.pth', tmp_path / 'out.pth')
 
 
 def test_names_and_shapes_of_resnet50():
     with torch.device('meta'):
         theirs = torchvision.models.resnet50(num_classes=4).state_dict()
     ours = rotnet(50, 2048).state_dict()
-    converted = migration.convert_state_dict(
+    converted = mmselfsup.convert_state_dict(
         {
             f'backbone.{name}'.replace('backbone.fc.', 'head.fc_cls.'): value
             for name, value in theirs.items()
@@ -274,14 +262,14 @@ def without(weights, *names):
         ),
         (lambda w: {**w, 'head.fc_cls.bias': torch.zeros(5)}, r'\(5,\)'),
         (lambda w: {**w, 'epoch': 3}, 'Not tensors: epoch'),
-        (lambda w: migration.convert_state_dict(w, '1.x'), r'head\.fc\.w'),
+        (lambda w: mmselfsup.convert_state_dict(w, '1.x'), r'head\.fc\.w'),
     ],
 )
-def test_refuses_other_weights(tool, tmp_path, change, message):
+def test_refuses_other_weights(tmp_path, change, message):
     _, weights = original_weights()
     save(change(weights), tmp_path / 'in.pth')
-    with pytest.raises(SystemExit, match=message):
-        tool(tmp_path / 'in.pth', tmp_path / 'out.pth')
+    with pytest.raises(ValueError, match=message):
+        convert_checkpoint_file(tmp_path / 'in.pth', tmp_path / 'out.pth')
     assert not (tmp_path / 'out.pth').exists()
 
 
@@ -312,7 +300,7 @@ def test_reads_past_training_logs(tmp_path):
         assert isinstance(
             read['message_hub']['log_scalars']['loss'], checkpoint_api._Ignored
         )
-        converted = migration.convert_checkpoint(read)['state_dict']
+        converted = mmselfsup.convert_checkpoint(read)['state_dict']
         torch.testing.assert_close(
             converted['head.fc.weight'],
             weights['head.fc_cls.weight'].flip(0).roll(1, 0),
@@ -327,47 +315,48 @@ class Harmful:
         return eval, (f'open({str(self.path)!r}, "w").close()',)
 
 
-def test_runs_no_code_of_a_file(tool, tmp_path):
+def test_runs_no_code_of_a_file(tmp_path):
     _, weights = original_weights()
     torch.save(
         dict(state_dict=weights, meta=Harmful(tmp_path / 'harm')),
         tmp_path / 'in.pth',
     )
-    with pytest.raises(SystemExit, match=r'eval.*state_dict'):
-        tool(tmp_path / 'in.pth', tmp_path / 'out.pth')
+    with pytest.raises(ValueError, match=r'eval.*state_dict'):
+        convert_checkpoint_file(tmp_path / 'in.pth', tmp_path / 'out.pth')
     assert not (tmp_path / 'harm').exists()
 
 
 @pytest.mark.parametrize(
     'content', [b'', b'a text\n', b'PK\x03\x04', b'\x80\x02.', bytes(1000)]
 )
-def test_refuses_files_of_other_kinds(tool, tmp_path, content):
+def test_refuses_files_of_other_kinds(tmp_path, content):
     (tmp_path / 'in.pth').write_bytes(content)
-    with pytest.raises(SystemExit, match=r'in\.pth.*damaged'):
-        tool(tmp_path / 'in.pth', tmp_path / 'out.pth')
+    with pytest.raises(ValueError, match=r'in\.pth.*damaged'):
+        convert_checkpoint_file(tmp_path / 'in.pth', tmp_path / 'out.pth')
 
 
-def test_refuses_a_list_and_a_missing_file(tool, tmp_path):
+def test_refuses_a_list_and_a_missing_file(tmp_path):
     torch.save([torch.ones(2)], tmp_path / 'in.pth')
-    with pytest.raises(SystemExit, match='holds a list'):
-        tool(tmp_path / 'in.pth', tmp_path / 'out.pth')
-    with pytest.raises(SystemExit, match=r'no\.pth.*does not exist'):
-        tool(tmp_path / 'no.pth', tmp_path / 'out.pth')
+    with pytest.raises(ValueError, match='holds a list'):
+        convert_checkpoint_file(tmp_path / 'in.pth', tmp_path / 'out.pth')
+    with pytest.raises(FileNotFoundError, match=r'no\.pth.*not exist'):
+        convert_checkpoint_file(tmp_path / 'no.pth', tmp_path / 'out.pth')
 
 
-def test_keeps_the_input(tool, tmp_path, monkeypatch):
+def test_keeps_the_input(tmp_path, monkeypatch):
     source = tmp_path / 'in.pth'
     save(original_weights()[1], source)
     content = source.read_bytes()
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'link.pth').symlink_to(source)
     for target in ('in.pth', 'link.pth'):
-        with pytest.raises(SystemExit, match='is the input'):
-            tool(source, target)
+        for convert in (convert_checkpoint_file, convert_config_file):
+            with pytest.raises(ValueError, match='is the input'):
+                convert(source, target)
     assert source.read_bytes() == content
 
 
-def test_a_failed_write_leaves_nothing(tool, tmp_path, monkeypatch):
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     save(original_weights()[1], tmp_path / 'in.pth')
     (tmp_path / 'out.pth').write_bytes(b'of before')
 
@@ -376,8 +365,8 @@ def test_a_failed_write_leaves_nothing(tool, tmp_path, monkeypatch):
         raise OSError('No space left on device')
 
     monkeypatch.setattr(torch, 'save', fail)
-    with pytest.raises(SystemExit, match='No space left'):
-        tool(tmp_path / 'in.pth', tmp_path / 'out.pth')
+    with pytest.raises(OSError, match='No space left'):
+        convert_checkpoint_file(tmp_path / 'in.pth', tmp_path / 'out.pth')
     assert (tmp_path / 'out.pth').read_bytes() == b'of before'
     assert {p.name for p in tmp_path.iterdir()} == {'in.pth', 'out.pth'}
 
@@ -385,12 +374,11 @@ def test_a_failed_write_leaves_nothing(tool, tmp_path, monkeypatch):
 # --- configs ----------------------------------------------------------------
 
 
-def test_converted_config_trains(tool, tmp_path, capsys):
+def test_converted_config_trains(tmp_path):
     (tmp_path / 'theirs.py').write_text(CONFIG)
-    tool('--config', tmp_path / 'theirs.py', tmp_path / 'ours.py')
-    assert capsys.readouterr().out.splitlines()[-2:] == [
-        'custom_imports names mmselfsup: without it, remove it.',
-        f'Written: {tmp_path / "ours.py"}',
+    remarks = convert_config_file(tmp_path / 'theirs.py', tmp_path / 'ours.py')
+    assert remarks == [
+        'custom_imports names mmselfsup: without it, remove it.'
     ]
     cfg = Config.fromfile(tmp_path / 'ours.py', import_custom_modules=False)
 
@@ -435,9 +423,9 @@ def test_converted_config_trains(tool, tmp_path, capsys):
 
 def test_config_keeps_what_is_not_the_models(theirs):
     before = theirs.to_dict()
-    migration.convert_config(before)
+    mmselfsup.convert_config(before)
     assert theirs.to_dict() == before
-    ours, remarks = migration.convert_config(theirs)
+    ours, remarks = mmselfsup.convert_config(theirs)
     assert theirs.to_dict() == before
     assert len(remarks) == 1
     assert 'custom_imports' in remarks[0]
@@ -486,7 +474,7 @@ def test_config_with_wrappers_and_settings(theirs):
     theirs.custom_hooks = [dict(type='SelfSupVisualizationHook')]
     theirs.load_from = 'old.pth'
     del theirs.model['data_preprocessor']
-    ours, remarks = migration.convert_config(theirs)
+    ours, remarks = mmselfsup.convert_config(theirs)
     assert ours.data_preprocessor.type == 'SelfSupDataPreprocessor'
     assert ours.model.head.loss == dict(
         type='mmpretrain.LabelSmoothLoss', label_smooth_val=0.1
@@ -507,7 +495,7 @@ def test_config_with_wrappers_and_settings(theirs):
 
 def test_config_arguments_of_other_meaning_are_remarked(theirs):
     theirs.train_pipeline.insert(1, dict(type='CenterCrop', size=8))
-    _, remarks = migration.convert_config(theirs)
+    _, remarks = mmselfsup.convert_config(theirs)
     (remark,) = (r for r in remarks if 'custom_imports' not in r)
     assert remark.startswith('train_pipeline[1]: CenterCrop')
     assert 'size' in remark
@@ -529,12 +517,12 @@ def test_config_arguments_of_other_meaning_are_remarked(theirs):
     ],
 )
 def test_refuses_configs_without_counterpart(
-    tool, theirs, tmp_path, changes, message
+    theirs, tmp_path, changes, message
 ):
     theirs.merge_from_dict(changes)
     theirs.dump(tmp_path / 'in.py')
-    with pytest.raises(SystemExit, match=message):
-        tool('--config', tmp_path / 'in.py', tmp_path / 'out.py')
+    with pytest.raises(ValueError, match=message):
+        convert_config_file(tmp_path / 'in.py', tmp_path / 'out.py')
     assert not (tmp_path / 'out.py').exists()
 
 
@@ -542,7 +530,7 @@ def test_lists_all_that_has_no_counterpart(theirs):
     theirs.model.backbone.type = 'A'
     theirs.model.head.num_classes = 8
     with pytest.raises(ValueError, match=r"(?s)'A'.*num_classes=8"):
-        migration.convert_config(theirs)
+        mmselfsup.convert_config(theirs)
 
 
 # --- the page ---------------------------------------------------------------
@@ -566,7 +554,7 @@ def table(first_cell):
 
 def test_page_lists_the_names_of_weights():
     assert [row[:2] for row in table('Checkpoint of mmselfsup')] == list(
-        migration.CHECKPOINT_KEYS.items()
+        mmselfsup.CHECKPOINT_KEYS.items()
     )
 
 
@@ -574,7 +562,7 @@ def test_page_lists_the_labels():
     assert table('Counter-clockwise') == [
         (
             f'{90 * k}°',
-            *(str(theirs[k]) for theirs in migration.LABELS.values()),
+            *(str(theirs[k]) for theirs in mmselfsup.LABELS.values()),
             str(k),
         )
         for k in range(4)
@@ -584,10 +572,10 @@ def test_page_lists_the_labels():
 def test_page_lists_the_types_and_arguments():
     assert [row[:2] for row in table('Type in mmselfsup')] == [
         (theirs, ours or 'removed')
-        for theirs, ours in migration.CONFIG_TYPES.items()
+        for theirs, ours in mmselfsup.CONFIG_TYPES.items()
     ]
     assert table('Transform') == [
         (transform, theirs, ours)
-        for transform, names in migration.CONFIG_ARGUMENTS.items()
+        for transform, names in mmselfsup.CONFIG_ARGUMENTS.items()
         for theirs, ours in names.items()
     ]

@@ -1,14 +1,22 @@
-"""Both stages of Rotation Feature Decoupling, as a user runs them."""
+"""Both stages of Rotation Feature Decoupling, as their configs say."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mm_rotssl.apis import (
+    build_ordered_dataloader,
+    estimate_rotation_noise,
+    extract_features,
+    load_network,
+    read_config,
+    rotation_noise,
+)
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs'
@@ -36,24 +44,6 @@ PARTS = (
 )
 
 
-def run(tool, *words, fails=False):
-    result = subprocess.run(
-        [sys.executable, str(ROOT / 'tools' / tool), *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={
-            **os.environ,
-            'PYTHONPATH': str(ROOT),
-            'OMP_NUM_THREADS': '1',
-            'CUDA_VISIBLE_DEVICES': '',
-        },
-    )
-    text = result.stdout + result.stderr
-    assert (result.returncode != 0) == fails, text
-    return text
-
-
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     """The first stage is done."""
@@ -64,25 +54,33 @@ def folder(tmp_path_factory):
     ):
         text = TINY.format(base=CONFIGS / base, model=model, epochs=epochs)
         (folder / name).write_text(text)
-    run(
-        'estimate_rotation_noise.py',
-        folder / 'first.py',
-        *('--folds', 2, '--work-dir', folder / 'noise'),
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        # drawing takes longest
+        patch.setattr(rotation_noise, 'plot_orientation', lambda *_: Figure())
+        estimate_rotation_noise(folder / 'first.py', folder / 'noise', folds=2)
     return folder
 
 
-def test_second_stage(folder):
-    noise = folder / 'noise/rotation_noise.npz'
-    run(
-        'train.py',
-        folder / 'second.py',
-        *('--work-dir', folder / 'run'),
-        *('--cfg-options', f'model.noise_file={noise}', 'randomness.seed=0'),
+def build(folder, work_dir, **options):
+    """The second stage, before it runs."""
+    cfg = read_config(folder / 'second.py', {'randomness.seed': 0, **options})
+    cfg.work_dir = str(folder / work_dir)
+    # two that start in one second would share their logs
+    cfg.experiment_name = work_dir
+    return Runner.from_cfg(cfg)
+
+
+def train(folder, work_dir, **options):
+    build(folder, work_dir, **options).train()
+    checkpoint = torch.load(
+        folder / work_dir / 'epoch_2.pth', weights_only=False
     )
-    state = torch.load(folder / 'run/epoch_2.pth', weights_only=False)[
-        'state_dict'
-    ]
+    return checkpoint['state_dict']
+
+
+def test_second_stage(folder):
+    noise = str(folder / 'noise/rotation_noise.npz')
+    state = train(folder, 'run', **{'model.noise_file': noise})
     bank = state['instance_head.memory.feature_bank']
     assert bank.shape == (48, 128)
     # every image was seen
@@ -92,74 +90,55 @@ def test_second_stage(folder):
     measured = [line for line in lines if 'decoupling/related' in line][-1]
     assert 'rotation/unrelated_accuracy' in measured
     # the same, from the checkpoint
-    text = run('test.py', folder / 'second.py', folder / 'run/epoch_2.pth')
-    again = json.loads(text[text.index('\n{\n') : text.rindex('}') + 1])
+    runner = build(folder, 'val')
+    runner.load_checkpoint(str(folder / 'run/epoch_2.pth'))
+    again = runner.val()
     names = [name for name in measured if '/' in name]
     assert len(names) > 8
     for name in names:
         assert again[name] == pytest.approx(measured[name]), name
     # the weights were used
-    run(
-        'train.py',
-        folder / 'second.py',
-        *('--work-dir', folder / 'without'),
-        *('--cfg-options', 'randomness.seed=0'),
-    )
-    other = torch.load(folder / 'without/epoch_2.pth', weights_only=False)
+    other = train(folder, 'without')
     name = 'head.fc.weight'
-    assert not torch.equal(other['state_dict'][name], state[name])
+    assert not torch.equal(other[name], state[name])
 
     # and the result can be measured, though no dataset gives the bank rows
-    text = run(
-        'benchmarks/evaluate_features.py',
-        folder / 'second.py',
-        folder / 'run/epoch_2.pth',
-        *('--draws', 1, '--shots', 1, '--finetune-shots', 0),
-    )
-    assert 'rotation' in text
+    cfg = read_config(folder / 'second.py')
+    model = load_network(cfg, folder / 'run/epoch_2.pth')
+    loader = build_ordered_dataloader(cfg.val_dataloader)
+    features, labels = extract_features(model, loader)
+    assert [len(stage) for stage in features] == [30, 30]
+    assert len(labels) == 30
 
 
 def test_checkpoint_of_another_network(folder):
-    text = run(
-        'test.py',
-        folder / 'second.py',
-        folder / 'noise/fold0/epoch_1.pth',
-        fails=True,
-    )
-    assert 'missing in the file' in text
-    assert 'another architecture' in text
-    text = run(
-        'test.py', folder / 'second.py', folder / 'none.pth', fails=True
-    )
-    assert 'none.pth" does not exist' in text
+    cfg = read_config(folder / 'second.py')
+    with pytest.raises(
+        ValueError, match=r'(?s)another architecture.*missing in the file'
+    ):
+        load_network(cfg, folder / 'noise/fold0/epoch_1.pth')
 
 
 def test_file_of_other_images(folder):
-    noise = folder / 'noise/rotation_noise.npz'
-    text = run(
-        'train.py',
-        folder / 'second.py',
-        *('--work-dir', folder / 'other'),
-        '--cfg-options',
-        f'model.noise_file={noise}',
-        'train_dataloader.dataset.indices=50',
-        fails=True,
-    )
-    assert '2 of the 50 training images are not among the 48' in text
+    noise = str(folder / 'noise/rotation_noise.npz')
+    options = {
+        'model.noise_file': noise,
+        'train_dataloader.dataset.indices': 50,
+    }
+    with pytest.raises(ValueError, match='2 of the 50 training ima') as error:
+        build(folder, 'other', **options).train()
+    assert 'are not among the 48' in str(error.value)
     # the first 48 are numbers 0 to 59 without every fifth
-    assert 'digits/0060, digits/0061' in text
+    assert 'digits/0060, digits/0061' in str(error.value)
 
 
 def test_file_that_is_not_there(folder):
-    text = run(
-        'train.py',
-        folder / 'second.py',
-        *('--work-dir', folder / 'other'),
-        *('--cfg-options', f'model.noise_file={folder}/none.npz'),
-        fails=True,
-    )
-    assert 'none.npz" of rotation probabilities' in text
-    assert 'estimate_rotation_noise.py' in text
+    options = {'model.noise_file': str(folder / 'none.npz')}
+    with pytest.raises(
+        FileNotFoundError,
+        match=r'none\.npz" of rotation proba.*with mm-rotssl estimate-noise',
+    ):
+        build(folder, 'none', **options).train()
 
 
 def test_configs_name_the_file_that_the_first_stage_writes():
