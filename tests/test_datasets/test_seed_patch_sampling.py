@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.dataset import BaseDataset
-from mmengine.logging import MMLogger
 from PIL import Image
 from scipy.stats import chisquare
 
@@ -40,18 +39,6 @@ class Images(BaseDataset):
             dict(img=img, img_path=f'{i:03d}') if self.named else dict(img=img)
             for i, img in enumerate(self.images)
         ]
-
-
-@pytest.fixture
-def log(tmp_path):
-    """The file of the current logger."""
-    path = tmp_path / 'log.txt'
-    # the newest logger is the current one
-    logger = MMLogger.get_instance('test-seed-sampling', log_file=str(path))
-    yield path
-    for handler in logger.handlers:
-        handler.close()
-    MMLogger._instance_dict.pop('test-seed-sampling')
 
 
 def noise(height, width, seed=0, contrast=1.0):

@@ -24,14 +24,6 @@ DECOUPLING = (
 COUNTER = itertools.count()
 
 
-@pytest.fixture(autouse=True, scope='module')
-def _no_pretty_text():
-    """Formatting the config, for the log, would take most of the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Config, 'pretty_text', '')
-        yield
-
-
 class Recorder(Hook):
     """Note the images of every step, as they come from the pipeline."""
 
