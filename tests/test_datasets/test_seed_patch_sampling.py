@@ -210,7 +210,7 @@ def test_every_place_with_energy_admits_the_patch(tmp_path, name):
     rng = np.random.default_rng(0)
     path = tmp_path / 'a.npz'
     places = 0
-    for _ in range(250):
+    for _ in range(120):
         patch_size = int(rng.integers(2, 49))
         scale = float(rng.choice([1, 0.8, 0.512, rng.uniform(0.15, 1)]))
         smallest = patch_size / scale
@@ -258,7 +258,7 @@ def test_every_place_with_energy_admits_the_patch(tmp_path, name):
             assert max(valid[:2]) <= 4
             assert min(valid[2:]) >= patch_size + 4
             places += 1
-    assert places > 1000
+    assert places > 500
 
 
 def sampled(images, num_exemplars, **kwargs):
