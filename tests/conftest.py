@@ -18,14 +18,6 @@ os.environ['PYTHONPATH'] = os.pathsep.join(
 yapf_api.FormatCode = lambda text, **_: (text, True)
 
 
-def pytest_collection_finish():
-    """Spare the collector what was imported.
-
-    mmengine's datasets call it, and it would look at a million objects.
-    """
-    gc.freeze()
-
-
 @pytest.fixture(autouse=True, scope='module')
 def _fresh_globals():
     """Scope, message hub and loggers that an earlier file left are gone."""
@@ -35,6 +27,10 @@ def _fresh_globals():
     for kind in kinds:
         kinds += kind.__subclasses__()
         kind._instance_dict.clear()
+    # mmengine's datasets collect garbage, which takes long among the million
+    # objects that were imported
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

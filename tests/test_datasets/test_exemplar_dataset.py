@@ -243,15 +243,6 @@ def as_is(entries):
     return entries
 
 
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    # of the main process, for the workers that are forked from it
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def fixed():
     return ExemplarDataset(
         Images(),

@@ -66,18 +66,6 @@ def broken_files(folder, count=4):
     return names
 
 
-@pytest.fixture
-def log(tmp_path):
-    """The file of the current logger."""
-    path = tmp_path / 'log.txt'
-    # the newest logger is the current one
-    logger = MMLogger.get_instance('test-image-folder', log_file=str(path))
-    yield path
-    for handler in logger.handlers:
-        handler.close()
-    MMLogger._instance_dict.pop('test-image-folder')
-
-
 @pytest.fixture(autouse=True, scope='module')
 def _no_waiting():
     """PyTorch waits so long for each worker after an error."""

@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.dataset import BaseDataset
-from mmengine.logging import MMLogger
 from PIL import Image
 from scipy.stats import chisquare
 
@@ -40,18 +39,6 @@ class Images(BaseDataset):
             dict(img=img, img_path=f'{i:03d}') if self.named else dict(img=img)
             for i, img in enumerate(self.images)
         ]
-
-
-@pytest.fixture
-def log(tmp_path):
-    """The file of the current logger."""
-    path = tmp_path / 'log.txt'
-    # the newest logger is the current one
-    logger = MMLogger.get_instance('test-seed-sampling', log_file=str(path))
-    yield path
-    for handler in logger.handlers:
-        handler.close()
-    MMLogger._instance_dict.pop('test-seed-sampling')
 
 
 def noise(height, width, seed=0, contrast=1.0):
@@ -223,7 +210,7 @@ def test_every_place_with_energy_admits_the_patch(tmp_path, name):
     rng = np.random.default_rng(0)
     path = tmp_path / 'a.npz'
     places = 0
-    for _ in range(250):
+    for _ in range(120):
         patch_size = int(rng.integers(2, 49))
         scale = float(rng.choice([1, 0.8, 0.512, rng.uniform(0.15, 1)]))
         smallest = patch_size / scale
@@ -271,7 +258,7 @@ def test_every_place_with_energy_admits_the_patch(tmp_path, name):
             assert max(valid[:2]) <= 4
             assert min(valid[2:]) >= patch_size + 4
             places += 1
-    assert places > 1000
+    assert places > 500
 
 
 def sampled(images, num_exemplars, **kwargs):

@@ -7,6 +7,7 @@ import re
 import cv2
 import numpy as np
 import pytest
+from helpers import Harmful
 
 from mm_rotssl.datasets import SeedPatches
 from mm_rotssl.datasets.exemplar.seed_patches import cut_window, scaled_image
@@ -154,23 +155,13 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert same(SeedPatches.load(path), make())
 
 
-class Code:
-    """Pickled, it runs a command when it is read."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
 @pytest.mark.parametrize('name', ['keys', 'made_by', 'centers'])
 def test_code_in_a_file_is_not_run(tmp_path, name):
     path, trace = tmp_path / 'a.npz', tmp_path / 'trace'
-    written(path, **{name: np.array([Code(trace)], object)})
+    written(path, **{name: np.array([Harmful(trace)], object)})
     with pytest.raises(ValueError, match=re.escape(f'"{path}" is no file of')):
         SeedPatches.load(path)
-    path.write_bytes(pickle.dumps(Code(trace)))
+    path.write_bytes(pickle.dumps(Harmful(trace)))
     with pytest.raises(ValueError, match=re.escape(f'"{path}" is no file of')):
         SeedPatches.load(path)
     assert not trace.exists()

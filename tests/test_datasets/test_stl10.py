@@ -192,7 +192,7 @@ def test_either_folder(archive, monkeypatch):
     assert_entries(above, images, want)
 
 
-@pytest.mark.parametrize('fold', range(10))
+@pytest.mark.parametrize('fold', [0, 1, 9])
 def test_a_fold(archive, fold):
     root, images = archive
     want = [('train', number) for number in FOLDS[fold]]
@@ -366,15 +366,14 @@ def test_small_archives_are_not_the_release(archive, split):
 
 
 @pytest.mark.parametrize(
-    ('part', 'size', 'released'),
+    ('part', 'size', 'released', 'verify'),
     [
-        ('train', 55_297, '138,240,000'),
-        ('train', 0, '138,240,000'),
-        ('test', 27_647, '221,184,000'),
-        ('unlabeled', 27_648 * 4 + 100, '2,764,800,000'),
+        ('train', 55_297, '138,240,000', True),
+        ('train', 0, '138,240,000', False),
+        ('test', 27_647, '221,184,000', False),
+        ('unlabeled', 27_648 * 4 + 100, '2,764,800,000', True),
     ],
 )
-@pytest.mark.parametrize('verify', [True, False])
 def test_truncated_images(root, part, size, released, verify):
     file = root / 'stl10_binary' / f'{part}_X.bin'
     file.write_bytes(file.read_bytes()[:size])
@@ -388,8 +387,9 @@ def test_truncated_images(root, part, size, released, verify):
 
 
 @pytest.mark.usefixtures('known_sums')
-@pytest.mark.parametrize(('part', 'size'), [('train', 7), ('test', 4)])
-@pytest.mark.parametrize('verify', [True, False])
+@pytest.mark.parametrize(
+    ('part', 'size', 'verify'), [('train', 7, True), ('test', 4, False)]
+)
 def test_labels_of_other_number(root, part, size, verify):
     file = root / 'stl10_binary' / f'{part}_y.bin'
     file.write_bytes((file.read_bytes() * 2)[:size])

@@ -82,8 +82,6 @@ def compare(params, references):
     'settings',
     [
         {},
-        dict(weight_decay=0.3),
-        dict(momentum=0.9),
         dict(momentum=0.9, weight_decay=0.3, trust_coefficient=0.2),
         dict(momentum=0.9, weight_decay=1e-6, trust_coefficient=0.1, eps=0.5),
         dict(momentum=0.9, weight_decay=0.3, clip=True, trust_coefficient=1),

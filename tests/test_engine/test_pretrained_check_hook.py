@@ -3,6 +3,7 @@ import logging
 
 import pytest
 import torch
+from helpers import Harmful
 from mmengine.model import BaseModel, BaseModule
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
@@ -221,17 +222,9 @@ def test_overwritten_afterwards(tmp_path, file):
     assert runner.iter == 0
 
 
-class Bomb:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return eval, (f'open({str(self.path)!r}, "w").close()',)
-
-
 def test_runs_no_code_of_a_file(tmp_path, file, change):
-    change(meta=Bomb(tmp_path / 'harm'))
-    with pytest.raises(ValueError, match=r'eval.*could run code'):
+    change(meta=Harmful(tmp_path / 'harm'))
+    with pytest.raises(ValueError, match=r'mkdir.*could run code'):
         build_runner(tmp_path, Model(Backbone(from_file(file)))).train()
     assert not (tmp_path / 'harm').exists()
 

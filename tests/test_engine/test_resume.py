@@ -24,14 +24,6 @@ DECOUPLING = (
 COUNTER = itertools.count()
 
 
-@pytest.fixture(autouse=True, scope='module')
-def _no_pretty_text():
-    """Formatting the config, for the log, would take most of the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Config, 'pretty_text', '')
-        yield
-
-
 class Recorder(Hook):
     """Note the images of every step, as they come from the pipeline."""
 
@@ -145,45 +137,53 @@ SMALL_DECOUPLING = {
 }
 
 
-@pytest.mark.parametrize('z', ['first_batch', 'running_mean'])
-def test_decoupling_resumed_equals_uninterrupted(tmp_path, z):
+@pytest.fixture
+def weighted(tmp_path):
+    """Settings with weights from a file."""
     keys = image_keys(Digits(pipeline=[], indices=60))
     noise = np.random.RandomState(0).rand(60, 4)
-    RotationNoise(keys, noise, (0, 90, 180, 270)).save(tmp_path / 'p.npz')
-    settings = {
+    path = tmp_path / 'p.npz'
+    RotationNoise(keys, noise, (0, 90, 180, 270)).save(path)
+    return {
         **SMALL_DECOUPLING,
         'config': DECOUPLING,
-        'model.noise_file': str(tmp_path / 'p.npz'),
-        'model.instance_head.loss.z': z,
+        'model.noise_file': str(path),
     }
-    whole, _ = run(tmp_path / 'whole', 4, 0, **settings)
+
+
+# stopped before the weights are used, and after
+@pytest.mark.parametrize(
+    ('z', 'stops'), [('first_batch', [1]), ('running_mean', [1, 3])]
+)
+def test_decoupling_resumed_equals_uninterrupted(tmp_path, weighted, z, stops):
+    weighted['model.instance_head.loss.z'] = z
+    whole, _ = run(tmp_path / 'whole', 4, 0, **weighted)
     state = whole.model.state_dict()
     bank = 'instance_head.memory.feature_bank'
     assert state[bank].shape == (60, 128)
-    # stopped before the weights are used, and after
-    for epoch in (1, 3):
+    for epoch in stops:
         checkpoint = tmp_path / 'whole' / f'epoch_{epoch}.pth'
         saved = torch.load(checkpoint, weights_only=False)['state_dict']
         assert not torch.equal(saved[bank], state[bank])
         resumed, _ = run(
-            tmp_path / f'resumed{epoch}', 4, 0, checkpoint, **settings
+            tmp_path / f'resumed{epoch}', 4, 0, checkpoint, **weighted
         )
         for name, value in resumed.model.state_dict().items():
             assert torch.equal(value, state[name]), (epoch, name)
-    # the weights make a difference, from their epoch on
-    settings['model.noise_file'] = None
-    without, _ = run(tmp_path / 'without', 4, 0, seed=whole.seed, **settings)
-    folders = [tmp_path / 'whole', tmp_path / 'without']
+
+
+def test_weights_make_a_difference_from_their_epoch_on(tmp_path, weighted):
+    run(tmp_path / 'with', 3, 0, seed=5, **weighted)
+    weighted['model.noise_file'] = None
+    run(tmp_path / 'without', 3, 0, seed=5, **weighted)
     for epoch, equal in ((2, True), (3, False)):
         one, other = (
-            torch.load(folder / f'epoch_{epoch}.pth', weights_only=False)
-            for folder in folders
+            torch.load(
+                tmp_path / name / f'epoch_{epoch}.pth', weights_only=False
+            )['state_dict']['head.fc.weight']
+            for name in ('with', 'without')
         )
-        name = 'head.fc.weight'
-        assert equal == torch.equal(
-            one['state_dict'][name], other['state_dict'][name]
-        )
-    assert without.seed == whole.seed
+        assert equal == torch.equal(one, other)
 
 
 def test_cut_run_equals_the_beginning(tmp_path):

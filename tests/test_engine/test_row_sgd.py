@@ -79,15 +79,14 @@ def test_dense_parameters_as_by_sgd(settings):
     assert rows not in row_sgd.state or not row_sgd.state[rows]
 
 
-@pytest.mark.parametrize('shape', [(8,), (8, 3), (8, 2, 3)])
 @pytest.mark.parametrize(
-    'settings',
+    ('shape', 'settings'),
     [
-        {},
-        dict(weight_decay=0.1),
-        dict(weight_decay=0.1, maximize=True),
+        ((8, 3), {}),
+        ((8,), dict(weight_decay=0.1)),
+        ((8, 2, 3), dict(weight_decay=0.1, maximize=True)),
         # for them there is none
-        dict(momentum=0.9, weight_decay=0.1, nesterov=True),
+        ((8, 3), dict(momentum=0.9, weight_decay=0.1, nesterov=True)),
     ],
 )
 def test_sparse_gradients(shape, settings):

@@ -117,16 +117,26 @@ def test_weights_of_all_steps(tmp_path, settings, points):
         assert (recorder.losses[step]['a_loss'] == 0) == (weight == 0)
 
 
+SCHEDULE = hook(end=0.8, begin=1, end_epoch=3)
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(tmp_path_factory):
+    """The folder, the runner and what was recorded."""
+    folder = tmp_path_factory.mktemp('uninterrupted')
+    runner, recorder = build(folder, SCHEDULE)
+    runner.train()
+    return folder, runner, recorder
+
+
 @pytest.mark.parametrize('stop', [1, 2, 3])
-def test_resumed_equals_uninterrupted(tmp_path, stop):
+def test_resumed_equals_uninterrupted(tmp_path, uninterrupted, stop):
     """Before the task takes part, while its weight changes, and after."""
-    schedule = hook(end=0.8, begin=1, end_epoch=3)
-    whole, steps = build(tmp_path / 'whole', schedule)
-    whole.train()
+    folder, whole, steps = uninterrupted
     resumed, again = build(
-        tmp_path / 'resumed',
-        schedule,
-        load_from=str(tmp_path / 'whole' / f'epoch_{stop}.pth'),
+        tmp_path,
+        SCHEDULE,
+        load_from=str(folder / f'epoch_{stop}.pth'),
         resume=True,
     )
     resumed.train()
@@ -137,11 +147,17 @@ def test_resumed_equals_uninterrupted(tmp_path, stop):
     want = whole.model.state_dict()
     for name, value in resumed.model.state_dict().items():
         assert torch.equal(value, want[name]), name
-    # the schedule makes a difference
-    other, _ = build(tmp_path / 'other')
+
+
+def test_the_schedule_makes_a_difference(tmp_path, uninterrupted):
+    _, whole, _ = uninterrupted
+    other, _ = build(tmp_path)
     other.train()
-    name = 'tasks.a.head.fc.weight'
-    assert not torch.equal(other.model.state_dict()[name], want[name])
+    one, other = (
+        runner.model.state_dict()['tasks.a.head.fc.weight']
+        for runner in (whole, other)
+    )
+    assert not torch.equal(one, other)
 
 
 def test_weights_of_the_config_hold_when_it_is_resumed(tmp_path):

@@ -35,10 +35,11 @@ def batch(count=35, size=40, columns=16, seed=0):
     return data, torch.from_numpy(numbers)
 
 
-@pytest.mark.parametrize('columns', [6, 16])
-@pytest.mark.parametrize('size', [24, 32, 50])
+@pytest.mark.parametrize(
+    ('size', 'normalize', 'columns'),
+    [(24, False, 6), (32, True, 16), (50, True, 6)],
+)
 @pytest.mark.parametrize('order', ORDERS, ids=str)
-@pytest.mark.parametrize('normalize', [False, True])
 def test_deforms_then_normalizes(normalize, order, size, columns):
     data, numbers = batch(columns=columns)
     kwargs = dict(mean=MEAN, std=STD) if normalize else {}
@@ -108,8 +109,9 @@ def test_autocast_changes_nothing():
 
 
 @pytest.mark.parametrize('order', ORDERS, ids=str)
-@pytest.mark.parametrize('normalize', [False, True])
-@pytest.mark.parametrize('samples', ['plain', None, 'views'])
+@pytest.mark.parametrize(
+    ('samples', 'normalize'), [('plain', True), (None, False), ('views', True)]
+)
 def test_batches_without_deformations(normalize, order, samples):
     data, _ = batch(5)
     inputs = data['inputs']

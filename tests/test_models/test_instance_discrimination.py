@@ -147,6 +147,9 @@ def expected_gradient(z, num_negatives):
     return loss.item(), feats.grad
 
 
+DRAWS = 800
+
+
 @pytest.mark.parametrize('shared', [False, True])
 def test_expectation_of_the_gradient(shared):
     """Shared or not, the same; so many draws that their mean is known."""
@@ -160,7 +163,7 @@ def test_expectation_of_the_gradient(shared):
     head.memory.update = lambda *_: None
     feats, indices = inputs()
     losses, grads = [], []
-    for _ in range(2000):
+    for _ in range(DRAWS):
         feats.grad = None
         loss = head.loss(feats, indices)['loss']
         loss.backward()
@@ -172,7 +175,7 @@ def test_expectation_of_the_gradient(shared):
         # 5 standard errors; 31 numbers
         assert ((values.mean(0) - got).abs() < 5 * error).all()
     # what is compared is far larger than the errors
-    assert want_grad.abs().max() > 20 * (grads.std(0) / 2000**0.5).max()
+    assert want_grad.abs().max() > 12 * (grads.std(0) / DRAWS**0.5).max()
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])

@@ -95,9 +95,7 @@ def check(logits, *settings, rtol=1e-5, atol=5e-7):
         ((8, 9, 11), 7),
     ],
 )
-@pytest.mark.parametrize(
-    'settings', [(0.1, 0.05, 1e-12), (0.2, 0.5, 1e-3), (0.4, 0.3, 0.3)]
-)
+@pytest.mark.parametrize('settings', [(0.1, 0.05, 1e-12), (0.4, 0.3, 0.3)])
 def test_value_and_gradient(shape, num_global, settings):
     logits = draw(*shape)
     check(logits, num_global, *settings)
@@ -122,8 +120,10 @@ def test_sums_below_eps(shape, dtype):
     check(logits, 2, row, column, eps)
 
 
-@pytest.mark.parametrize('part', [1, 24, 25, 60, 10**6])
-@pytest.mark.parametrize('eps', [1e-12, 0.5])
+@pytest.mark.parametrize(
+    ('part', 'eps'),
+    [(1, 1e-12), (24, 0.5), (25, 1e-12), (60, 0.5), (10**6, 0.5)],
+)
 def test_rows_are_worked_through_in_parts(part, eps, monkeypatch):
     # 24 numbers a row: parts of 1, 1, 1, 2 and all rows
     monkeypatch.setattr(MODULE, '_PART_CPU', part)

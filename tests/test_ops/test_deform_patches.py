@@ -192,8 +192,9 @@ def test_geometry(height, width, size):
     np.testing.assert_allclose(got.numpy(), want, atol=PLACE_TOLERANCE)
 
 
-@pytest.mark.parametrize('size', [1, 4, 5, 32, 33])
-@pytest.mark.parametrize('margin', [0, 1, 3])
+@pytest.mark.parametrize(
+    ('size', 'margin'), [(1, 0), (1, 3), (4, 1), (5, 0), (32, 3), (33, 1)]
+)
 def test_pixels_of_the_middle_are_copied(size, margin):
     rng = np.random.default_rng(0)
     window = random_windows(rng, 1, size + 2 * margin)[0]
@@ -341,9 +342,7 @@ def test_what_leaves_the_range_is_cut_off_at_the_end():
     assert np.abs(got - 255 * early).max() > 20
 
 
-@pytest.mark.parametrize(
-    'hue', [0.1, -0.1, 1 / 6, -1 / 6, 0.5, -0.5, 0.97, -0.97, 1, -1, 2.3]
-)
+@pytest.mark.parametrize('hue', [0.1, -0.1, 1 / 6, 0.5, -0.97, 1, 2.3])
 def test_hue(hue):
     # around the circle, the jump from 1 to 0 included, weak and strong
     circle = [

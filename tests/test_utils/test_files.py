@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import Harmful
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
@@ -124,19 +125,9 @@ def test_interrupted_arrays(tmp_path, monkeypatch):
     np.testing.assert_array_equal(opened(path)['a'], np.arange(3))
 
 
-class Code:
-    """Pickled, it runs a command when it is read."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
 def test_code_in_arrays_is_not_run(tmp_path):
     path, trace = tmp_path / 'a.npz', tmp_path / 'trace'
-    np.savez(path, a=np.array([Code(trace)], object))
+    np.savez(path, a=np.array([Harmful(trace)], object))
     with pytest.raises(ValueError, match='things') as error:
         opened(path)
     assert f'"{path}" is no file of things' in str(error.value)
