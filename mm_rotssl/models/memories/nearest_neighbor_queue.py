@@ -8,7 +8,7 @@ from torch import nn
 
 from mm_rotssl.registry import MODELS
 
-# similarities in memory at a time, float32: 256 MiB
+# Similarities that are held at a time: 256 MiB.
 MAX_SIMILARITIES = 2**26
 
 
