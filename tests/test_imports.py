@@ -20,6 +20,7 @@ LEVELS = (
     ('converters', 'visualization'),
     ('apis',),
     ('cli',),
+    ('__main__',),
 )
 LEVEL_OF = {part: i for i, parts in enumerate(LEVELS) for part in parts}
 # what parsing the command line may need, besides the standard library
@@ -87,7 +88,7 @@ def test_every_part_has_a_level():
         path.relative_to(ROOT).parts[0].removesuffix('.py')
         for path in ROOT.rglob('*.py')
     }
-    assert parts - {'__init__'} == set(LEVEL_OF)
+    assert parts <= {'__init__', *LEVEL_OF}
 
 
 def test_direction():

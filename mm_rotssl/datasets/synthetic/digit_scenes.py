@@ -34,7 +34,7 @@ PLACES = 20
 # gray value (0..1) from which a pixel of scikit-learn's digits is ink
 INK = 0.5
 SPLITS = ('train', 'val')
-# side in pixels of an image of one digit; the tallest are drawn smaller
+# side of an image of one digit; the tallest are drawn a little smaller
 UNLABELED_SIZE = 40
 
 

@@ -10,7 +10,7 @@ from mm_rotssl.registry import MODELS
 
 from ..utils import DatasetBound
 
-# similarities in memory at a time, float32: 256 MiB
+# Similarities that are held at a time: 256 MiB.
 MAX_SIMILARITIES = 2**26
 
 
