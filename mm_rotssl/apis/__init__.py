@@ -7,14 +7,21 @@ from .config import (
     read_config,
 )
 from .evaluation import (
+    clusters_tables,
+    evaluate,
+    evaluate_clusters,
+    evaluate_svm,
+    evaluation_tables,
+    svm_table,
+)
+from .networks import (
     NETWORKS,
     build_networks,
     build_ordered_dataloader,
     load_network,
     read_labeled_config,
-    stage_names,
-    versions,
 )
+from .transfer import compare_transfer, transfer_table
 
 __all__ = [
     'NETWORKS',
@@ -22,12 +29,18 @@ __all__ = [
     'algorithm_settings',
     'build_networks',
     'build_ordered_dataloader',
+    'clusters_tables',
+    'compare_transfer',
+    'evaluate',
+    'evaluate_clusters',
+    'evaluate_svm',
+    'evaluation_tables',
     'export_backbone',
     'extract_features',
     'load_network',
     'prepare_cpu_processes',
     'read_config',
     'read_labeled_config',
-    'stage_names',
-    'versions',
+    'svm_table',
+    'transfer_table',
 ]

@@ -2,7 +2,12 @@ import argparse
 import sys
 from importlib import import_module
 
-COMMANDS: tuple[str, ...] = ()
+COMMANDS: tuple[str, ...] = (
+    'evaluate',
+    'evaluate-clusters',
+    'evaluate-svm',
+    'compare-transfer',
+)
 
 
 def main(command: str | None = None) -> None:

@@ -1,0 +1,3 @@
+from mm_rotssl.cli import main
+
+main()
