@@ -6,7 +6,6 @@ the same network untrained. The figures come from
 JSON, drawn and put into tables.
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -33,11 +32,10 @@ from mm_rotssl.evaluation.protocols import (
     svm_protocol,
 )
 from mm_rotssl.evaluation.report import (
-    describe_run,
     format_spread,
     make_table,
+    write_summary,
 )
-from mm_rotssl.utils import write_file
 
 from .config import read_config
 from .figures import (
@@ -95,13 +93,12 @@ class _Evaluation:
 
     def write(self, path: Path, **results: Any) -> dict[str, Any]:
         """Write and return the summary."""
-        summary = describe_run(
+        return write_summary(
+            path,
             **self.settings,
             seconds=round(time.monotonic() - self.start, 1),
             **results,
         )
-        write_file(path, (json.dumps(summary, indent=2) + '\n').encode())
-        return summary
 
 
 def _ignore(message: str) -> None:

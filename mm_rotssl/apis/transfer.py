@@ -23,9 +23,9 @@ from mmengine.structures import BaseDataElement, PixelData
 from rich.table import Table
 
 from mm_rotssl.evaluation.report import (
-    describe_run,
     format_spread,
     make_table,
+    write_summary,
 )
 from mm_rotssl.utils import save_figure, write_file
 from mm_rotssl.visualization import (
@@ -362,7 +362,8 @@ def compare_transfer(
     for run in runs:
         finals.setdefault(run.init, []).append(final_metrics(run))
         logs.setdefault(run.init, []).append(read_run(run))
-    summary = describe_run(
+    summary = write_summary(
+        out / 'results.json',
         config=config,
         device=torch.cuda.get_device_name()
         if torch.cuda.is_available()
@@ -379,9 +380,6 @@ def compare_transfer(
             name: [val for _, val in found] for name, found in logs.items()
         },
         figures=['curves.png', 'predictions.png'],
-    )
-    write_file(
-        out / 'results.json', (json.dumps(summary, indent=1) + '\n').encode()
     )
     train_cfg = read_config(config).train_cfg
     by_epoch = train_cfg.get('by_epoch') or 'Epoch' in str(

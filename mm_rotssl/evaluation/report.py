@@ -1,14 +1,18 @@
 """How results are shown and what is written beside them, for all tools."""
 
 import importlib
+import json
 import platform
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.table import Table
+
+from mm_rotssl.utils import write_file
 
 from .functional import mean_and_std
 
@@ -66,24 +70,30 @@ def make_table(
     return table
 
 
-def describe_run(**settings: Any) -> dict[str, Any]:
-    """Say how results came about, for the file that holds them.
+def write_summary(path: str | Path, **results: Any) -> dict[str, Any]:
+    """Write results, and how they came about, as JSON.
 
     Args:
-        **settings (Any): What the caller knows: config, seed, ...
+        path (str | Path): The file; its folder is made.
+        **results (Any): What the caller knows: config, seed, figures, ...
 
     Returns:
-        dict[str, Any]: The settings, the command line of this process as
-        ``command``, and the packages' ``versions``.
+        dict[str, Any]: What the file holds: the results, the command line of
+        this process as ``command``, and the packages' ``versions``.
     """
-    return dict(
-        **settings,
-        command=shlex.join(['python', *sys.argv]),
-        versions={
-            'python': platform.python_version(),
-            **{
-                name: importlib.import_module(name).__version__
-                for name in PACKAGES
+    text = json.dumps(
+        dict(
+            **results,
+            command=shlex.join(['python', *sys.argv]),
+            versions={
+                'python': platform.python_version(),
+                **{
+                    name: importlib.import_module(name).__version__
+                    for name in PACKAGES
+                },
             },
-        },
+        ),
+        indent=2,
     )
+    write_file(path, (text + '\n').encode())
+    return json.loads(text)

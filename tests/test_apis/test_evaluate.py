@@ -197,9 +197,8 @@ def test_knn_equals_that_of_scikit_learn(summary, config, checkpoint):
         assert stage['knn'] == pytest.approx(want)
 
 
-def test_same_seed_same_numbers(
-    summary, no_figures, config, checkpoint, tmp_path
-):
+@pytest.mark.usefixtures('no_figures')
+def test_same_seed_same_numbers(summary, config, checkpoint, tmp_path):
     torch.manual_seed(5)
     again, other = (
         evaluate(config, checkpoint, tmp_path / f'{seed}', seed=seed, **SMALL)
@@ -213,9 +212,8 @@ def test_same_seed_same_numbers(
         assert stages[0][0]['linear']['1'] != stages[1][0]['linear']['1']
 
 
-def test_what_is_left_out_is_not_shown(
-    no_figures, config, checkpoint, tmp_path
-):
+@pytest.mark.usefixtures('no_figures')
+def test_what_is_left_out_is_not_shown(config, checkpoint, tmp_path):
     said = []
     summary = evaluate(
         config,
@@ -241,7 +239,8 @@ def test_what_is_left_out_is_not_shown(
     assert 'fine-tuned' not in shown
 
 
-def test_equal_networks_get_equal_numbers(no_figures, config, tmp_path):
+@pytest.mark.usefixtures('no_figures')
+def test_equal_networks_get_equal_numbers(config, tmp_path):
     """Draws and fine-tuning are paired."""
     init_default_scope('mmpretrain')
     set_random_seed(0)
@@ -346,7 +345,7 @@ def test_too_few_labels(config, checkpoint, tmp_path):
         dict(shots=[1], finetune_shots=100),
     ):
         with pytest.raises(
-            ValueError, match='100 labels a class .* class "0" has only '
+            ValueError, match=r'100 labels a class .* class "0" has only '
         ):
             evaluate(
                 *(config, checkpoint, tmp_path / 'out'),

@@ -1,30 +1,29 @@
-import importlib.util
+"""The linear SVM of Exemplar-CNN's papers, on a checkpoint."""
+
+import io
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
+from rich.console import Console
 from sklearn.svm import LinearSVC
 
+from mm_rotssl.apis import evaluate_svm, svm_table
 from mm_rotssl.datasets import Digits
+from mm_rotssl.evaluation import draw_labels
+from mm_rotssl.evaluation.protocols import svm as protocol_svm
 from mm_rotssl.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOL = ROOT / 'tools/benchmarks/evaluate_svm.py'
-SPEC = importlib.util.spec_from_file_location('evaluate_svm', TOOL)
-tool = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(tool)
-
 BASE = ROOT / 'configs/rotnet/rotnet_nin-w24_1xb128-15e_digits.py'
 SIZE = 20
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope='module', autouse=True)
 def one_thread():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -32,39 +31,34 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.fixture
-def config(tmp_path):
-    path = tmp_path / 'config.py'
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+    path = tmp_path_factory.mktemp('svm') / 'config.py'
     path.write_text(
         f"""_base_ = {str(BASE)!r}
 model = dict(
     backbone=dict(base_channels=6, num_stages=3, out_indices=(0, 2)),
     head=dict(in_channels=6))
 val_cfg = dict(reference_dataloader=dict(
-    batch_size=50, dataset=dict(size={SIZE}, indices=200),
+    batch_size=50,
+    dataset=dict(size={SIZE}, indices=200, serialize_data=False),
     sampler=dict(shuffle=True)))
-val_dataloader = dict(batch_size=50, dataset=dict(size={SIZE}, indices=60))
+val_dataloader = dict(
+    batch_size=50, dataset=dict(size={SIZE}, indices=60, serialize_data=False))
 """
     )
     return path
 
 
-@pytest.fixture
-def checkpoint(config, tmp_path):
+@pytest.fixture(scope='module')
+def checkpoint(config):
     init_default_scope('mmpretrain')
     torch.manual_seed(5)
     model = MODELS.build(Config.fromfile(config).model)
-    path = tmp_path / 'run' / 'epoch_1.pth'
+    path = config.parent / 'run' / 'epoch_1.pth'
     path.parent.mkdir()
     torch.save(dict(state_dict=model.state_dict()), path)
     return path
-
-
-def main(monkeypatch, *args):
-    monkeypatch.setattr(
-        sys, 'argv', [str(TOOL), *map(str, args), '--device', 'cpu']
-    )
-    tool.main()
 
 
 def reference_features(config, checkpoint, split, count, side):
@@ -74,7 +68,7 @@ def reference_features(config, checkpoint, split, count, side):
     model.load_state_dict(
         torch.load(checkpoint, weights_only=True)['state_dict']
     )
-    dataset = Digits(split=split, size=SIZE, pipeline=[])
+    dataset = Digits(split=split, size=SIZE, pipeline=[], serialize_data=False)
     images = torch.stack(
         [
             torch.from_numpy(dataset[i]['img'].transpose(2, 0, 1)).float()
@@ -123,23 +117,28 @@ def svm(c, bias):
     )
 
 
-def test_the_protocol(monkeypatch, capsys, config, checkpoint):
-    out = checkpoint.parent / 'svm_few.json'
-    main(
-        monkeypatch,
-        *(config, checkpoint, '--protocol', 'few', '--labels', 5),
-        *('--draws', 3, '--trials', 4, '--input-size', 33),
+def test_the_protocol(config, checkpoint):
+    said = []
+    summary = evaluate_svm(
+        *(config, checkpoint, 'few'),
+        labels=5,
+        draws=3,
+        trials=4,
+        input_size=33,
+        report=said.append,
     )
-    summary = json.loads(out.read_text())
+    out = checkpoint.parent / 'svm_few.json'
+    assert json.loads(out.read_text()) == summary
+    assert said[-1] == 'trained: SVM 3 of 3'
     trained = summary['results']['trained']
     train, labels = reference_features(config, checkpoint, 'train', 200, 33)
     test, answers = reference_features(config, checkpoint, 'val', 60, 33)
     assert trained['features'] == [stage.shape[1] for stage in train]
 
-    # the same draws as every other tool's; what the first leaves over
+    # the same draws as in other protocols; what the first leaves over
     # decides on C
     draws = [
-        tool.draw_labels(torch.from_numpy(labels), 5, (0, i)).numpy()
+        draw_labels(torch.from_numpy(labels), 5, (0, i)).numpy()
         for i in range(3)
     ]
     left = np.setdiff1d(np.arange(200), draws[0])
@@ -168,145 +167,76 @@ def test_the_protocol(monkeypatch, capsys, config, checkpoint):
     assert summary['results']['untrained']['accuracy'] != trained['accuracy']
     assert summary['settings']['labels'] == 5
     assert summary['training_images'] == 50
-    shown = capsys.readouterr().out
-    row = next(li for li in shown.splitlines() if li.startswith('trained   '))
+    console = Console(width=200, file=io.StringIO())
+    console.print(svm_table(summary))
+    lines = console.file.getvalue().splitlines()
+    row = next(line for line in lines if line.startswith('trained   '))
     mean, spread = np.mean(want), np.std(want, ddof=1)
     assert f'{np.mean(trained["accuracy"]):.1f}' in row
-    assert f'± {np.std(trained["accuracy"], ddof=1):.1f}' in row
+    assert f'± {np.std(trained["accuracy"], ddof=1):4.1f}' in row
     assert mean > 20
     assert spread > 0
 
 
-def test_data_of_another_config(monkeypatch, config, checkpoint, tmp_path):
+def test_data_of_another_config(config, checkpoint, tmp_path):
     # a config to train with alone has no labeled images
     bare = tmp_path / 'bare.py'
     cfg = Config.fromfile(config)
     for key in ('val_cfg', 'val_dataloader', 'val_evaluator'):
         cfg.pop(key)
     cfg.dump(bare)
-    results = []
-    for args in ((config,), (bare, '--data', config)):
-        out = tmp_path / f'{len(results)}.json'
-        first, *more = args
-        main(
-            monkeypatch,
-            *(first, checkpoint, '--protocol', 'few', '--labels', 3),
-            *('--draws', 1, '--trials', 1, '--out', out, *more),
+    small = dict(labels=3, draws=1, trials=1)
+    results = [
+        evaluate_svm(
+            *(first, checkpoint, 'few', tmp_path / 'a.json'),
+            data=data,
+            **small,
         )
-        results.append(json.loads(out.read_text())['results'])
-    assert results[0] == results[1]
-    with pytest.raises(SystemExit, match='no labeled images'):
-        main(monkeypatch, bare, checkpoint, '--protocol', 'all')
-
-
-def test_held_out_images_where_all_are_trained_on(monkeypatch):
-    labels = torch.tensor([0, 1] * 10 + [2] * 5)
-    feats = [torch.arange(25.0)[:, None]]
-    seen = {}
-
-    def spy(train, train_labels, held_out, held_out_labels, *settings):
-        seen.update(train=train, held_out=held_out, settings=settings)
-        assert len(train) == len(train_labels)
-        assert sorted(held_out_labels.tolist()) == [0, 0, 1, 1, 2]
-        return 0.5, 1.0
-
-    monkeypatch.setattr(tool, 'choose_c', spy)
-    protocol = tool.PROTOCOLS['all']
-    tool.best_c(protocol, feats, labels, torch.arange(25), 7)
-    assert len(seen['train']) == 20
-    # of one scale and no image on both sides
-    both = torch.cat([seen['train'], seen['held_out']]).flatten()
-    assert len(both.unique()) == 25
-    assert seen['settings'] == ((1e-3, 1.0), 50, 1.0, 7)
-
-
-def test_rest_of_the_training_set():
-    labels = torch.tensor([0] * 8 + [1] * 3 + [2] * 5)
-    chosen = torch.tensor([0, 1, 8, 9, 11, 12])
-    drawn = tool.others(chosen, labels, 2, seed=1)
-    assert not set(drawn.tolist()) & set(chosen.tolist())
-    assert labels[drawn].bincount().tolist() == [2, 1, 2]
-    assert len(set(drawn.tolist())) == 5
-    all_others = tool.others(chosen, labels, None, seed=1)
-    assert sorted([*all_others.tolist(), *chosen.tolist()]) == list(range(16))
-    draws = {tuple(tool.others(chosen, labels, 2, s).tolist()) for s in (1, 2)}
-    assert len(draws) == 2
-
-
-def test_accuracy_of_images_and_of_classes():
-    labels = torch.tensor([0, 0, 0, 0, 1, 2, 2])
-    guessed = torch.tensor([0, 0, 0, 1, 0, 2, 2])
-    assert tool.accuracy(guessed, labels, False) == pytest.approx(500 / 7)
-    assert tool.accuracy(guessed, labels, True) == pytest.approx(
-        100 * (0.75 + 0 + 1) / 3
-    )
+        for first, data in ((config, None), (bare, config))
+    ]
+    assert results[0]['results'] == results[1]['results']
+    assert [found['data'] for found in results] == [str(config)] * 2
+    with pytest.raises(ValueError, match='no labeled images'):
+        evaluate_svm(bare, checkpoint, 'all')
 
 
 def test_caltech_tests_on_the_rest(monkeypatch, config, checkpoint):
-    real, seen = tool.svm_classify, []
+    real, seen = protocol_svm.svm_classify, []
 
     def spy(train, labels, queries, *settings):
         seen.append((len(train), len(queries), settings))
         return real(train, labels, queries, *settings)
 
-    monkeypatch.setattr(tool, 'svm_classify', spy)
-    main(
-        monkeypatch,
-        *(config, checkpoint, '--protocol', 'caltech101', '--labels', 4),
-        *('--draws', 1, '--trials', 1, '--input-size', 32),
-    )
-    settings = json.loads(
-        (checkpoint.parent / 'svm_caltech101.json').read_text()
+    monkeypatch.setattr(protocol_svm, 'svm_classify', spy)
+    summary = evaluate_svm(
+        *(config, checkpoint, 'caltech101'),
+        labels=4,
+        draws=1,
+        trials=1,
+        input_size=32,
     )
     # 200 images, none of which has 50 others of its class
     assert [entry[:2] for entry in seen] == [(40, 160)] * 2
     # 1 + 4 + 16 cells of 3 and 6 channels
-    assert settings['results']['trained']['features'] == [21 * 3, 21 * 6]
-    assert settings['settings']['by_class'] is True
-
-
-class Folds:
-    """A dataset with predefined folds."""
-
-    def folds(self):
-        """Places of the images of each."""
-        return [np.array([i, i + 10]) for i in range(10)]
-
-
-def test_predefined_folds():
-    protocol = tool.PROTOCOLS['stl10']
-    assert (protocol.bias, protocol.c_range) == (5, (2e-4, 2e-1))
-    splits = tool.training_splits(protocol, Folds(), torch.zeros(20), 0)
-    assert [s.tolist() for s in splits] == [[i, i + 10] for i in range(10)]
-    with pytest.raises(ValueError, match=r'Compose has no predefined folds'):
-        tool.training_splits(protocol, Compose([]), torch.zeros(20), 0)
+    assert summary['results']['trained']['features'] == [21 * 3, 21 * 6]
+    assert summary['settings']['by_class'] is True
 
 
 @pytest.mark.parametrize(
-    ('args', 'match'),
+    ('protocol', 'settings', 'match'),
     [
-        (['--protocol', 'stl10'], 'Error: A Digits has no predefined folds'),
+        ('stl10', {}, '^A Digits has no predefined folds'),
         (
-            ['--protocol', 'stl10', '--labels', '3'],
-            'Error: --labels 3: protocol stl10 has predefined folds',
+            'stl10',
+            dict(labels=3),
+            '^--labels 3: protocol stl10 has predefined folds',
         ),
-        (
-            ['--protocol', 'few', '--labels', '99'],
-            'Error: 99 labels a class were asked for',
-        ),
+        ('few', dict(labels=99), '^99 labels a class were asked for'),
+        ('mnist', {}, '^--protocol mnist: known are stl10, cifar10'),
     ],
 )
-def test_errors(monkeypatch, config, checkpoint, args, match):
-    with pytest.raises(SystemExit, match=match):
-        main(monkeypatch, config, checkpoint, *args)
-    assert not list(checkpoint.parent.glob('*.json'))
-
-
-def test_numbers_that_make_no_sense(monkeypatch, config, checkpoint, capsys):
-    for option in ('--labels', '--draws', '--trials', '--input-size'):
-        with pytest.raises(SystemExit):
-            main(
-                monkeypatch,
-                *(config, checkpoint, '--protocol', 'few', option, 0),
-            )
-        assert f'{option} 0 must be positive' in capsys.readouterr().err
+def test_errors(config, checkpoint, tmp_path, protocol, settings, match):
+    out = tmp_path / 'out.json'
+    with pytest.raises(ValueError, match=match):
+        evaluate_svm(config, checkpoint, protocol, out, **settings)
+    assert not out.exists()

@@ -118,7 +118,7 @@ def test_too_few_labels_name_class_and_key():
     feats = make([0, 0, 0, 2, 2], ['a', 'b', 'dog'])
     with pytest.raises(
         ValueError,
-        match='3 labels a class .* class "dog" has only 2 images in '
+        match=r'3 labels a class .* class "dog" has only 2 images in '
         r'val_cfg\.reference_dataloader',
     ):
         feats.draw(3, 1, seed=0)
