@@ -111,7 +111,7 @@ def test_second_stage(folder):
 
     # and the result can be measured, though no dataset gives the bank rows
     text = run(
-        'benchmarks/evaluate_features.py',
+        'evaluation/evaluate_features.py',
         folder / 'second.py',
         folder / 'run/epoch_2.pth',
         *('--draws', 1, '--shots', 1, '--finetune-shots', 0),
