@@ -19,17 +19,12 @@ A GPU:
 """
 
 import argparse
-import json
-import shlex
-import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import torch
-from experiment import ROOT, spread, train
+from experiment import ROOT, commit, train
 from matplotlib.figure import Figure
 from measure import machine
 from mmengine.registry import init_default_scope
@@ -39,11 +34,12 @@ from torch.utils.data import DataLoader
 from mm_rotssl.apis import (
     build_networks,
     build_ordered_dataloader,
-    extract_features,
     read_labeled_config,
 )
-from mm_rotssl.evaluation.functional import knn_classify, linear_probe
-from mm_rotssl.utils import save_figure, write_file
+from mm_rotssl.evaluation.features import Features
+from mm_rotssl.evaluation.protocols import KNN, LinearProbe
+from mm_rotssl.evaluation.report import format_spread, write_summary
+from mm_rotssl.utils import save_figure
 from mm_rotssl.visualization import plot_comparison, read_scalars
 
 ALGORITHMS = dict(
@@ -99,19 +95,15 @@ def config_path(prefix: str, algorithm: str, size: str) -> Path:
 
 
 def measure(
-    model: nn.Module, bank: DataLoader, test: DataLoader
+    model: nn.Module, reference: DataLoader, test: DataLoader
 ) -> dict[str, float]:
     """Accuracy in percent."""
-    feats, labels = extract_features(model, bank)
-    test_feats, test_labels = extract_features(model, test)
-    predicted = dict(
-        knn=knn_classify(feats[-1], labels, test_feats[-1]).argmax(1),
-        linear=linear_probe(feats[-1], labels, test_feats[-1]),
+    feats = Features.extract(model, reference, test)
+    draws = {'all': [torch.arange(len(feats.reference_labels))]}
+    return dict(
+        knn=KNN().run(feats)[-1],
+        linear=LinearProbe(draws).run(feats)[-1]['all'][0],
     )
-    return {
-        key: 100 * (found == test_labels).double().mean().item()
-        for key, found in predicted.items()
-    }
 
 
 def rotation_accuracy(folder: Path) -> float | None:
@@ -132,16 +124,18 @@ def markdown(
     cells = [
         cell
         for key in MEASURES
-        for cell in (spread([one[key] for one in untrained]), '')
+        for cell in (format_spread([one[key] for one in untrained]), '')
     ]
     lines.append(f'| untrained | {" | ".join(cells)} | |')
     for algorithm, ways in runs.items():
         cells = [
-            spread([one[key] for one in ways[way]])
+            format_spread([one[key] for one in ways[way]])
             for key in MEASURES
             for way in WAYS
         ]
-        cells.append(spread([one['rotation'] for one in ways[list(WAYS)[1]]]))
+        cells.append(
+            format_spread([one['rotation'] for one in ways[list(WAYS)[1]]])
+        )
         lines.append(f'| {ALGORITHMS[algorithm]} | {" | ".join(cells)} |')
     return '\n'.join(lines)
 
@@ -208,34 +202,27 @@ def main() -> None:
         cfg = read_labeled_config(config)
         init_default_scope(cfg.default_scope)
         networks = build_networks(cfg, checkpoint, seed, args.device)
-        bank = build_ordered_dataloader(cfg.val_cfg.reference_dataloader)
+        reference = build_ordered_dataloader(cfg.val_cfg.reference_dataloader)
         test = build_ordered_dataloader(cfg.val_dataloader)
         # all have the same backbone: the first stands for them
         if seed not in untrained:
-            untrained[seed] = measure(networks['untrained'], bank, test)
+            untrained[seed] = measure(networks['untrained'], reference, test)
         runs[algorithm][way].append(
             dict(
                 seed=seed,
-                **measure(networks['trained'], bank, test),
+                **measure(networks['trained'], reference, test),
                 rotation=rotation_accuracy(checkpoint.parent),
             )
         )
-    commit = subprocess.run(
-        ['git', 'rev-parse', 'HEAD'], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
     table = markdown(runs, list(untrained.values()))
-    summary: dict[str, Any] = dict(
-        command=shlex.join(['python', *sys.argv]),
-        commit=commit,
+    write_summary(
+        args.out / 'summary.json',
+        commit=commit(),
         machine=machine(),
         seeds=args.seeds,
         table=table,
         untrained=untrained,
         runs=runs,
-    )
-    write_file(
-        args.out / 'summary.json',
-        (json.dumps(summary, indent=1) + '\n').encode(),
     )
     title = f'Plain and with rotation, {len(args.seeds)} seeds ({args.size})'
     save_figure(

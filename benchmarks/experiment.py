@@ -1,7 +1,7 @@
 r"""Train a config with several seeds, measure each, and sum up.
 
-For each seed: tools/train.py, then tools/benchmarks/evaluate_features.py (or,
-with --svm, tools/benchmarks/evaluate_svm.py), then the probes, if any. What
+For each seed: tools/train.py, then tools/evaluation/evaluate_features.py (or,
+with --svm, tools/evaluation/evaluate_svm.py), then the probes, if any. What
 is already there is not done again, so an interrupted experiment goes on.
 Writes summary.json and prints a table in Markdown: per stage, kNN and linear
 accuracy of the trained and the untrained network, mean and sample standard
@@ -33,7 +33,7 @@ from measure import machine
 from mmengine.config import Config
 
 from mm_rotssl.apis import NETWORKS
-from mm_rotssl.utils import write_file
+from mm_rotssl.evaluation.report import format_spread, write_summary
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -58,16 +58,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--features',
         default='',
-        help='arguments of tools/benchmarks/evaluate_features.py',
+        help='arguments of tools/evaluation/evaluate_features.py',
     )
     parser.add_argument(
         '--clusters',
         action='store_true',
-        help='run tools/benchmarks/evaluate_clusters.py too',
+        help='run tools/evaluation/evaluate_clusters.py too',
     )
     parser.add_argument(
         '--svm',
-        help='arguments of tools/benchmarks/evaluate_svm.py, which then '
+        help='arguments of tools/evaluation/evaluate_svm.py, which then '
         'takes the place of evaluate_features.py',
     )
     parser.add_argument(
@@ -135,13 +135,13 @@ def seed_results(args: argparse.Namespace, seed: int) -> dict:
     if not results.is_file():
         if args.svm:
             tool(
-                'benchmarks/evaluate_svm.py',
+                'evaluation/evaluate_svm.py',
                 *(*common, '--out', results, *shlex.split(args.svm)),
                 *overrides,
             )
         else:
             tool(
-                'benchmarks/evaluate_features.py',
+                'evaluation/evaluate_features.py',
                 *(*common, *shlex.split(args.features)),
                 *overrides,
             )
@@ -150,7 +150,7 @@ def seed_results(args: argparse.Namespace, seed: int) -> dict:
         clusters = folder / 'clusters.json'
         if not clusters.is_file():
             tool(
-                'benchmarks/evaluate_clusters.py',
+                'evaluation/evaluate_clusters.py',
                 *(*common, '--out', clusters),
                 *overrides,
             )
@@ -168,20 +168,14 @@ def seed_results(args: argparse.Namespace, seed: int) -> dict:
     return found
 
 
-def spread(values: list[float]) -> str:
-    """Mean and sample standard deviation."""
-    text = f'{statistics.mean(values):.1f}'
-    if len(values) > 1:
-        text += f' ± {statistics.stdev(values):.1f}'
-    return text
-
-
 def svm_markdown(runs: list[dict]) -> str:
     """The table of --svm."""
     lines = ['| network | linear SVM | C |', '| --- | --- | --- |']
     for network in NETWORKS:
         found = [run['results'][network] for run in runs]
-        accuracy = spread([statistics.mean(f['accuracy']) for f in found])
+        accuracy = format_spread(
+            [statistics.mean(f['accuracy']) for f in found]
+        )
         values = ', '.join(f'{f["c"]:.2g}' for f in found)
         lines.append(f'| {network} | {accuracy} | {values} |')
     return '\n'.join(lines)
@@ -197,7 +191,7 @@ def clusters_markdown(runs: list[dict]) -> str:
     for network in NETWORKS:
         for way in runs[0]['clusters'][network]:
             cells = [
-                spread(
+                format_spread(
                     [
                         statistics.mean(
                             draw[score]
@@ -224,9 +218,11 @@ def markdown(runs: list[dict]) -> str:
     for i, stage in enumerate(runs[0]['stages']):
         for network in NETWORKS:
             stages = [run['results'][network]['stages'][i] for run in runs]
-            cells = [spread([stage['knn'] for stage in stages])]
+            cells = [format_spread([stage['knn'] for stage in stages])]
             cells += [
-                spread([statistics.mean(b['linear'][n]) for b in stages])
+                format_spread(
+                    [statistics.mean(b['linear'][n]) for b in stages]
+                )
                 for n in shots
             ]
             lines.append(f'| {stage} | {network} | {" | ".join(cells)} |')
@@ -240,12 +236,19 @@ def markdown(runs: list[dict]) -> str:
                 continue
             if key == 'fine_tuned':
                 values = [statistics.mean(draws) for draws in values]
-            lines.append(f'\n{title}, {network}: {spread(values)} %')
+            lines.append(f'\n{title}, {network}: {format_spread(values)} %')
     lines += [
-        f'\n{probe}: {spread([run["probes"][probe] for run in runs])} %'
+        f'\n{probe}: {format_spread([run["probes"][probe] for run in runs])} %'
         for probe in runs[0]['probes']
     ]
     return '\n'.join(lines)
+
+
+def commit() -> str:
+    """Name the commit of the checkout."""
+    return subprocess.run(
+        ['git', 'rev-parse', 'HEAD'], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def main() -> None:
@@ -255,22 +258,18 @@ def main() -> None:
         raise SystemExit(f'The config "{args.config}" does not exist.')
     args.out.mkdir(parents=True, exist_ok=True)
     runs = [seed_results(args, seed) for seed in args.seeds]
-    commit = subprocess.run(
-        ['git', 'rev-parse', 'HEAD'], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
     table = svm_markdown(runs) if args.svm else markdown(runs)
     if args.clusters:
         table += clusters_markdown(runs)
-    summary = dict(
-        command=shlex.join(['python', *sys.argv]),
-        commit=commit,
+    path = args.out / 'summary.json'
+    write_summary(
+        path,
+        commit=commit(),
         machine=machine(),
         seeds=args.seeds,
         table=table,
         runs=runs,
     )
-    path = args.out / 'summary.json'
-    write_file(path, (json.dumps(summary, indent=1) + '\n').encode())
     print(table)
     print(f'\n{path}')
 

@@ -4,21 +4,28 @@ from mm_rotssl.evaluation.features import extract_features
 from .config import merge_options, prepare_cpu_processes, read_config
 from .digit_scenes import write_digit_scenes
 from .evaluation import (
+    clusters_tables,
+    evaluate,
+    evaluate_clusters,
+    evaluate_svm,
+    evaluation_tables,
+    svm_table,
+)
+from .export import export
+from .networks import (
     NETWORKS,
     build_networks,
     build_ordered_dataloader,
     load_network,
     read_labeled_config,
-    stage_names,
-    versions,
 )
-from .export import export
 from .rotation_noise import NoiseEstimate, estimate_rotation_noise
 from .seed_patches import WrittenSeedPatches, write_seed_patches
 from .shortcuts import apply_shortcuts, set_crop_size, set_data, set_epochs
 from .sort import SortedImages, sort_images
 from .test import measure_checkpoint
 from .train import read_training_config, train_model
+from .transfer import compare_transfer, transfer_table
 
 __all__ = [
     'NETWORKS',
@@ -29,7 +36,13 @@ __all__ = [
     'apply_shortcuts',
     'build_networks',
     'build_ordered_dataloader',
+    'clusters_tables',
+    'compare_transfer',
     'estimate_rotation_noise',
+    'evaluate',
+    'evaluate_clusters',
+    'evaluate_svm',
+    'evaluation_tables',
     'export',
     'extract_features',
     'load_network',
@@ -43,9 +56,9 @@ __all__ = [
     'set_data',
     'set_epochs',
     'sort_images',
-    'stage_names',
+    'svm_table',
     'train_model',
-    'versions',
+    'transfer_table',
     'write_digit_scenes',
     'write_seed_patches',
 ]

@@ -116,7 +116,7 @@ def write_seed_patches(
         source = dict(
             type='mm_rotssl.ImageFolder',
             data_root=str(images),
-            pipeline=[dict(type='mm_rotssl.LoadImageFromFile')],
+            pipeline=[dict(type='mm_rotssl.LoadIntactImage')],
         )
     given = dict(
         num_exemplars=num_exemplars,

@@ -19,7 +19,7 @@ from mm_rotssl.utils import algorithm_settings, write_file
 from mm_rotssl.visualization import shown_image
 
 from .config import read_config
-from .evaluation import build_ordered_dataloader, load_network
+from .networks import build_ordered_dataloader, load_network
 
 # pixels of an image on the page, and between two
 THUMBNAIL = 96
@@ -137,7 +137,7 @@ def _build_loader(cfg: Config, folder: str | Path | None) -> DataLoader:
             raise ValueError(
                 'val_dataloader.dataset.pipeline loads no files, as the '
                 'images of its dataset are in memory: --images needs '
-                "dict(type='mm_rotssl.LoadImageFromFile') in it, and what "
+                "dict(type='mm_rotssl.LoadIntactImage') in it, and what "
                 'makes images equally large.'
             )
         settings.dataset = dict(

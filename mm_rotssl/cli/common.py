@@ -5,7 +5,8 @@ Nothing heavy is imported at the top, see :mod:`mm_rotssl.cli`.
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -159,6 +160,24 @@ def make_console() -> 'Console':
 
     console = Console()
     return console if console.is_terminal else Console(width=500)
+
+
+@contextmanager
+def show_progress(console: 'Console') -> Iterator[Callable[[str], None]]:
+    """Tell what is being done.
+
+    Args:
+        console (Console): Where to.
+
+    Yields:
+        Callable: Takes a message. On a terminal it takes the place of the
+        one before, elsewhere each is a line.
+    """
+    if console.is_terminal:
+        with console.status('') as status:
+            yield status.update
+    else:
+        yield lambda message: console.print(message, highlight=False)
 
 
 def ends_with_error(run: Callable[_P, _T]) -> Callable[_P, _T]:

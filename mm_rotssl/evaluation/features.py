@@ -1,11 +1,20 @@
-from collections.abc import Callable
+"""What evaluations start from: the features of a network, extracted once."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmpretrain.models.selfsup import BaseSelfSupervisor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from mm_rotssl.ops import pool_features
+
+from .functional import draw_labels
+
+# where the config names the images
+REFERENCE, TEST = 'val_cfg.reference_dataloader', 'val_dataloader'
 
 
 @torch.no_grad()
@@ -61,3 +70,131 @@ def extract_features(
     return [
         torch.cat(stage) for stage in zip(*batches, strict=True)
     ], torch.tensor(labels)
+
+
+def stage_names(backbone: Any, count: int) -> list[str]:
+    """Number the stages as in the backbone, where it says which it gives.
+
+    Args:
+        backbone (Any): A module, perhaps with ``out_indices``.
+        count (int): Number of its outputs.
+
+    Returns:
+        list[str]: A number for each output, from 1.
+    """
+    indices = getattr(backbone, 'out_indices', ())
+    indices = (indices,) if isinstance(indices, int) else tuple(indices)
+    if len(indices) != count or min(indices) < 0:
+        indices = tuple(range(count))
+    return [str(i + 1) for i in sorted(indices)]
+
+
+def class_names(datasets: Sequence[Any], count: int) -> list[str]:
+    """Name the classes as the first dataset that knows names does.
+
+    Args:
+        datasets (Sequence[Any]): Datasets or subsets of such.
+        count (int): Number of classes.
+
+    Returns:
+        list[str]: A name for each class; its number where there is none.
+    """
+    names: Sequence[Any] = ()
+    for dataset in datasets:
+        whole = dataset.dataset if isinstance(dataset, Subset) else dataset
+        names = names or getattr(whole, 'metainfo', {}).get('classes') or ()
+    return [str(names[i]) if i < len(names) else str(i) for i in range(count)]
+
+
+@dataclass
+class Features:
+    """Features of a network: reference set and test images, by stage.
+
+    Args:
+        stages (list[str]): Names of the stages.
+        classes (list[str]): Names of the classes, by label.
+        reference (list[Tensor]): Of each stage the features of the labeled
+            images to learn from, float32 (M, C).
+        reference_labels (Tensor): Their classes, int64 (M,).
+        test (list[Tensor]): Of each stage the features of the images to
+            classify, float32 (N, C).
+        test_labels (Tensor): Their classes, int64 (N,).
+    """
+
+    stages: list[str]
+    classes: list[str]
+    reference: list[torch.Tensor]
+    reference_labels: torch.Tensor
+    test: list[torch.Tensor]
+    test_labels: torch.Tensor
+
+    @classmethod
+    def extract(
+        cls,
+        model: BaseSelfSupervisor,
+        reference: DataLoader,
+        test: DataLoader,
+        **settings: Any,
+    ) -> 'Features':
+        """Run both datasets through a network, see `extract_features`.
+
+        Args:
+            model (BaseSelfSupervisor): The algorithm with its weights.
+            reference (DataLoader): Labeled images to learn from.
+            test (DataLoader): Labeled images to classify; the same object
+                goes through the network only once.
+            **settings (Any): ``pool`` and ``input_size``.
+
+        Returns:
+            Features: On the CPU.
+
+        Raises:
+            ValueError: If an image has no label.
+        """
+        found = []
+        loaders = {REFERENCE: reference}
+        if test is not reference:
+            loaders[TEST] = test
+        for key, loader in loaders.items():
+            try:
+                found.append(extract_features(model, loader, **settings))
+            except ValueError as error:
+                raise ValueError(f'{key}: {error}') from error
+        (feats, labels), (test_feats, test_labels) = found[0], found[-1]
+        count = int(torch.cat([labels, test_labels]).max()) + 1
+        return cls(
+            stage_names(model.backbone, len(feats)),
+            class_names((reference.dataset, test.dataset), count),
+            feats,
+            labels,
+            test_feats,
+            test_labels,
+        )
+
+    def draw(self, shots: int, draws: int, seed: int) -> list[torch.Tensor]:
+        """Choose reference images, the same for every network.
+
+        Args:
+            shots (int): Images of each class that occurs.
+            draws (int): Number of independent draws.
+            seed (int): Of all of them.
+
+        Returns:
+            list[Tensor]: Of each draw the positions in the reference set,
+            int64, see `draw_labels`.
+
+        Raises:
+            ValueError: If a class has fewer images.
+        """
+        counts = self.reference_labels.bincount().tolist()
+        for name, count in zip(self.classes, counts, strict=False):
+            if 0 < count < shots:
+                raise ValueError(
+                    f'{shots} labels a class were asked for, but class '
+                    f'"{name}" has only {count} images in {REFERENCE}. Ask '
+                    'for fewer or add labeled images.'
+                )
+        return [
+            draw_labels(self.reference_labels, shots, (seed, draw))
+            for draw in range(draws)
+        ]

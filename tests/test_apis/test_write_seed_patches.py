@@ -180,7 +180,7 @@ def test_folder(folder, tmp_path, pages):
     assert len(seed_patches) == 21
     assert equal(done.seed_patches, seed_patches)
     loaded = ImageFolder(
-        str(folder), pipeline=[dict(type='mm_rotssl.LoadImageFromFile')]
+        str(folder), pipeline=[dict(type='mm_rotssl.LoadIntactImage')]
     )
     assert equal(
         seed_patches,

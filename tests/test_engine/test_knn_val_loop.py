@@ -79,12 +79,16 @@ def test_accuracy_of_a_real_run(model, tmp_path):
         )
 
     with torch.no_grad():
-        bank, bank_labels = features(runner.val_loop.reference_dataloader)
+        reference, reference_labels = features(
+            runner.val_loop.reference_dataloader
+        )
         queries, labels = features(runner.val_dataloader)
-    assert len(bank_labels) == 50
+    assert len(reference_labels) == 50
     assert len(labels) == 40
     for stage in range(2):
-        scores = knn_classify(bank[stage], bank_labels, queries[stage], 3)
+        scores = knn_classify(
+            reference[stage], reference_labels, queries[stage], 3
+        )
         accuracy = 100 * (scores.argmax(1) == labels).float().mean()
         assert metrics[f'knn/stage{stage + 1}'] == pytest.approx(
             accuracy.item()

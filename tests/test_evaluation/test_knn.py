@@ -10,18 +10,18 @@ from mmpretrain.structures import DataSample
 from mm_rotssl.evaluation import KNNAccuracy, knn_classify
 
 
-def reference(bank, labels, queries, k, temperature):
+def expected_scores(reference, labels, queries, k, temperature):
     """Section 3.4 of the paper with loops, in float64."""
-    bank = np.asarray(bank, np.float64)
+    reference = np.asarray(reference, np.float64)
     queries = np.asarray(queries, np.float64)
     classes = max(labels) + 1
     scores = np.zeros((len(queries), classes))
     for q, query in enumerate(queries):
         similarity = [
             float(query @ x / np.linalg.norm(query) / np.linalg.norm(x))
-            for x in bank
+            for x in reference
         ]
-        order = sorted(range(len(bank)), key=lambda i: -similarity[i])[:k]
+        order = sorted(range(len(reference)), key=lambda i: -similarity[i])[:k]
         for i in order:
             scores[q, labels[i]] += math.exp(
                 (similarity[i] - similarity[order[0]]) / temperature
@@ -33,25 +33,25 @@ def reference(bank, labels, queries, k, temperature):
 @pytest.mark.parametrize('k', [1, 5, 100])
 def test_against_loops(k, chunk_size):
     torch.manual_seed(0)
-    bank, queries = torch.randn(23, 6), 10 * torch.randn(11, 6)
+    reference, queries = torch.randn(23, 6), 10 * torch.randn(11, 6)
     labels = torch.randint(0, 4, (23,))
-    scores = knn_classify(bank, labels, queries, k, 0.07, chunk_size)
+    scores = knn_classify(reference, labels, queries, k, 0.07, chunk_size)
     np.testing.assert_allclose(
         scores,
-        reference(bank, labels.tolist(), queries, k, 0.07),
+        expected_scores(reference, labels.tolist(), queries, k, 0.07),
         rtol=1e-4,
         atol=1e-6,
     )
 
 
 def test_weights_matter_and_do_not_overflow():
-    bank = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.8, -0.6]])
+    reference = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.8, -0.6]])
     labels = torch.tensor([0, 1, 1])
     query = torch.tensor([[1.0, 0.0]])
     # two votes against one: the near one wins only if it weighs more
-    assert knn_classify(bank, labels, query, 3, 0.07).argmax() == 0
-    assert knn_classify(bank, labels, query, 3, 100.0).argmax() == 1
-    tiny = knn_classify(bank.half(), labels, query.half(), 3, 1e-4)
+    assert knn_classify(reference, labels, query, 3, 0.07).argmax() == 0
+    assert knn_classify(reference, labels, query, 3, 100.0).argmax() == 1
+    tiny = knn_classify(reference.half(), labels, query.half(), 3, 1e-4)
     assert tiny.isfinite().all()
     assert tiny.argmax() == 0
 
@@ -61,14 +61,17 @@ def test_weights_matter_and_do_not_overflow():
     [
         (dict(k=0), 'k=0'),
         (dict(temperature=0.0), 'temperature=0.0'),
-        (dict(bank=torch.zeros(0, 2), labels=torch.zeros(0)), 'at least one'),
+        (
+            dict(reference=torch.zeros(0, 2), labels=torch.zeros(0)),
+            'at least one',
+        ),
         (dict(labels=torch.zeros(2)), '3 features and 2 labels'),
         (dict(queries=torch.zeros(1, 5)), r'\(1, 5\)'),
     ],
 )
 def test_bad_input(change, message):
     arguments = dict(
-        bank=torch.ones(3, 2),
+        reference=torch.ones(3, 2),
         labels=torch.zeros(3, dtype=torch.long),
         queries=torch.ones(1, 2),
     )
@@ -90,16 +93,16 @@ def samples(feats, labels):
 def make_sets():
     generator = torch.Generator().manual_seed(0)
     # two stages; odd sizes, so that the last batch is padded
-    bank = [torch.randn(31, c, generator=generator) for c in (4, 6)]
+    reference = [torch.randn(31, c, generator=generator) for c in (4, 6)]
     queries = [torch.randn(17, c, generator=generator) for c in (4, 6)]
-    bank_labels = torch.randint(0, 3, (31,), generator=generator)
+    reference_labels = torch.randint(0, 3, (31,), generator=generator)
     labels = torch.randint(0, 3, (17,), generator=generator)
-    return bank, bank_labels, queries, labels
+    return reference, reference_labels, queries, labels
 
 
 def run_metric(rank, world_size):
     """What a loop with a padding DefaultSampler does, in batches of 4."""
-    bank, bank_labels, queries, labels = make_sets()
+    reference, reference_labels, queries, labels = make_sets()
     metric = KNNAccuracy(k=5)
     evaluator = Evaluator([metric])
 
@@ -112,7 +115,7 @@ def run_metric(rank, world_size):
             index = mine[start : start + 4]
             yield samples([f[index] for f in feats], truth[index])
 
-    for batch in batches(bank, bank_labels):
+    for batch in batches(reference, reference_labels):
         metric.process_reference([s.to_dict() for s in batch], 31)
     for batch in batches(queries, labels):
         evaluator.process(batch)
@@ -120,11 +123,15 @@ def run_metric(rank, world_size):
 
 
 def test_metric_on_one_and_two_processes():
-    bank, bank_labels, queries, labels = make_sets()
+    reference, reference_labels, queries, labels = make_sets()
     expected = {}
     for stage in range(2):
-        scores = reference(
-            bank[stage], bank_labels.tolist(), queries[stage], 5, 0.07
+        scores = expected_scores(
+            reference[stage],
+            reference_labels.tolist(),
+            queries[stage],
+            5,
+            0.07,
         )
         hits = scores.argmax(1) == labels.numpy()
         expected[f'knn/stage{stage + 1}'] = 100 * hits.mean()
@@ -143,7 +150,7 @@ def test_metric_can_be_used_again():
         metric.process_reference(dicts, 2)
         metric.process(None, dicts)
         assert metric.evaluate(2)['knn/stage1'] == 100
-    assert metric.bank == []
+    assert metric.reference == []
     assert metric.results == []
 
 
@@ -166,5 +173,5 @@ def test_rows_do_not_keep_their_batch():
     dicts = [s.to_dict() for s in samples([torch.ones(64, 3)], [0] * 64)]
     metric.process(None, dicts)
     metric.process_reference(dicts, 64)
-    for (feats, _), *_ in (metric.results, metric.bank):
+    for (feats, _), *_ in (metric.results, metric.reference):
         assert feats[0].untyped_storage().nbytes() == 3 * 4

@@ -88,15 +88,15 @@ def test_mean_and_sample_deviation():
 
 def test_neighbors_are_those_of_largest_cosine():
     rng = np.random.default_rng(3)
-    bank, queries = rng.normal(size=(30, 4)), rng.normal(size=(5, 4))
-    bank *= rng.uniform(0.1, 10, (30, 1))
+    reference, queries = rng.normal(size=(30, 4)), rng.normal(size=(5, 4))
+    reference *= rng.uniform(0.1, 10, (30, 1))
     found = nearest_neighbors(
-        torch.from_numpy(bank), torch.from_numpy(queries), 7
+        torch.from_numpy(reference), torch.from_numpy(queries), 7
     )
     for query, row in zip(queries, found.tolist(), strict=True):
         cosine = [
             query @ other / np.linalg.norm(query) / np.linalg.norm(other)
-            for other in bank
+            for other in reference
         ]
         assert row == np.argsort(cosine)[::-1][:7].tolist()
 

@@ -17,10 +17,10 @@ from mm_rotssl.registry import LOOPS
 
 @LOOPS.register_module()
 class KNNValLoop(ValLoop):
-    """Validation with a labeled bank for :class:`KNNAccuracy`.
+    """Validation with a reference set for :class:`KNNAccuracy`.
 
-    Before the validation set, the bank goes through the network; only the
-    kNN metrics see it. The bank and the validation set are independent of
+    Before the validation set, the reference set goes through the network;
+    only the kNN metrics see it. It and the validation set are independent of
     the training set, which needs no labels.
 
     Algorithms that have no ``predict``, such as mmpretrain's own, are run as
@@ -50,7 +50,7 @@ class KNNValLoop(ValLoop):
         self.reference_dataloader: Any = reference_dataloader
 
     def run(self) -> dict:
-        """Run the bank and the validation set.
+        """Run the reference set and the validation set.
 
         Returns:
             dict: The metrics.

@@ -13,10 +13,12 @@ from .probing import (
     mean_and_std,
     nearest_neighbors,
 )
+from .scores import accuracy
 from .svm import choose_c, percentile_scale, svm_classify
 
 __all__ = [
     'FINE_TUNING',
+    'accuracy',
     'choose_c',
     'clustering_scores',
     'draw_labels',

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 @torch.no_grad()
 def knn_classify(
-    bank: torch.Tensor,
+    reference: torch.Tensor,
     labels: torch.Tensor,
     queries: torch.Tensor,
     k: int = 20,
@@ -25,8 +25,8 @@ def knn_classify(
     the exponential, which changes no ranking and can't overflow.
 
     Args:
-        bank (Tensor): Labeled features (M, C), any float type; normalized
-            here.
+        reference (Tensor): Labeled features (M, C), any float type;
+            normalized here.
         labels (Tensor): Their classes, int64 (M,), from 0.
         queries (Tensor): Features to classify (N, C).
         k (int): Number of neighbors; at most M are used. Defaults to 20.
@@ -39,14 +39,14 @@ def knn_classify(
         nearest neighbor counts 1; the prediction is their argmax.
 
     Raises:
-        ValueError: If the shapes don't fit, the bank is empty or a setting
-            is not positive.
+        ValueError: If the shapes don't fit, the reference set is empty or a
+            setting is not positive.
 
     Examples:
         >>> import torch
-        >>> bank = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        >>> reference = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
         >>> query = torch.tensor([[0.9, 0.1]])
-        >>> knn_classify(bank, torch.tensor([3, 1]), query, k=1).argmax(1)
+        >>> knn_classify(reference, torch.tensor([3, 1]), query, k=1).argmax(1)
         tensor([3])
     """
     if k < 1 or temperature <= 0 or chunk_size < 1:
@@ -54,25 +54,26 @@ def knn_classify(
             f'k={k}, temperature={temperature} and chunk_size={chunk_size} '
             'of kNN must be positive.'
         )
-    if len(bank) == 0 or len(bank) != len(labels):
+    if len(reference) == 0 or len(reference) != len(labels):
         raise ValueError(
-            f'The kNN bank has {len(bank)} features and {len(labels)} '
-            'labels; it needs one label a feature and at least one of both.'
+            f'The reference set of kNN has {len(reference)} features and '
+            f'{len(labels)} labels; it needs one label a feature and at least '
+            'one of both.'
         )
-    if bank.dim() != 2 or bank.shape[1:] != queries.shape[1:]:
+    if reference.dim() != 2 or reference.shape[1:] != queries.shape[1:]:
         raise ValueError(
-            'Bank and queries of kNN must be (M, C) and (N, C), got '
-            f'{tuple(bank.shape)} and {tuple(queries.shape)}.'
+            'Reference set and queries of kNN must be (M, C) and (N, C), got '
+            f'{tuple(reference.shape)} and {tuple(queries.shape)}.'
         )
-    k = min(k, len(bank))
-    bank = F.normalize(bank.float(), dim=1)
+    k = min(k, len(reference))
+    reference = F.normalize(reference.float(), dim=1)
     scores = []
     for part in queries.split(chunk_size):
         part = F.normalize(part.float(), dim=1)
         best = part.new_empty(len(part), 0)
         best_labels = labels.new_empty(len(part), 0)
-        for start in range(0, len(bank), chunk_size):
-            chunk = bank[start : start + chunk_size]
+        for start in range(0, len(reference), chunk_size):
+            chunk = reference[start : start + chunk_size]
             similarity, where = (part @ chunk.T).topk(min(k, len(chunk)))
             best = torch.cat([best, similarity], 1)
             best_labels = torch.cat([best_labels, labels[start + where]], 1)

@@ -164,20 +164,22 @@ def fine_tune(
 
 
 def nearest_neighbors(
-    bank: torch.Tensor, queries: torch.Tensor, k: int
+    reference: torch.Tensor, queries: torch.Tensor, k: int
 ) -> torch.Tensor:
     """Find the nearest neighbors by cosine similarity.
 
     Args:
-        bank (Tensor): Features (M, C) to search.
+        reference (Tensor): Features (M, C) to search.
         queries (Tensor): Features (N, C) to search for; N * M similarities
             are in memory at once.
         k (int): Number of neighbors, at most M.
 
     Returns:
-        Tensor: Positions in the bank, int64 (N, k), nearest first.
+        Tensor: Positions in it, int64 (N, k), nearest first.
     """
-    similarity = F.normalize(queries.float()) @ F.normalize(bank.float()).T
+    similarity = (
+        F.normalize(queries.float()) @ F.normalize(reference.float()).T
+    )
     return similarity.topk(k).indices
 
 

@@ -7,7 +7,7 @@ from mmengine.evaluator import BaseMetric
 
 from mm_rotssl.registry import METRICS
 
-from ..functional import knn_classify
+from ..functional import accuracy, knn_classify
 
 
 @METRICS.register_module()
@@ -46,8 +46,8 @@ class KNNAccuracy(BaseMetric):
         self.k = k
         self.temperature = temperature
         self.chunk_size = chunk_size
-        self.bank: list[tuple] = []
-        self.bank_size = 0
+        self.reference: list[tuple] = []
+        self.reference_size = 0
         self._gathered: list | None = None
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -67,11 +67,11 @@ class KNNAccuracy(BaseMetric):
 
         Args:
             data_samples (Sequence[dict]): As in :meth:`process`.
-            size (int): Number of images in the whole bank, by which
-                repeated ones at the end are told.
+            size (int): Number of images in the whole reference set, by
+                which repeated ones at the end are told.
         """
-        self.bank.extend(self._rows(data_samples))
-        self.bank_size = size
+        self.reference.extend(self._rows(data_samples))
+        self.reference_size = size
 
     @staticmethod
     def _rows(data_samples: Sequence[dict]) -> list[tuple]:
@@ -104,21 +104,21 @@ class KNNAccuracy(BaseMetric):
             dict[str, float]: See the class, the same on every process.
 
         Raises:
-            RuntimeError: If no bank was handed in.
+            RuntimeError: If no reference set was handed in.
         """
-        if not self.bank:
+        if not self.reference:
             raise RuntimeError(
-                'KNNAccuracy has no labeled bank: use val_cfg=dict('
+                'KNNAccuracy has no reference set: use val_cfg=dict('
                 "type='mm_rotssl.KNNValLoop', reference_dataloader=...)."
             )
         # None but on the main process, which alone computes
         self._gathered = collect_results(
-            self.bank,
-            self.bank_size,
+            self.reference,
+            self.reference_size,
             self.collect_device,
             tmpdir=self.collect_dir,
         )
-        self.bank = []
+        self.reference = []
         return super().evaluate(size)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
@@ -131,23 +131,22 @@ class KNNAccuracy(BaseMetric):
             dict[str, float]: percent.
         """
         assert self._gathered is not None
-        bank, bank_labels = self._stack(self._gathered)
+        reference, reference_labels = self._stack(self._gathered)
         self._gathered = None
         queries, labels = self._stack(results)
-        accuracy = {}
-        stages = zip(bank, queries, strict=True)
+        figures = {}
+        stages = zip(reference, queries, strict=True)
         for stage, (votes, asked) in enumerate(stages, 1):
             scores = knn_classify(
                 votes,
-                bank_labels,
+                reference_labels,
                 asked,
                 self.k,
                 self.temperature,
                 self.chunk_size,
             )
-            hits = (scores.argmax(1) == labels).double().mean()
-            accuracy[f'stage{stage}'] = 100 * hits.item()
-        return {**accuracy, 'best': max(accuracy.values())}
+            figures[f'stage{stage}'] = accuracy(scores.argmax(1), labels)
+        return {**figures, 'best': max(figures.values())}
 
     @staticmethod
     def _stack(rows: list) -> tuple[list[torch.Tensor], torch.Tensor]:

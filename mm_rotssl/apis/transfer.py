@@ -1,29 +1,13 @@
-r"""Fine-tune a detector or segmenter from several beginnings, and compare.
+"""Fine-tune a detector or segmenter from several initializations."""
 
-CONFIG is one of mmdet or mmseg whose backbone has
-init_cfg=dict(type='Pretrained', ...). For every beginning and every seed it is
-trained by tools/train.py with another file in that place, or none:
-
-    python tools/benchmarks/compare_transfer.py CONFIG --out DIR \
-        --init random rotnet=backbone.pth supervised=torchvision://resnet18
-
-A file's name may hold {seed}, for weights that were pre-trained several times.
-What is there already is not done again, so that an interrupted comparison
-goes on. DIR receives the work directory of each run, results.json,
-curves.png (losses and validation) and predictions.png (of the first seed).
-"""
-
-import argparse
 import json
 import math
 import os
-import shlex
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,11 +20,13 @@ from mmengine.dataset import pseudo_collate
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner, find_latest_checkpoint
 from mmengine.structures import BaseDataElement, PixelData
-from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from mm_rotssl.apis import read_config, versions
+from mm_rotssl.evaluation.report import (
+    format_spread,
+    make_table,
+    write_summary,
+)
 from mm_rotssl.utils import save_figure, write_file
 from mm_rotssl.visualization import (
     SERIES,
@@ -49,7 +35,9 @@ from mm_rotssl.visualization import (
     read_scalars,
 )
 
-TRAIN = Path(__file__).resolve().parents[1] / 'train.py'
+from .config import read_config
+
+TRAIN = (sys.executable, '-m', 'mm_rotssl', 'train')
 # metrics in the range of 0 to 1; the other ones are in percent
 # (11points/ and area/ are those of our VOC configs)
 FRACTIONS = ('coco/', 'pascal_voc/', 'cityscapes/', '11points/', 'area/')
@@ -66,75 +54,6 @@ class Run(NamedTuple):
     seed: int
     folder: Path
     options: list[str]
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument('config', help='config of mmdet or mmseg')
-    parser.add_argument(
-        '--init',
-        nargs='+',
-        required=True,
-        metavar='NAME[=FILE]',
-        help='what to begin with: a name and the file of weights, or '
-        '"random" alone',
-    )
-    parser.add_argument('--out', type=Path, required=True, metavar='DIR')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    parser.add_argument(
-        '--jobs',
-        type=int,
-        default=1,
-        help='runs at a time, which share the cores (default: 1)',
-    )
-    parser.add_argument(
-        '--images',
-        type=int,
-        default=4,
-        help='validation images to draw predictions of (default: 4)',
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        default=[],
-        help='replace settings of the config in all runs: key=value',
-    )
-    args = parser.parse_args()
-    for name in ('jobs', 'images'):
-        if getattr(args, name) < 1:
-            parser.error(f'--{name} {getattr(args, name)}: at least 1')
-    if len(set(args.seeds)) < len(args.seeds):
-        parser.error(f'--seeds {args.seeds}: one is there twice')
-    if len(args.init) > len(SERIES):
-        parser.error(f'--init: at most {len(SERIES)} can be told apart')
-    return args
-
-
-def parse_inits(words: list[str]) -> dict[str, str | None]:
-    """Name -> file, or None for random weights.
-
-    Raises:
-        ValueError: If one is neither, or a name is there twice.
-    """
-    inits: dict[str, str | None] = {}
-    for word in words:
-        name, separator, file = word.partition('=')
-        if not name or (name == 'random') == bool(separator):
-            raise ValueError(
-                f'--init {word}: NAME=FILE, or "random" without a file.'
-            )
-        if name in inits:
-            raise ValueError(f'--init: there are two named "{name}".')
-        if set(name) & set('/\\{}'):
-            raise ValueError(
-                f"--init {word}: the name becomes part of a folder's; it "
-                'must have no slashes and braces.'
-            )
-        inits[name] = file if separator else None
-    return inits
 
 
 def pretrained_places(node: Any, path: str = '') -> Iterator[str]:
@@ -156,26 +75,52 @@ def pretrained_places(node: Any, path: str = '') -> Iterator[str]:
             yield from pretrained_places(child, place)
 
 
-def plan(args: argparse.Namespace) -> list[Run]:
-    """All runs, in the order of seeds.
+def plan_runs(
+    config: str,
+    inits: Mapping[str, str | None],
+    out: Path,
+    seeds: Sequence[int],
+    cfg_options: Sequence[str],
+) -> list[Run]:
+    """List all runs, in the order of seeds.
+
+    Args:
+        config (str): The config of mmdet or mmseg.
+        inits (Mapping[str, str | None]): See :func:`compare_transfer`.
+        out (Path): Folder of their work directories.
+        seeds (Sequence[int]): Of the runs.
+        cfg_options (Sequence[str]): See :func:`compare_transfer`.
+
+    Returns:
+        list[Run]: The runs.
 
     Raises:
-        ValueError: If the config begins with no file, or an ``--init`` is no
-            such.
+        ValueError: If the config is initialized from no file, a name can't
+            be a folder's, there are too many, or a seed is there twice.
         FileNotFoundError: If a file does not exist.
     """
-    cfg = read_config(args.config)
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f'--seeds {list(seeds)}: one is there twice.')
+    if len(inits) > len(SERIES):
+        raise ValueError(f'--init: at most {len(SERIES)} can be told apart.')
+    for name in inits:
+        if set(name) & set('/\\{}'):
+            raise ValueError(
+                f"--init {name}: the name becomes part of a folder's; it "
+                'must have no slashes and braces.'
+            )
+    cfg = read_config(config)
     places = list(pretrained_places(cfg.model, 'model'))
     if not places:
         raise ValueError(
-            f"{args.config} has no init_cfg=dict(type='Pretrained', "
+            f"{config} has no init_cfg=dict(type='Pretrained', "
             'checkpoint=...) in its model, so there is nothing to put in its '
             'place. Add it to model.backbone.'
         )
     runs = []
-    for seed in args.seeds:
-        for name, pattern in parse_inits(args.init).items():
-            options = [f'randomness.seed={seed}', *args.cfg_options]
+    for seed in seeds:
+        for name, pattern in inits.items():
+            options = [f'randomness.seed={seed}', *cfg_options]
             if pattern is None:
                 options += [f'{place}=None' for place in places]
             else:
@@ -186,8 +131,7 @@ def plan(args: argparse.Namespace) -> list[Run]:
                         f'(looked from "{Path.cwd()}").'
                     )
                 options += [f'{place}.checkpoint={file}' for place in places]
-            folder = args.out / f'{name}-seed{seed}'
-            runs.append(Run(name, seed, folder, options))
+            runs.append(Run(name, seed, out / f'{name}-seed{seed}', options))
     return runs
 
 
@@ -211,8 +155,7 @@ def train(run: Run, config: str, jobs: int) -> float:
     if done.is_file():
         return 0.0
     write_file(asked, settings.encode())
-    command = [sys.executable, str(TRAIN), config]
-    command += ['--work-dir', str(run.folder), '--resume']
+    command = [*TRAIN, config, '--work-dir', str(run.folder), '--resume']
     command += ['--cfg-options', *run.options]
     environment = dict(os.environ)
     if jobs > 1:
@@ -236,23 +179,20 @@ def train(run: Run, config: str, jobs: int) -> float:
 
 
 def train_all(
-    runs: list[Run], args: argparse.Namespace, console: Console
+    runs: list[Run], config: str, jobs: int, report: Callable[[str], None]
 ) -> None:
     """Train all of them; the first failure ends it."""
-    with ThreadPoolExecutor(args.jobs) as pool:
-        futures = [
-            pool.submit(train, run, args.config, args.jobs) for run in runs
-        ]
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(train, run, config, jobs) for run in runs]
         try:
             for run, future in zip(runs, futures, strict=True):
                 seconds = future.result()
                 final = final_metrics(run)
                 headline = next(iter(headlines(final)), None)
-                console.print(
+                report(
                     f'{run.init}, seed {run.seed}: '
                     + (f'{headline} {final[headline]:.1f}' if headline else '')
-                    + (f', {seconds:.0f} s' if seconds else ', as it was'),
-                    highlight=False,
+                    + (f', {seconds:.0f} s' if seconds else ', as it was')
                 )
         except BaseException:
             pool.shutdown(cancel_futures=True)
@@ -300,7 +240,8 @@ def headlines(metrics: dict[str, float]) -> list[str]:
 def enlarge(image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
     """Enlarge a small image and what was found in it.
 
-    The hosts draw lines and letters of one size, which hide small images.
+    The downstream packages draw lines and letters of one size, which hide
+    small images.
     """
     factor = max(1, SHOWN_SIDE // max(image.shape[:2]))
     for key in ('gt_instances', 'pred_instances'):
@@ -321,7 +262,7 @@ def enlarge(image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
 def draw_predictions(
     run: Run, count: int
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Draw validation images with the host's visualizer.
+    """Draw validation images with the visualizer of mmdet or mmseg.
 
     Returns:
         tuple[list[ndarray], list[ndarray]]: With what is true and with what
@@ -343,7 +284,8 @@ def draw_predictions(
         model = runner.model.eval()
         dataset = runner.build_dataloader(cfg.val_dataloader).dataset
         runner.visualizer.dataset_meta = dataset.metainfo
-        truths, predictions = [], []
+        truths: list[np.ndarray] = []
+        predictions: list[np.ndarray] = []
         chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset)))
         for index in chosen.astype(int):
             batch = pseudo_collate([dataset[int(index)]])
@@ -363,57 +305,70 @@ def draw_predictions(
     return truths, predictions
 
 
-def metrics_table(finals: dict[str, list[dict[str, float]]]) -> Table:
-    """Mean and sample standard deviation over the seeds."""
-    table = Table(
-        title='%, mean and sample standard deviation over '
-        f'{len(next(iter(finals.values())))} seeds',
-        title_justify='left',
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-    )
-    table.add_column('metric')
-    for name in finals:
-        table.add_column(name, justify='right')
-    # a class that no image has is not measured
-    keys = dict.fromkeys(
-        k for runs in finals.values() for m in runs for k in m
-    )
-    for key in keys:
-        cells = []
-        for runs in finals.values():
-            values = [m[key] for m in runs if key in m]
-            cell = f'{statistics.mean(values):.1f}' if values else '-'
-            if len(values) > 1:
-                cell += f' ± {statistics.stdev(values):4.1f}'
-            cells.append(cell)
-        table.add_row(key, *cells)
-    return table
+def compare_transfer(
+    config: str | Path,
+    inits: Mapping[str, str | None],
+    out: str | Path,
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    jobs: int = 1,
+    images: int = 4,
+    cfg_options: Sequence[str] = (),
+    report: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Fine-tune from several initializations, and compare.
 
+    For every initialization and seed the config is trained in a process of
+    its own. What is there already is not done again, so that an interrupted
+    comparison goes on.
 
-def compare(args: argparse.Namespace, console: Console) -> None:
-    runs = plan(args)
-    args.out.mkdir(parents=True, exist_ok=True)
-    train_all(runs, args, console)
+    Args:
+        config (str | Path): Config of mmdet or mmseg that has an
+            ``init_cfg=dict(type='Pretrained', ...)``.
+        inits (Mapping[str, str | None]): Name -> file or URL of the weights
+            that take its place, at most four; None: random weights. A file
+            may hold ``{seed}``.
+        out (str | Path): Receives the work directory of each run,
+            ``results.json``, ``curves.png`` (losses and validation) and
+            ``predictions.png`` (of the first seed).
+        seeds (Sequence[int]): Of the runs. Defaults to (0, 1, 2).
+        jobs (int): Runs at a time, which share the cores. Defaults to 1.
+        images (int): Validation images to draw predictions of. Defaults to
+            4.
+        cfg_options (Sequence[str]): ``key=value`` each, settings of the
+            config to replace in all runs. Defaults to ().
+        report (Callable): Is told of each run that is done. Defaults to
+            ``print``.
+
+    Returns:
+        dict[str, Any]: What ``results.json`` holds: metrics of the last
+        validation as ``final`` and of all as ``validation``, in percent, by
+        name and seed; ``seconds`` of each run; ``figures``; and how they
+        came about.
+
+    Raises:
+        FileNotFoundError: If a file of weights is missing.
+        ValueError: If config, names or seeds are not as they should be, or
+            ``out`` holds runs with other settings.
+        RuntimeError: If a run failed.
+    """
+    config, out = str(config), Path(out)
+    runs = plan_runs(config, inits, out, seeds, cfg_options)
+    out.mkdir(parents=True, exist_ok=True)
+    train_all(runs, config, jobs, report)
     MMLogger.get_current_instance().setLevel('ERROR')
     finals: dict[str, list[dict[str, float]]] = {}
     logs: dict[str, list[tuple[list[dict], list[dict]]]] = {}
     for run in runs:
         finals.setdefault(run.init, []).append(final_metrics(run))
         logs.setdefault(run.init, []).append(read_run(run))
-    cfg = read_config(args.config)
-    by_epoch = cfg.train_cfg.get('by_epoch') or 'Epoch' in str(
-        cfg.train_cfg.get('type')
-    )
-    summary = dict(
-        command=shlex.join(['python', *sys.argv]),
-        config=args.config,
-        versions=versions(),
+    summary = write_summary(
+        out / 'results.json',
+        config=config,
         device=torch.cuda.get_device_name()
         if torch.cuda.is_available()
         else 'cpu',
-        seeds=args.seeds,
+        seeds=list(seeds),
         seconds={
             run.folder.name: json.loads(
                 (run.folder / 'done.json').read_text()
@@ -424,48 +379,55 @@ def compare(args: argparse.Namespace, console: Console) -> None:
         validation={
             name: [val for _, val in found] for name, found in logs.items()
         },
+        figures=['curves.png', 'predictions.png'],
     )
-    write_file(
-        args.out / 'results.json',
-        (json.dumps(summary, indent=1) + '\n').encode(),
+    train_cfg = read_config(config).train_cfg
+    by_epoch = train_cfg.get('by_epoch') or 'Epoch' in str(
+        train_cfg.get('type')
     )
-    files = [args.out / 'results.json']
-    files.append(
-        save_figure(
-            plot_transfer(
-                logs,
-                headlines(next(iter(finals.values()))[0]),
-                'epoch' if by_epoch else 'iteration',
-                Path(args.config).stem,
-            ),
-            args.out / 'curves.png',
-        )
+    save_figure(
+        plot_transfer(
+            logs,
+            headlines(next(iter(finals.values()))[0]),
+            'epoch' if by_epoch else 'iteration',
+            Path(config).stem,
+        ),
+        out / 'curves.png',
     )
-    console.print(metrics_table(finals))
     columns: dict[str, list[np.ndarray]] = {}
     for run in runs[: len(finals)]:
-        columns['true'], columns[run.init] = draw_predictions(run, args.images)
-    files.append(
-        save_figure(
-            plot_image_table(columns, f'Seed {args.seeds[0]}'),
-            args.out / 'predictions.png',
-        )
+        columns['true'], columns[run.init] = draw_predictions(run, images)
+    save_figure(
+        plot_image_table(columns, f'Seed {seeds[0]}'), out / 'predictions.png'
     )
-    for file in files:
-        console.print(str(file), highlight=False, soft_wrap=True)
+    return summary
 
 
-def main() -> None:
-    args = parse_args()
-    console = Console()
-    if not console.is_terminal:
-        # a file or a pipe has no width: nothing is wrapped or cut
-        console = Console(width=500)
-    try:
-        compare(args, console)
-    except (ValueError, RuntimeError, OSError) as error:
-        raise SystemExit(f'Error: {error}') from error
+def transfer_table(summary: Mapping[str, Any]) -> Table:
+    """Put what :func:`compare_transfer` found into a table.
 
+    Args:
+        summary (Mapping[str, Any]): What it returned.
 
-if __name__ == '__main__':
-    main()
+    Returns:
+        Table: A row a metric; mean and sample standard deviation over the
+        seeds.
+    """
+    finals = summary['final']
+    table = make_table(
+        '%, mean and sample standard deviation over '
+        f'{len(next(iter(finals.values())))} seeds',
+        ['metric'],
+        list(finals),
+    )
+    # a class that no image has is not measured
+    keys = dict.fromkeys(
+        k for runs in finals.values() for m in runs for k in m
+    )
+    for key in keys:
+        cells = []
+        for runs in finals.values():
+            values = [m[key] for m in runs if key in m]
+            cells.append(format_spread(values) if values else '-')
+        table.add_row(key, *cells)
+    return table

@@ -1,40 +1,38 @@
-"""Fine-tuning from several beginnings, and what is made of it."""
+"""Fine-tuning from several initializations, and what is made of it."""
 
-import importlib.util
 import io
 import json
 import statistics
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import mmcv
 import numpy as np
 import pytest
 import torch
+from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from rich.console import Console
 
+from mm_rotssl.apis import (
+    compare_transfer,
+    read_config,
+    transfer,
+    transfer_table,
+)
 from mm_rotssl.models import NIN
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOL = ROOT / 'tools/benchmarks/compare_transfer.py'
-SPEC = importlib.util.spec_from_file_location('compare_transfer', TOOL)
-tool = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(tool)
-
 DETECTOR, SEGMENTER = (
     next((ROOT / 'configs/benchmarks' / name / 'digit_scenes').glob('*.py'))
     for name in ('mmdetection', 'mmsegmentation')
 )
 
 
-def run(monkeypatch, *words):
-    monkeypatch.setattr('sys.argv', ['compare_transfer.py', *map(str, words)])
-    tool.main()
-
-
 @pytest.fixture
 def config(tmp_path):
-    """A config of which only the beginnings matter."""
+    """A config of which only the initialization matters."""
 
     def write(model="backbone=dict(init_cfg=dict(type='Pretrained'))"):
         path = tmp_path / 'tiny.py'
@@ -42,11 +40,6 @@ def config(tmp_path):
         return path
 
     return write
-
-
-def plan(monkeypatch, *words):
-    monkeypatch.setattr('sys.argv', ['compare_transfer.py', *map(str, words)])
-    return tool.plan(tool.parse_args())
 
 
 # --- what is asked for ------------------------------------------------------
@@ -62,25 +55,25 @@ def test_places():
         # an argument of the same content, but not an initialization
         teacher=pretrained,
     )
-    assert list(tool.pretrained_places(model, 'model')) == [
+    assert list(transfer.pretrained_places(model, 'model')) == [
         'model.backbone.init_cfg',
         'model.heads.0.shared.init_cfg',
     ]
 
 
-def test_runs(monkeypatch, tmp_path, config):
+def test_runs(tmp_path, config):
     files = [tmp_path / f'b{seed}.pth' for seed in (3, 5)]
     for file in files:
         file.touch()
-    runs = plan(
-        monkeypatch,
+    runs = transfer.plan_runs(
         config(
             "a=dict(init_cfg=dict(type='Pretrained')), "
             "b=dict(init_cfg=dict(type='Pretrained'))"
         ),
-        *('--init', 'random', f'mine={tmp_path}/b{{seed}}.pth', 'net=url://x'),
-        *('--seeds', 3, 5, '--out', tmp_path / 'out'),
-        *('--cfg-options', 'train_cfg.max_iters=7'),
+        dict(random=None, mine=f'{tmp_path}/b{{seed}}.pth', net='url://x'),
+        tmp_path / 'out',
+        [3, 5],
+        ['train_cfg.max_iters=7'],
     )
     assert [(r.init, r.seed, r.folder.name) for r in runs] == [
         ('random', 3, 'random-seed3'),
@@ -105,46 +98,26 @@ def test_runs(monkeypatch, tmp_path, config):
 
 
 @pytest.mark.parametrize(
-    ('words', 'message'),
+    ('inits', 'seeds', 'message'),
     [
-        (['--init', 'mine'], r'--init mine: NAME=FILE, or "random"'),
-        (['--init', 'random=x'], r'--init random=x: NAME=FILE, or "random"'),
-        (['--init', '=x'], r'--init =x: NAME=FILE'),
-        (['--init', 'a=url://1', 'a=url://2'], r'two named "a"'),
-        (['--init', 'a/b=url://1'], r'no slashes'),
-        (['--init', 'a=none.pth'], r'a=none\.pth: there is no such file'),
-        (['--init', 'a=b{seed}.pth'], r'a=b0\.pth: there is no such file'),
+        ({'a/b': 'url://1'}, [0], r'--init a/b: .* no slashes'),
+        ({'a': 'none.pth'}, [0], r'a=none\.pth: there is no such file'),
+        ({'a': 'b{seed}.pth'}, [0], r'a=b0\.pth: there is no such file'),
+        ({f'{i}': 'url://' for i in range(5)}, [0], 'at most 4'),
+        ({'random': None}, [1, 1], 'one is there twice'),
     ],
 )
-def test_refuses_beginnings(monkeypatch, tmp_path, config, words, message):
+def test_refuses_what_it_cannot_do(tmp_path, config, inits, seeds, message):
     out = tmp_path / 'out'
-    with pytest.raises(SystemExit, match=message):
-        run(monkeypatch, config(), *words, '--out', out)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        compare_transfer(config(), inits, out, seeds=seeds)
     assert not out.exists()
 
 
-@pytest.mark.parametrize(
-    ('words', 'message'),
-    [
-        (['--jobs', '0'], '--jobs 0: at least 1'),
-        (['--images', '0'], '--images 0: at least 1'),
-        (['--seeds', '1', '1'], 'one is there twice'),
-        (['--init', *(f'{i}=url://' for i in range(5))], 'at most 4'),
-    ],
-)
-def test_refuses_arguments(monkeypatch, capsys, config, words, message):
-    with pytest.raises(SystemExit):
-        run(
-            monkeypatch,
-            *(config(), '--init', 'random', '--out', 'out', *words),
-        )
-    assert message in capsys.readouterr().err
-
-
-def test_refuses_configs_without_file(monkeypatch, tmp_path, config):
+def test_refuses_configs_without_file(tmp_path, config):
     cfg = config("backbone=dict(init_cfg=dict(type='Kaiming'))")
-    with pytest.raises(SystemExit, match=r'tiny\.py has no init_cfg'):
-        run(monkeypatch, cfg, '--init', 'random', '--out', tmp_path / 'out')
+    with pytest.raises(ValueError, match=r'tiny\.py has no init_cfg'):
+        compare_transfer(cfg, dict(random=None), tmp_path / 'out')
 
 
 # --- what the runs left -----------------------------------------------------
@@ -156,7 +129,7 @@ def make_run(folder, name, seed, lines):
     (logs / 'scalars.json').write_text(
         ''.join(json.dumps(line) + '\n' for line in lines)
     )
-    return tool.Run(name, seed, logs.parents[1], [])
+    return transfer.Run(name, seed, logs.parents[1], [])
 
 
 def test_metrics(tmp_path):
@@ -179,7 +152,7 @@ def test_metrics(tmp_path):
         },
     ]
     run = make_run(tmp_path, 'a', 0, lines)
-    final = tool.final_metrics(run)
+    final = transfer.final_metrics(run)
     assert final == {
         'coco/bbox_mAP': 25.0,
         'coco/bbox_mAP_50': 50.0,
@@ -187,8 +160,12 @@ def test_metrics(tmp_path):
         'area/AP50': 75.0,
         'mIoU': 40.0,
     }
-    assert tool.headlines(final) == ['coco/bbox_mAP', '11points/mAP', 'mIoU']
-    train, val = tool.read_run(run)
+    assert transfer.headlines(final) == [
+        'coco/bbox_mAP',
+        '11points/mAP',
+        'mIoU',
+    ]
+    train, val = transfer.read_run(run)
     assert [line['loss'] for line in train] == [2.0]
     assert val[0] == {'coco/bbox_mAP': 10.0, 'step': 5}
 
@@ -196,17 +173,16 @@ def test_metrics(tmp_path):
 def test_never_validated(tmp_path):
     run = make_run(tmp_path, 'a', 0, [dict(loss=2.0, iter=1, step=1)])
     with pytest.raises(ValueError, match=r'a-seed0" was never validated'):
-        tool.final_metrics(run)
+        transfer.final_metrics(run)
 
 
 def test_table():
     values = {'a': [10.0, 11.0, 15.0], 'b': [1.0, 2.0, 4.0]}
-    table = tool.metrics_table(
-        {
-            name: [{'mIoU': v, **({'x': v} if v == 4.0 else {})} for v in vs]
-            for name, vs in values.items()
-        }
-    )
+    final = {
+        name: [{'mIoU': v, **({'x': v} if v == 4.0 else {})} for v in vs]
+        for name, vs in values.items()
+    }
+    table = transfer_table(dict(final=final))
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(table)
     text = console.export_text()
@@ -218,18 +194,45 @@ def test_table():
     assert text.split('\n')[-2].split() == ['x', '-', '4.0']
 
 
+def test_runs_the_training_command(monkeypatch, tmp_path):
+    """Of this package, wherever it is installed; and only once."""
+    commands = []
+
+    def run(command, **settings):
+        commands.append(command)
+        settings['stdout'].write(b'trained')
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(transfer.subprocess, 'run', run)
+    planned = transfer.Run('a', 0, tmp_path / 'a-seed0', ['x.y=1'])
+    transfer.train(planned, 'config.py', jobs=1)
+    assert commands == [
+        [
+            *(sys.executable, '-m', 'mm_rotssl', 'train', 'config.py'),
+            *('--work-dir', str(planned.folder), '--resume'),
+            *('--cfg-options', 'x.y=1'),
+        ]
+    ]
+    assert (planned.folder / 'train.log').read_text() == 'trained'
+    assert transfer.train(planned, 'config.py', jobs=1) == 0
+    assert len(commands) == 1
+
+
 def test_failed_run_says_why(monkeypatch, tmp_path, config):
     """The end of its log; and it is not taken for done."""
-    words = [config(), '--init', 'random', '--out', tmp_path / 'out']
+    monkeypatch.setattr(
+        transfer, 'TRAIN', (sys.executable, '-c', 'raise KeyError("why")')
+    )
+    asked = (config(), dict(random=None), tmp_path / 'out')
     for _ in range(2):
         with pytest.raises(
-            SystemExit,
-            match=r'random, seed 4, failed \(exit status 1\)(.|\n)*Error',
+            RuntimeError,
+            match=r'random, seed 4, failed \(exit status 1\)(.|\n)*: .why',
         ):
-            run(monkeypatch, *words, '--seeds', 4)
+            compare_transfer(*asked, seeds=[4])
     # its folder is not used for something else
-    with pytest.raises(SystemExit, match=r'random-seed4" holds a run with ot'):
-        run(monkeypatch, *words, '--seeds', 4, '--cfg-options', 'work_dir=x')
+    with pytest.raises(ValueError, match=r'random-seed4" holds a run with ot'):
+        compare_transfer(*asked, seeds=[4], cfg_options=['work_dir=x'])
 
 
 @pytest.mark.parametrize(('side', 'factor'), [(20, 15), (160, 1), (301, 1)])
@@ -247,7 +250,7 @@ def test_small_images_are_enlarged(side, factor):
     for key in ('gt_sem_seg', 'pred_sem_seg'):
         sample.set_field(PixelData(data=classes.clone()), key)
 
-    drawn = tool.enlarge(image, sample)
+    drawn = transfer.enlarge(image, sample)
     assert drawn.shape == (side // 2 * factor, side * factor, 3)
     for y, x in ((0, 0), (side // 2 - 1, side - 1), (3, 7)):
         stage = np.s_[
@@ -268,7 +271,7 @@ def test_small_images_are_enlarged(side, factor):
 
 
 @pytest.mark.downstream
-def test_end_to_end(monkeypatch, tmp_path, capsys):
+def test_end_to_end(monkeypatch, tmp_path):
     """Weights that are there are seen in the first loss already."""
     from mm_rotssl.datasets.synthetic.digit_scenes import write_scenes
 
@@ -280,24 +283,38 @@ def test_end_to_end(monkeypatch, tmp_path, capsys):
             value *= 3
     torch.save(weights, tmp_path / 'mine.pth')
     root = tmp_path / 'scenes/VOCdevkit/VOC2012'
-    words = [
-        *(SEGMENTER, '--init', 'random', f'mine={tmp_path}/mine.pth'),
-        *('--out', tmp_path / 'out', '--seeds', 0, '--jobs', 2),
-        *('--images', 2, '--cfg-options', 'train_cfg.max_iters=4'),
-        *('train_cfg.val_interval=2', 'default_hooks.logger.interval=2'),
-        'default_hooks.checkpoint.interval=4',
-        *(
-            f'{loader}.dataset.data_root={root}'
-            for loader in ('train_dataloader', 'val_dataloader')
-        ),
-    ]
-    run(monkeypatch, *words)
-    shown = capsys.readouterr().out
     out = tmp_path / 'out'
-    results = json.loads((out / 'results.json').read_text())
+    said = []
+
+    def compare():
+        return compare_transfer(
+            SEGMENTER,
+            dict(random=None, mine=f'{tmp_path}/mine.pth'),
+            out,
+            seeds=[0],
+            jobs=2,
+            images=2,
+            cfg_options=[
+                'train_cfg.max_iters=4',
+                'train_cfg.val_interval=2',
+                'default_hooks.logger.interval=2',
+                'default_hooks.checkpoint.interval=4',
+                *(
+                    f'{loader}.dataset.data_root={root}'
+                    for loader in ('train_dataloader', 'val_dataloader')
+                ),
+            ],
+            report=said.append,
+        )
+
+    results = compare()
+    assert json.loads((out / 'results.json').read_text()) == results
     for name in ('random', 'mine'):
         mine = results['final'][name][0]
-        assert f'{name}, seed 0: mIoU {mine["mIoU"]:.1f}, ' in shown
+        assert any(
+            message.startswith(f'{name}, seed 0: mIoU {mine["mIoU"]:.1f}, ')
+            for message in said
+        )
         assert [v['step'] for v in results['validation'][name][0]] == [2, 4]
         log = (out / f'{name}-seed0/train.log').read_text()
         assert ('pre-trained tensors are in the model' in log) == (
@@ -310,39 +327,38 @@ def test_end_to_end(monkeypatch, tmp_path, capsys):
 
     # nothing is done twice, and nothing else
     before = (out / 'random-seed0/done.json').stat().st_mtime_ns
-    monkeypatch.setattr(tool, 'TRAIN', 'none')
-    run(monkeypatch, *words)
-    assert 'seed 0: mIoU' in (again := capsys.readouterr().out)
-    assert again.count('as it was') == 2
+    monkeypatch.setattr(transfer, 'TRAIN', ('false',))
+    said.clear()
+    assert compare()['final'] == results['final']
+    assert len(said) == 2
+    assert all(message.endswith('as it was') for message in said)
     assert (out / 'random-seed0/done.json').stat().st_mtime_ns == before
-    assert (
-        json.loads((out / 'results.json').read_text())['final']
-        == (results['final'])
-    )
 
 
 @pytest.mark.downstream
-def test_draws_what_is_true_and_what_is_found(monkeypatch, tmp_path):
+def test_draws_what_is_true_and_what_is_found(tmp_path):
     """By mmdet, from the last checkpoint."""
     from mm_rotssl.datasets.synthetic.digit_scenes import write_scenes
 
     write_scenes(tmp_path / 'scenes', train=2, val=2, size=48)
     root = f'{tmp_path}/scenes/coco/'
-    words = [
-        *(DETECTOR, '--init', 'random', '--out', tmp_path / 'out'),
-        *('--seeds', 0, '--images', 9, '--cfg-options'),
-        *('train_cfg.max_iters=1', 'train_cfg.val_interval=1'),
-        'default_hooks.checkpoint.interval=1',
-        'default_hooks.logger.interval=1',
-        *(
-            f'{loader}.dataset.data_root={root}'
-            for loader in ('train_dataloader', 'val_dataloader')
-        ),
-        f'val_evaluator.ann_file={root}annotations/instances_val2017.json',
-    ]
-    run(monkeypatch, *words)
-    made = tool.Run('random', 0, tmp_path / 'out/random-seed0', [])
-    truths, found = tool.draw_predictions(made, 9)
+    made = transfer.Run('random', 0, tmp_path / 'run', [])
+    cfg = read_config(
+        DETECTOR,
+        {
+            'model.backbone.init_cfg': None,
+            'train_cfg.max_iters': 1,
+            'train_cfg.val_interval': 1,
+            'default_hooks.checkpoint.interval': 1,
+            'train_dataloader.dataset.data_root': root,
+            'val_dataloader.dataset.data_root': root,
+            'val_evaluator.ann_file': f'{root}annotations/'
+            'instances_val2017.json',
+            'work_dir': str(made.folder),
+        },
+    )
+    Runner.from_cfg(cfg).train()
+    truths, found = transfer.draw_predictions(made, 9)
     assert len(truths) == len(found) == 2
     for number, (truth, prediction) in enumerate(
         zip(truths, found, strict=True)
