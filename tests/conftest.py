@@ -1,11 +1,13 @@
 """What holds in all tests."""
 
 import gc
+import io
 import os
 from pathlib import Path
 
 import pytest
 import yapf.yapflib.yapf_api as yapf_api
+from matplotlib.image import imread
 
 # Networks are too small for several threads to be worth their overhead. This
 # is read when torch is imported, here and in programs that tests start.
@@ -60,3 +62,16 @@ def run_cli(monkeypatch):
         main()
 
     return run
+
+
+@pytest.fixture
+def rendered():
+    """A function that gives a figure's pixels as saved: int (H, W, 3)."""
+
+    def render(figure):
+        data = io.BytesIO()
+        figure.savefig(data, format='png', dpi=figure.dpi)
+        data.seek(0)
+        return (imread(data)[..., :3] * 255).round().astype(int)
+
+    return render
