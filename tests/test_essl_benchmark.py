@@ -46,6 +46,13 @@ def essl(monkeypatch):
         torch.save(dict(state_dict=model.state_dict()), folder / 'last.pth')
         return folder / 'last.pth'
 
+    def read_small(config):
+        cfg = read_labeled_config(config)
+        for loader in (cfg.val_cfg.reference_dataloader, cfg.val_dataloader):
+            loader.dataset.update(indices=300, serialize_data=False)
+        return cfg
+
+    monkeypatch.setattr(essl, 'read_labeled_config', read_small)
     monkeypatch.setattr(essl, 'train', train)
     return essl
 

@@ -91,7 +91,7 @@ class _Evaluation:
         )
         self.test: Any = build_ordered_dataloader(labeled.val_dataloader)
 
-    def write(self, path: Path, **results: Any) -> dict[str, Any]:
+    def write(self, path: str | Path, **results: Any) -> dict[str, Any]:
         """Write and return the summary."""
         return write_summary(
             path,
@@ -101,14 +101,10 @@ class _Evaluation:
         )
 
 
-def _ignore(message: str) -> None:
-    """Report to nobody."""
-
-
 def evaluate(
     config: str | Path,
     checkpoint: str | Path,
-    out: str | Path | None = None,
+    out: str | Path,
     *,
     draws: int = 5,
     shots: Sequence[int | str] = (1, 5, 10, 'all'),
@@ -117,7 +113,7 @@ def evaluate(
     max_reference: int | None = None,
     device: str = 'cpu',
     cfg_options: dict | None = None,
-    report: Report = _ignore,
+    report: Report = print,
 ) -> dict[str, Any]:
     """Measure a checkpoint: rotation, kNN, linear probes, fine-tuning.
 
@@ -127,8 +123,7 @@ def evaluate(
     Args:
         config (str | Path): Config that the checkpoint was made with.
         checkpoint (str | Path): The file.
-        out (str | Path, optional): Folder of ``results.json`` and the
-            figures. Defaults to None, ``features`` beside the checkpoint.
+        out (str | Path): Folder of ``results.json`` and the figures.
         draws (int): Draws of labels. Defaults to 5.
         shots (Sequence[int | str]): Labels a class of the linear probe.
             Defaults to (1, 5, 10, 'all').
@@ -141,7 +136,7 @@ def evaluate(
         device (str): Where the networks run. Defaults to 'cpu'.
         cfg_options (dict, optional): Dotted key -> value, settings of the
             config to replace. Defaults to None.
-        report (Callable): Is told what is being done. Defaults to nobody.
+        report (Callable): Is told what is being done. Defaults to ``print``.
 
     Returns:
         dict[str, Any]: What ``results.json`` holds: ``results`` of both
@@ -155,7 +150,7 @@ def evaluate(
         ValueError: If it does not fit the config, images have no labels, or
             a class has too few of them.
     """
-    out = Path(out or Path(checkpoint).parent / 'features')
+    out = Path(out)
     run = _Evaluation(
         config,
         checkpoint,
@@ -324,7 +319,7 @@ def evaluation_tables(summary: Mapping[str, Any]) -> list[Table]:
 def evaluate_clusters(
     config: str | Path,
     checkpoint: str | Path,
-    out: str | Path | None = None,
+    out: str | Path,
     *,
     num_clusters: int | None = None,
     draws: int = 3,
@@ -335,7 +330,7 @@ def evaluate_clusters(
     max_reference: int | None = None,
     device: str = 'cpu',
     cfg_options: dict | None = None,
-    report: Report = _ignore,
+    report: Report = print,
 ) -> dict[str, Any]:
     """Compare classes that a network finds without labels with the real.
 
@@ -346,8 +341,7 @@ def evaluate_clusters(
     Args:
         config (str | Path): Config that the checkpoint was made with.
         checkpoint (str | Path): The file.
-        out (str | Path, optional): The JSON file. Defaults to None,
-            ``clusters.json`` beside the checkpoint.
+        out (str | Path): The JSON file.
         num_clusters (int, optional): Of k-means. Defaults to None, as many
             as there are classes.
         draws (int): Runs of k-means. Defaults to 3.
@@ -361,7 +355,7 @@ def evaluate_clusters(
         device (str): Where the networks run. Defaults to 'cpu'.
         cfg_options (dict, optional): Dotted key -> value, settings of the
             config to replace. Defaults to None.
-        report (Callable): Is told what is being done. Defaults to nobody.
+        report (Callable): Is told what is being done. Defaults to ``print``.
 
     Returns:
         dict[str, Any]: What the file holds: ``results`` (network -> way of
@@ -403,7 +397,7 @@ def evaluate_clusters(
         report(f'{name}: k-means')
         results[name] = protocol.run(feats, own)
     return run.write(
-        Path(out or Path(checkpoint).parent / 'clusters.json'),
+        out,
         reference_images=len(run.reference.dataset),
         test_images=len(run.test.dataset),
         hierarchy=hierarchy and str(hierarchy),
@@ -439,7 +433,7 @@ def evaluate_svm(
     config: str | Path,
     checkpoint: str | Path,
     protocol: str,
-    out: str | Path | None = None,
+    out: str | Path,
     *,
     data: str | Path | None = None,
     labels: int | None = None,
@@ -449,7 +443,7 @@ def evaluate_svm(
     seed: int = 0,
     device: str = 'cpu',
     cfg_options: dict | None = None,
-    report: Report = _ignore,
+    report: Report = print,
 ) -> dict[str, Any]:
     """Measure a checkpoint by a linear SVM, as Exemplar-CNN's papers do.
 
@@ -457,8 +451,7 @@ def evaluate_svm(
         config (str | Path): Config that the checkpoint was made with.
         checkpoint (str | Path): The file.
         protocol (str): One of :data:`SVM_PROTOCOLS`.
-        out (str | Path, optional): The JSON file. Defaults to None,
-            ``svm_PROTOCOL.json`` beside the checkpoint.
+        out (str | Path): The JSON file.
         data (str | Path, optional): Config of the labeled images. Defaults
             to None, ``config``.
         labels (int, optional): Labels a class in each draw. Defaults to
@@ -472,7 +465,7 @@ def evaluate_svm(
         device (str): Where the networks run. Defaults to 'cpu'.
         cfg_options (dict, optional): Dotted key -> value, settings of the
             config to replace. Defaults to None.
-        report (Callable): Is told what is being done. Defaults to nobody.
+        report (Callable): Is told what is being done. Defaults to ``print``.
 
     Returns:
         dict[str, Any]: What the file holds: ``results`` of both networks,
@@ -517,7 +510,7 @@ def evaluate_svm(
         splits = splits or svm.split(feats, run.reference.dataset, seed)
         results[name] = svm.run(feats, splits, seed, report_network)
     return run.write(
-        Path(out or Path(checkpoint).parent / f'svm_{protocol}.json'),
+        out,
         data=str(data or config),
         protocol=protocol,
         settings=asdict(svm),

@@ -119,15 +119,15 @@ def svm(c, bias):
 
 def test_the_protocol(config, checkpoint):
     said = []
+    out = checkpoint.parent / 'svm.json'
     summary = evaluate_svm(
-        *(config, checkpoint, 'few'),
+        *(config, checkpoint, 'few', out),
         labels=5,
         draws=3,
         trials=4,
         input_size=33,
         report=said.append,
     )
-    out = checkpoint.parent / 'svm_few.json'
     assert json.loads(out.read_text()) == summary
     assert said[-1] == 'trained: SVM 3 of 3'
     trained = summary['results']['trained']
@@ -197,10 +197,10 @@ def test_data_of_another_config(config, checkpoint, tmp_path):
     assert results[0]['results'] == results[1]['results']
     assert [found['data'] for found in results] == [str(config)] * 2
     with pytest.raises(ValueError, match='no labeled images'):
-        evaluate_svm(bare, checkpoint, 'all')
+        evaluate_svm(bare, checkpoint, 'all', tmp_path / 'b.json')
 
 
-def test_caltech_tests_on_the_rest(monkeypatch, config, checkpoint):
+def test_caltech_tests_on_the_rest(monkeypatch, config, checkpoint, tmp_path):
     real, seen = protocol_svm.svm_classify, []
 
     def spy(train, labels, queries, *settings):
@@ -209,7 +209,7 @@ def test_caltech_tests_on_the_rest(monkeypatch, config, checkpoint):
 
     monkeypatch.setattr(protocol_svm, 'svm_classify', spy)
     summary = evaluate_svm(
-        *(config, checkpoint, 'caltech101'),
+        *(config, checkpoint, 'caltech101', tmp_path / 'a.json'),
         labels=4,
         draws=1,
         trials=1,

@@ -95,7 +95,7 @@ def test_accuracy_of_a_real_run(model, tmp_path):
         )
 
 
-def test_other_metrics_do_not_see_the_bank(tmp_path):
+def test_other_metrics_do_not_see_the_reference_set(tmp_path):
     evaluator = [
         dict(type='mm_rotssl.RotationAccuracy'),
         dict(type='mm_rotssl.KNNAccuracy'),
