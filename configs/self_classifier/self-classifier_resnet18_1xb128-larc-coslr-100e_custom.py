@@ -1,8 +1,8 @@
 # Self-Classifier on a folder of one's own images. One setting has no
 # default, the folder:
 #
-#   python tools/train.py THIS_FILE \
-#       --cfg-options train_dataloader.dataset.data_root=FOLDER
+#   mm-rotssl train \
+#       self-classifier_resnet18_1xb128-larc-coslr-100e_custom --data FOLDER
 #
 # Then have the images sorted:
 #
@@ -13,8 +13,8 @@ _base_ = [
 ]
 
 # ----------------------- What people change most -----------------------
-# (The names below are for this file; on the command line set the keys that
-# they are used in, further down.)
+# (On the command line: --data, --batch-size, --epochs, --lr and --crop-size;
+# for the others --cfg-options with the keys that they are used in.)
 
 # The folder, searched with all its sub-folders.
 data_root = ''

@@ -22,7 +22,7 @@ tool = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(tool)
 
 DETECTOR, SEGMENTER = (
-    next((ROOT / 'configs/benchmarks' / name / 'digit_scenes').glob('*.py'))
+    next((ROOT / 'configs/transfer' / name / 'digit_scenes').glob('*.py'))
     for name in ('mmdetection', 'mmsegmentation')
 )
 
