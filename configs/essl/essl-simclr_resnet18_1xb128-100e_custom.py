@@ -15,8 +15,8 @@ _base_ = [
 
 # Weight of the rotation loss; that of the paper.
 weight = 0.4
-# Views of each image, and small crops, which are rotated.
-train_dataloader = dict(dataset=dict(pipeline=_base_.essl_pipeline))
 
 # -----------------------------------------------------------------------
 model = dict(_base_.essl, _delete_=True, algorithm=_base_.model, weight=weight)
+# two views of each image, and a small crop, which is rotated
+train_dataloader = dict(dataset=dict(pipeline=_base_.essl_pipeline))

@@ -13,7 +13,7 @@ from PIL import Image
 from mm_rotssl.datasets import STL10, sample_seed_patches
 from mm_rotssl.registry import MODELS
 
-CLASSES = ('cat', 'dog')
+BOXES = {'person': (20, 10, 80, 90), 'dog': (40, 60, 120, 124)}
 
 
 def draw_images(folder, count, suffix='.jpg', size=(48, 40)):
@@ -40,13 +40,10 @@ def write_stl10(root):
     rng = np.random.default_rng(0)
     root.mkdir(parents=True)
     for part in ('train', 'test', 'unlabeled'):
-        images = rng.integers(0, 256, (8, 3, 96, 96), np.uint8)
+        images = rng.integers(0, 256, (4, 3, 96, 96), np.uint8)
         (root / f'{part}_X.bin').write_bytes(images.tobytes())
-        labels = np.arange(8, dtype=np.uint8) + 1
+        labels = np.arange(4, dtype=np.uint8) + 1
         (root / f'{part}_y.bin').write_bytes(labels.tobytes())
-
-
-BOXES = {'person': (20, 10, 80, 90), 'dog': (40, 60, 120, 124)}
 
 
 def write_coco(root):
@@ -129,12 +126,14 @@ def stand_ins(tmp_path_factory):
     write_cifar10(data / 'cifar10')
     write_stl10(data / 'stl10/stl10_binary')
     for split in ('train', 'test'):
-        for label in CLASSES:
-            draw_images(data / f'cifar10/{split}/{label}', 4, '.png', (32, 32))
+        for label in BOXES:
+            draw_images(data / f'cifar10/{split}/{label}', 2, '.png', (32, 32))
     for split in ('train', 'val'):
-        for label in CLASSES:
-            draw_images(data / f'imagenet/{split}/{label}', 4)
-    draw_images(data / 'digit_scenes/unlabeled', 8, size=(32, 32))
+        draw_images(data / f'imagenet/{split}', 4)
+        lists = data / f'imagenet/meta/{split}.txt'
+        lists.parent.mkdir(exist_ok=True)
+        lists.write_text(''.join(f'{i}.jpg {i}\n' for i in range(4)))
+    draw_images(data / 'digit_scenes/unlabeled', 4, size=(32, 32))
     write_coco(data / 'coco')
     for year in (2007, 2012):
         write_voc(data / f'VOCdevkit/VOC{year}')
@@ -160,6 +159,6 @@ def in_stand_ins(stand_ins, monkeypatch):
     file = stand_ins / 'data/stl10/seed_patches.npz'
     if not file.exists():
         images = STL10('data/stl10', 'unlabeled')
-        sample_seed_patches(images, num_exemplars=8, scales=(1.0,)).save(file)
+        sample_seed_patches(images, num_exemplars=4, scales=(1.0,)).save(file)
         file.with_stem('seed_patches_8000').write_bytes(file.read_bytes())
     return stand_ins
