@@ -48,19 +48,22 @@ train_dataloader = dict(
         pipeline=_base_.train_pipeline,
     ),
 )
-# What `sort_images.py` sorts; without labels there is nothing to
-# validate.
-val_dataloader = dict(
+# How images are prepared that are sorted. Without labels there is nothing to
+# measure, neither while training nor after it.
+val_dataloader = None
+test_dataloader = dict(
+    _base_.val_dataloader,
     batch_size=batch_size,
     num_workers=num_workers,
     dataset=dict(
-        _delete_=True,
         type='mm_rotssl.ImageFolder',
         data_root=data_root,
         test_mode=True,
         pipeline=_base_.test_pipeline,
     ),
 )
+test_cfg = {}
+test_evaluator = []
 
 # ------------------------------- Model ---------------------------------
 # Any backbone of mmpretrain, or TIMMBackbone, works in its place; then
@@ -97,7 +100,7 @@ param_scheduler = dict(
 )
 auto_scale_lr = dict(base_batch_size=128)
 
-train_cfg = dict(by_epoch=True, max_epochs=max_epochs)
+train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=max_epochs)
 
 custom_hooks = [
     *_base_.custom_hooks,

@@ -7,6 +7,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmpretrain.datasets import CIFAR10
 from PIL import Image
 
@@ -40,9 +41,9 @@ def write_stl10(root):
     rng = np.random.default_rng(0)
     root.mkdir(parents=True)
     for part in ('train', 'test', 'unlabeled'):
-        images = rng.integers(0, 256, (4, 3, 96, 96), np.uint8)
+        images = rng.integers(0, 256, (2, 3, 96, 96), np.uint8)
         (root / f'{part}_X.bin').write_bytes(images.tobytes())
-        labels = np.arange(4, dtype=np.uint8) + 1
+        labels = np.arange(2, dtype=np.uint8) + 1
         (root / f'{part}_y.bin').write_bytes(labels.tobytes())
 
 
@@ -159,6 +160,16 @@ def in_stand_ins(stand_ins, monkeypatch):
     file = stand_ins / 'data/stl10/seed_patches.npz'
     if not file.exists():
         images = STL10('data/stl10', 'unlabeled')
-        sample_seed_patches(images, num_exemplars=4, scales=(1.0,)).save(file)
+        sample_seed_patches(images, num_exemplars=2, scales=(1.0,)).save(file)
         file.with_stem('seed_patches_8000').write_bytes(file.read_bytes())
     return stand_ins
+
+
+@pytest.fixture
+def quick_runner(monkeypatch):
+    """Nothing of a run that takes seconds and is not the config's doing."""
+    # the runner logs the config, whose layout takes long, and the compilers
+    monkeypatch.setattr(Config, 'pretty_text', '')
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+    # for large datasets
+    monkeypatch.setattr('mmengine.dataset.base_dataset.gc.collect', int)

@@ -9,7 +9,6 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
@@ -226,11 +225,9 @@ class Witness(Hook):
         self.losses.append(outputs['loss'])
 
 
-@pytest.mark.usefixtures('in_stand_ins')
+@pytest.mark.usefixtures('in_stand_ins', 'quick_runner')
 @pytest.mark.parametrize('path', marked(MAINS))
-def test_weights_arrive_and_are_trained(
-    path, weights_of, tmp_path, monkeypatch
-):
+def test_weights_arrive_and_are_trained(path, weights_of, tmp_path):
     file, weights = weights_of(kind(path))
     cfg = read(path, file)
     shrink_images(cfg.train_dataloader, SIDES[library(path)])
@@ -246,8 +243,6 @@ def test_weights_arrive_and_are_trained(
     cfg.work_dir = str(tmp_path)
     cfg.experiment_name = path.stem
     cfg.randomness = dict(seed=0)
-    # the runner logs the config, whose layout takes seconds
-    monkeypatch.setattr(Config, 'pretty_text', '')
     runner = Runner.from_cfg(cfg)
     if cfg.default_scope != 'mmpretrain':
         norms = [
