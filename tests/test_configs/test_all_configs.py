@@ -162,6 +162,44 @@ def test_batch_size_of_the_name(path):
     assert cfg.train_dataloader.persistent_workers is False
 
 
+@pytest.mark.parametrize(
+    'path',
+    [path for path in CONFIGS if path.parent.name == 'essl'],
+    ids=lambda path: path.stem,
+)
+def test_essl_adds_nothing_but_rotations(path):
+    (plain,) = (
+        other
+        for other in CONFIGS
+        if other.stem == path.stem.removeprefix('essl-')
+    )
+    without, cfg = (
+        copy.deepcopy(read_only(file))._cfg_dict for file in (plain, path)
+    )
+    model = cfg.pop('model')
+    assert model.type == 'mm_rotssl.ESSL'
+    assert model.algorithm == without.pop('model')
+    # one more view, of the same kind, at the end
+    before, after = (
+        next(step for step in pipeline if step.type == 'MultiView')
+        for pipeline in (
+            one.train_dataloader.dataset.pop('pipeline')
+            for one in (without, cfg)
+        )
+    )
+    assert sum(after.num_views) == sum(before.num_views) + 1
+    assert after.transforms[: len(before.transforms)] == before.transforms
+    kinds = [[step.type for step in view] for view in after.transforms]
+    assert kinds.count(kinds[0]) == len(kinds)
+    if 'val_evaluator' in without:
+        assert cfg.pop('val_evaluator') == [
+            *without.pop('val_evaluator'),
+            dict(type='mm_rotssl.RotationAccuracy'),
+        ]
+    # what a config adds for its own use the runner does not read
+    assert {key: cfg[key] for key in without} == without
+
+
 def learning_rates(name):
     """The rate of each epoch, by the engine's own schedulers."""
     cfg = read_only(ROOT / 'configs' / name)

@@ -35,8 +35,9 @@ NAMES = (*PLAIN, *ESSL, 'essl-self_classifier', 'multi_task')
 SOME = ('byol', 'essl-moco', 'essl-self_classifier', 'multi_task')
 BASES = {
     **{
-        name: CONFIGS / f'essl/{name}_nin-w24_1xb128-20e_digits.py'
-        for name in (*PLAIN, *ESSL)
+        name: CONFIGS / folder / f'{name}_nin-w24_1xb128-20e_digits.py'
+        for plain in PLAIN
+        for folder, name in ((plain, plain), ('essl', f'essl-{plain}'))
     },
     'self_classifier': CONFIGS
     / 'self_classifier/self-classifier_32c5-32c5-128f_1xb128-20e_digits.py',
