@@ -50,7 +50,7 @@ demo-transfer: $(VENV)/.test-done ## Fine-tune on detection and segmentation (15
 			--out $$folder/backbone.pth > /dev/null; \
 	done
 	@set -e; for task in $(SCENES_TASKS); do \
-		$(PY) tools/benchmarks/compare_transfer.py configs/benchmarks/$$task.py \
+		$(PY) tools/benchmarks/compare_transfer.py configs/transfer/$$task.py \
 			--init random rotnet=$(TRANSFER_DIR)/rotnet-seed{seed}/backbone.pth \
 			--jobs 2 --out $(TRANSFER_DIR)/$$(dirname $$task); \
 	done

@@ -1,11 +1,12 @@
-r"""Train the algorithms of configs/essl, plain and with rotation, and compare.
+r"""Train algorithms plain and with rotation, and compare.
 
-Every config configs/essl/{,essl-}ALGORITHM_SIZE.py is trained once a seed by
-tools/train.py. Then kNN accuracy and that of a linear probe, both with all
-labels of val_cfg.reference_dataloader on the last stage's pooled features, are
-measured beside the untrained network. What is trained already is not trained
-again, so an interrupted experiment goes on. Writes summary.json and
-comparison.png and prints a table in Markdown.
+Every config configs/ALGORITHM/ALGORITHM_SIZE.py and its composition
+configs/essl/essl-ALGORITHM_SIZE.py is trained once a seed by tools/train.py.
+Then kNN accuracy and that of a linear probe, both with all labels of
+val_cfg.reference_dataloader on the last stage's pooled features, are measured
+beside the untrained network. What is trained already is not trained again, so
+an interrupted experiment goes on. Writes summary.json and comparison.png and
+prints a table in Markdown.
 
 Two cores, some 90 minutes (CIFAR-10 as JPEG files in folders):
 
@@ -50,7 +51,7 @@ ALGORITHMS = dict(
     simsiam='SimSiam',
     barlowtwins='Barlow Twins',
 )
-WAYS = {'plain': '', 'with rotation': 'essl-'}
+WAYS = {'plain': '{0}/{0}_{1}.py', 'with rotation': 'essl/essl-{0}_{1}.py'}
 MEASURES = dict(knn='kNN', linear='linear probe')
 
 
@@ -86,9 +87,9 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def config_path(prefix: str, algorithm: str, size: str) -> Path:
+def config_path(way: str, algorithm: str, size: str) -> Path:
     """Where a config lies."""
-    path = ROOT / f'configs/essl/{prefix}{algorithm}_{size}.py'
+    path = ROOT / 'configs' / WAYS[way].format(algorithm, size)
     if not path.is_file():
         raise SystemExit(f'The config "{path}" does not exist.')
     return path
@@ -173,7 +174,7 @@ def main() -> None:
         for way in WAYS
     ]
     configs = {
-        (algorithm, way): config_path(WAYS[way], algorithm, args.size)
+        (algorithm, way): config_path(way, algorithm, args.size)
         for _, algorithm, way in tasks
     }
 

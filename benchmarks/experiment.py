@@ -17,7 +17,7 @@ The paper's table, for a GPU:
 
     python benchmarks/experiment.py \
         configs/rotnet/rotnet_nin_1xb128-steplr-200e_cifar10.py \
-        --out work_dirs/cifar10-full --probes configs/rotnet/benchmarks/*.py
+        --out work_dirs/cifar10-full --probes configs/rotnet/probes/*.py
 """
 
 import argparse

@@ -1,16 +1,14 @@
 # Self-Classifier with rotation prediction beside it.
-_base_ = (
-    '../self_classifier/self-classifier_32c5-32c5-128f_1xb128-20e_digits.py'
-)
+_base_ = [
+    '../self_classifier/self-classifier_32c5-32c5-128f_1xb128-20e_digits.py',
+    '../_base_/models/essl_nin-w24.py',
+]
 
 model = dict(
+    _base_.essl,
     _delete_=True,
-    type='mm_rotssl.ESSL',
     algorithm=_base_.model,
-    neck=dict(type='GlobalAveragePooling'),
-    head=dict(
-        type='mm_rotssl.RotationHead', in_channels=128, hid_channels=128
-    ),
+    head=dict(_base_.essl.head, in_channels=128),
 )
 # this network takes images of one size: the crop is a third view
 views = dict(_base_.train_pipeline[0], num_views=[3])

@@ -1,13 +1,10 @@
 # SimSiam with rotation prediction beside it.
-_base_ = './simsiam_nin-w24_1xb128-6e_cifar10-folder.py'
+_base_ = [
+    '../simsiam/simsiam_nin-w24_1xb128-6e_cifar10-folder.py',
+    '../_base_/models/essl_nin-w24.py',
+]
 
-model = dict(
-    _delete_=True,
-    type='mm_rotssl.ESSL',
-    algorithm=_base_.model,
-    neck=dict(type='GlobalAveragePooling'),
-    head=dict(type='mm_rotssl.RotationHead', in_channels=24, hid_channels=128),
-)
+model = dict(_base_.essl, _delete_=True, algorithm=_base_.model)
 train_dataloader = dict(dataset=dict(pipeline=_base_.essl_pipeline))
 val_evaluator = [
     *_base_.val_evaluator,

@@ -1,15 +1,10 @@
 # SimSiam with rotation prediction beside it.
-_base_ = './simsiam_resnet18_1xb512-coslr-200e_cifar10.py'
+_base_ = [
+    '../simsiam/simsiam_resnet18_1xb512-coslr-200e_cifar10.py',
+    '../_base_/models/essl_resnet18.py',
+]
 
-model = dict(
-    _delete_=True,
-    type='mm_rotssl.ESSL',
-    algorithm=_base_.model,
-    neck=dict(type='GlobalAveragePooling'),
-    head=dict(
-        type='mm_rotssl.RotationHead', in_channels=512, hid_channels=2048
-    ),
-)
+model = dict(_base_.essl, _delete_=True, algorithm=_base_.model)
 train_dataloader = dict(dataset=dict(pipeline=_base_.essl_pipeline))
 val_evaluator = [
     *_base_.val_evaluator,

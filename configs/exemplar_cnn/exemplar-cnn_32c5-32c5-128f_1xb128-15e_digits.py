@@ -1,6 +1,10 @@
 # Exemplar-CNN on the embedded digits: a minute or two on two cores. The seed patches
 # are sampled at the start.
-_base_ = ['../_base_/datasets/digits.py', '../_base_/default_runtime.py']
+_base_ = [
+    '../_base_/datasets/digits.py',
+    '../_base_/schedules/adamw_coslr_20e.py',
+    '../_base_/default_runtime.py',
+]
 
 num_exemplars = 1000
 
@@ -47,16 +51,9 @@ train_dataloader = dict(
     )
 )
 
-optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4))
-param_scheduler = dict(
-    type='CosineAnnealingLR',
-    T_max=15,
-    by_epoch=True,
-    convert_to_iter_based=True,
-)
-auto_scale_lr = dict(base_batch_size=128)
-
-train_cfg = dict(by_epoch=True, max_epochs=15, val_interval=1)
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+param_scheduler = dict(T_max=15)
+train_cfg = dict(max_epochs=15, val_interval=1)
 val_cfg = dict(
     type='mm_rotssl.KNNValLoop',
     reference_dataloader=_base_.reference_dataloader,
@@ -65,6 +62,6 @@ val_evaluator = dict(type='mm_rotssl.KNNAccuracy')
 
 custom_hooks = [
     *_base_.custom_hooks,
-    dict(type='mm_rotssl.SeedsCheckHook'),
+    dict(type='mm_rotssl.BindDatasetHook'),
 ]
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=5))

@@ -3,6 +3,7 @@
 # patches in all (the paper: 200 million).
 _base_ = [
     '../_base_/datasets/cifar10_folder.py',
+    '../_base_/schedules/adamw_coslr_20e.py',
     '../_base_/default_runtime.py',
 ]
 
@@ -69,16 +70,9 @@ reference_dataloader.num_workers = 0
 reference_dataloader.dataset.indices = every_fifth
 
 # with the paper's SGD the loss stays at chance for thousands of steps
-optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4))
-param_scheduler = dict(
-    type='CosineAnnealingLR',
-    T_max=8,
-    by_epoch=True,
-    convert_to_iter_based=True,
-)
-auto_scale_lr = dict(base_batch_size=128)
-
-train_cfg = dict(by_epoch=True, max_epochs=8, val_interval=8)
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+param_scheduler = dict(T_max=8)
+train_cfg = dict(max_epochs=8, val_interval=8)
 val_cfg = dict(
     type='mm_rotssl.KNNValLoop', reference_dataloader=reference_dataloader
 )
@@ -86,5 +80,5 @@ val_evaluator = dict(type='mm_rotssl.KNNAccuracy')
 
 custom_hooks = [
     *_base_.custom_hooks,
-    dict(type='mm_rotssl.SeedsCheckHook'),
+    dict(type='mm_rotssl.BindDatasetHook'),
 ]

@@ -3,15 +3,16 @@
 #
 #   python tools/sample_seed_patches.py FOLDER --out SEEDS.npz
 #
-# Then train with this config and, both of which have no default,
+# Then train; folder and file have no default:
 #
-#   --cfg-options train_dataloader.dataset.dataset.data_root=FOLDER \
-#       train_dataloader.dataset.seed_patches=SEEDS.npz
+#   mm-rotssl train exemplar-cnn_64c5-128c5-256c5-512f_1xb128-100e_custom \
+#       --data FOLDER \
+#       --cfg-options train_dataloader.dataset.seed_patches=SEEDS.npz
 _base_ = ['../_base_/default_runtime.py']
 
 # ----------------------- What people change most -----------------------
-# (The names below are for this file; on the command line set the keys that
-# they are used in, further down.)
+# (On the command line: --data, --batch-size, --epochs and --lr; for the others
+# --cfg-options with the keys that they are used in.)
 
 # The folder, and the file of its seed patches.
 data_root = ''
@@ -109,5 +110,5 @@ train_cfg = dict(by_epoch=True, max_epochs=max_epochs)
 
 custom_hooks = [
     *_base_.custom_hooks,
-    dict(type='mm_rotssl.SeedsCheckHook'),
+    dict(type='mm_rotssl.BindDatasetHook'),
 ]

@@ -67,5 +67,5 @@ train_cfg = dict(by_epoch=True, max_epochs=156, val_interval=4)
 default_hooks = dict(checkpoint=dict(interval=4))
 custom_hooks = [
     *_base_.custom_hooks,
-    dict(type='mm_rotssl.SeedsCheckHook'),
+    dict(type='mm_rotssl.BindDatasetHook'),
 ]

@@ -1,6 +1,10 @@
 # RotNet, Exemplar-CNN and Self-Classifier together on the embedded digits:
 # about three minutes on one core. The seed patches are sampled at the start.
-_base_ = ['../_base_/datasets/digits.py', '../_base_/default_runtime.py']
+_base_ = [
+    '../_base_/datasets/digits_two_views.py',
+    '../_base_/schedules/adamw_coslr_20e.py',
+    '../_base_/default_runtime.py',
+]
 
 num_exemplars = 1000
 
@@ -55,8 +59,6 @@ model = dict(
 train_dataloader = dict(
     # of each stream; RotNet makes 4 rows of an image, Self-Classifier 2
     batch_size=64,
-    # the loss of Self-Classifier is one over the batch
-    drop_last=True,
     dataset=dict(
         _delete_=True,
         type='mm_rotssl.MultiTaskDataset',
@@ -64,7 +66,10 @@ train_dataloader = dict(
             rotation=dict(
                 type='mm_rotssl.Digits',
                 split='train',
-                pipeline=_base_.train_pipeline,
+                pipeline=[
+                    dict(type='RandomCrop', crop_size=32, padding=4),
+                    dict(type='PackInputs'),
+                ],
             ),
             exemplar=dict(
                 type='mm_rotssl.ExemplarDataset',
@@ -89,47 +94,21 @@ train_dataloader = dict(
             clusters=dict(
                 type='mm_rotssl.Digits',
                 split='train',
-                pipeline=[
-                    dict(
-                        type='MultiView',
-                        num_views=[2],
-                        transforms=[
-                            [
-                                # digits are never mirrored or turned
-                                dict(
-                                    type='mm_rotssl.RandomResizedCropFlip',
-                                    scale=32,
-                                    crop_ratio_range=(0.5, 1.0),
-                                )
-                            ]
-                        ],
-                    ),
-                    dict(type='PackInputs'),
-                ],
+                pipeline=_base_.train_pipeline,
             ),
         ),
     ),
 )
 
-optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4))
-param_scheduler = dict(
-    type='CosineAnnealingLR',
-    T_max=10,
-    by_epoch=True,
-    convert_to_iter_based=True,
-)
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+param_scheduler = dict(T_max=10)
 auto_scale_lr = dict(base_batch_size=64)
 
-train_cfg = dict(by_epoch=True, max_epochs=10, val_interval=1)
-val_cfg = dict(
-    type='mm_rotssl.KNNValLoop',
-    reference_dataloader=_base_.reference_dataloader,
-)
-val_evaluator = dict(type='mm_rotssl.KNNAccuracy')
+train_cfg = dict(max_epochs=10, val_interval=1)
 
 custom_hooks = [
     *_base_.custom_hooks,
-    dict(type='mm_rotssl.SeedsCheckHook'),
+    dict(type='mm_rotssl.BindDatasetHook'),
     dict(type='mm_rotssl.BatchSizeCheckHook'),
     # rotations first, classes later:
     # dict(type='mm_rotssl.TaskWeightHook', task='clusters', end_epoch=5),

@@ -1,5 +1,5 @@
 # RotNet and instance discrimination, by SimCLR, on the embedded digits: two or
-# three minutes on two cores. Other than with E-SSL, what is turned is a stream
+# three minutes on two cores. Other than with E-SSL, what is rotated is a stream
 # of its own, whole images.
 _base_ = [
     '../_base_/models/simclr_nin-w24.py',
@@ -19,7 +19,9 @@ model = dict(
             head=dict(type='mm_rotssl.RotationHead', in_channels=24),
         ),
         instances=dict(
-            type='SimCLR', neck=_base_.model.neck, head=_base_.model.head
+            type='mm_rotssl.SimCLR',
+            neck=_base_.model.neck,
+            head=_base_.model.head,
         ),
     ),
     # E-SSL's

@@ -1,5 +1,5 @@
 # RotNet on images of single digits that are drawn as in the scenes of
-# ../benchmarks: some two minutes on one core. They are written by
+# ../transfer: some two minutes on one core. They are written by
 #
 #   python tools/dataset_converters/digit_scenes.py data/digit_scenes \
 #       --unlabeled 2000

@@ -1,13 +1,12 @@
 # RotNet on a folder of one's own images: no labels, no list file. One
-# setting has no default:
+# setting has no default, the folder:
 #
-#   python tools/train.py configs/rotnet/rotnet_resnet18_1xb64-100e_custom.py \
-#       --cfg-options train_dataloader.dataset.data_root=FOLDER
+#   mm-rotssl train rotnet_resnet18_1xb64-100e_custom --data FOLDER
 _base_ = ['../_base_/default_runtime.py']
 
 # ----------------------- What people change most -----------------------
-# (The names below are for this file; on the command line set the keys that
-# they are used in, further down.)
+# (On the command line: --data, --batch-size, --epochs, --lr and --crop-size;
+# for the others --cfg-options with the keys that they are used in.)
 
 # The folder, searched with all its sub-folders.
 data_root = ''

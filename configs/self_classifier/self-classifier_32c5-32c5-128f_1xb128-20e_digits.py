@@ -1,28 +1,9 @@
 # Self-Classifier on the embedded digits: a minute or two on two cores.
-_base_ = ['../_base_/datasets/digits.py', '../_base_/default_runtime.py']
-
-train_pipeline = [
-    dict(
-        type='MultiView',
-        num_views=[2],
-        transforms=[
-            [
-                # digits are never mirrored or turned
-                dict(
-                    type='mm_rotssl.RandomResizedCropFlip',
-                    scale=32,
-                    crop_ratio_range=(0.5, 1.0),
-                )
-            ]
-        ],
-    ),
-    dict(type='PackInputs'),
+_base_ = [
+    '../_base_/datasets/digits_two_views.py',
+    '../_base_/schedules/adamw_coslr_20e.py',
+    '../_base_/default_runtime.py',
 ]
-train_dataloader = dict(
-    # the loss is one over the batch
-    drop_last=True,
-    dataset=dict(pipeline=train_pipeline),
-)
 
 model = dict(
     type='mm_rotssl.SelfClassifier',
@@ -48,22 +29,10 @@ model = dict(
     ),
 )
 
-optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4))
-param_scheduler = dict(
-    type='CosineAnnealingLR',
-    T_max=20,
-    by_epoch=True,
-    convert_to_iter_based=True,
-)
-auto_scale_lr = dict(base_batch_size=128)
-
-train_cfg = dict(by_epoch=True, max_epochs=20, val_interval=5)
-val_cfg = dict(
-    type='mm_rotssl.KNNValLoop',
-    reference_dataloader=_base_.reference_dataloader,
-)
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+train_cfg = dict(val_interval=5)
 val_evaluator = [
-    dict(type='mm_rotssl.KNNAccuracy'),
+    *_base_.val_evaluator,
     dict(type='mm_rotssl.ClusteringMetric'),
 ]
 

@@ -2,31 +2,16 @@
 # without a GPU: a small network, every fifth image, 8 epochs.
 _base_ = [
     '../_base_/datasets/cifar10_folder.py',
+    '../_base_/datasets/pipelines/color_jitter.py',
+    '../_base_/schedules/adamw_coslr_20e.py',
     '../_base_/default_runtime.py',
 ]
 
 every_fifth = list(range(0, 50000, 5))
 
-color = [
-    dict(type='RandomFlip', prob=0.5),
-    # torchvision's: the host's fails with numpy 2 in older mmcv
-    dict(
-        type='RandomApply',
-        transforms=[
-            dict(type='NumpyToPIL', to_rgb=True),
-            dict(
-                type='torchvision/ColorJitter',
-                brightness=0.4,
-                contrast=0.4,
-                saturation=0.2,
-                hue=0.1,
-            ),
-            dict(type='PILToNumpy', to_bgr=True),
-        ],
-        prob=0.8,
-    ),
-    dict(type='RandomGrayscale', prob=0.2, keep_channels=True),
-]
+color_jitter = _base_.color_jitter
+color_jitter.transforms[1].saturation = 0.2
+color = [_base_.flip, color_jitter, _base_.grayscale]
 # the official crops, but all of 32 pixels, and no blur, which leaves little
 # of so small images
 train_pipeline = [
@@ -91,16 +76,9 @@ reference_dataloader = _base_.reference_dataloader
 reference_dataloader.num_workers = 0
 reference_dataloader.dataset.indices = every_fifth
 
-optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4))
-param_scheduler = dict(
-    type='CosineAnnealingLR',
-    T_max=8,
-    by_epoch=True,
-    convert_to_iter_based=True,
-)
-auto_scale_lr = dict(base_batch_size=128)
-
-train_cfg = dict(by_epoch=True, max_epochs=8, val_interval=4)
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+param_scheduler = dict(T_max=8)
+train_cfg = dict(max_epochs=8, val_interval=4)
 val_cfg = dict(
     type='mm_rotssl.KNNValLoop', reference_dataloader=reference_dataloader
 )

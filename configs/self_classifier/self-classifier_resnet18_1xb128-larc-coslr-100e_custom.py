@@ -1,8 +1,8 @@
 # Self-Classifier on a folder of one's own images. One setting has no
 # default, the folder:
 #
-#   python tools/train.py THIS_FILE \
-#       --cfg-options train_dataloader.dataset.data_root=FOLDER
+#   mm-rotssl train \
+#       self-classifier_resnet18_1xb128-larc-coslr-100e_custom --data FOLDER
 #
 # Then have the images sorted:
 #
@@ -13,8 +13,8 @@ _base_ = [
 ]
 
 # ----------------------- What people change most -----------------------
-# (The names below are for this file; on the command line set the keys that
-# they are used in, further down.)
+# (On the command line: --data, --batch-size, --epochs, --lr and --crop-size;
+# for the others --cfg-options with the keys that they are used in.)
 
 # The folder, searched with all its sub-folders.
 data_root = ''
@@ -48,19 +48,22 @@ train_dataloader = dict(
         pipeline=_base_.train_pipeline,
     ),
 )
-# What `sort_images.py` sorts; without labels there is nothing to
-# validate.
-val_dataloader = dict(
+# How images are prepared that are sorted. Without labels there is nothing to
+# measure, neither while training nor after it.
+val_dataloader = None
+test_dataloader = dict(
+    _base_.val_dataloader,
     batch_size=batch_size,
     num_workers=num_workers,
     dataset=dict(
-        _delete_=True,
         type='mm_rotssl.ImageFolder',
         data_root=data_root,
         test_mode=True,
         pipeline=_base_.test_pipeline,
     ),
 )
+test_cfg = {}
+test_evaluator = []
 
 # ------------------------------- Model ---------------------------------
 # Any backbone of mmpretrain, or TIMMBackbone, works in its place; then
@@ -97,7 +100,7 @@ param_scheduler = dict(
 )
 auto_scale_lr = dict(base_batch_size=128)
 
-train_cfg = dict(by_epoch=True, max_epochs=max_epochs)
+train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=max_epochs)
 
 custom_hooks = [
     *_base_.custom_hooks,

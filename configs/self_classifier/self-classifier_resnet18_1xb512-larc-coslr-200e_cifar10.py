@@ -1,29 +1,17 @@
 # Self-Classifier on CIFAR-10 with a ResNet-18, for a GPU: the authors' recipe
 # for small batches and their augmentation without blur, ten classes and three
 # classifiers of more. No figures of it are published, nor measured here yet.
-_base_ = ['../_base_/datasets/cifar10.py', '../_base_/default_runtime.py']
-
-color = [
-    dict(type='RandomFlip', prob=0.5),
-    # torchvision's: the host's fails with numpy 2 in older mmcv
-    dict(
-        type='RandomApply',
-        transforms=[
-            # RGB as it is
-            dict(type='NumpyToPIL', to_rgb=False),
-            dict(
-                type='torchvision/ColorJitter',
-                brightness=0.4,
-                contrast=0.4,
-                saturation=0.2,
-                hue=0.1,
-            ),
-            dict(type='PILToNumpy', to_bgr=False),
-        ],
-        prob=0.8,
-    ),
-    dict(type='RandomGrayscale', prob=0.2, keep_channels=True),
+_base_ = [
+    '../_base_/datasets/cifar10.py',
+    '../_base_/datasets/pipelines/color_jitter.py',
+    '../_base_/default_runtime.py',
 ]
+
+color_jitter = _base_.color_jitter
+color_jitter.transforms[1].saturation = 0.2
+# this dataset gives RGB, files are read as BGR
+color_jitter.transforms[0].to_rgb = color_jitter.transforms[2].to_bgr = False
+color = [_base_.flip, color_jitter, _base_.grayscale]
 train_pipeline = [
     dict(
         type='MultiView',

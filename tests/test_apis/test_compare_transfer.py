@@ -25,7 +25,7 @@ from mm_rotssl.models import NIN
 
 ROOT = Path(__file__).resolve().parents[2]
 DETECTOR, SEGMENTER = (
-    next((ROOT / 'configs/benchmarks' / name / 'digit_scenes').glob('*.py'))
+    next((ROOT / 'configs/transfer' / name / 'digit_scenes').glob('*.py'))
     for name in ('mmdetection', 'mmsegmentation')
 )
 

@@ -1,6 +1,7 @@
-"""Every config loads, builds and takes one optimizer step."""
+"""Every config is built by the runner, and trains a step."""
 
 import copy
+import functools
 import re
 from pathlib import Path
 
@@ -8,18 +9,9 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose, default_collate
-from mmengine.logging import MessageHub
-from mmengine.model import revert_sync_batchnorm
-from mmengine.optim import build_optim_wrapper
-from mmengine.registry import (
-    DATASETS,
-    HOOKS,
-    METRICS,
-    MODELS,
-    PARAM_SCHEDULERS,
-    init_default_scope,
-)
+from mmengine.hooks import Hook
+from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
+from mmengine.runner import Runner
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(
@@ -27,126 +19,141 @@ CONFIGS = sorted(
     for path in (ROOT / 'configs').rglob('*.py')
     if '_base_' not in path.parts
     # what is trained there is of other libraries: test_transfer_configs.py
-    and ROOT / 'configs/benchmarks' not in path.parents
+    and ROOT / 'configs/transfer' not in path.parents
+)
+# Trained through the command line: test_custom_configs.py.
+CUSTOM = [path for path in CONFIGS if path.stem.endswith('_custom')]
+# Not to be changed: the tests share what it returns.
+read_only = functools.cache(Config.fromfile)
+
+BATCH_SIZE = 2
+# Datasets of which a batch is enough.
+DATASETS = (
+    *('mm_rotssl.Digits', 'mm_rotssl.ImageFolder', 'mm_rotssl.STL10'),
+    *('CIFAR10', 'ImageNet'),
 )
 
 
-POOLING = 'GlobalAveragePooling'
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
-def shrink(model):
-    """Make a network small, its kind and wiring unchanged."""
-    backbone = model['backbone']
-    kind = backbone['type'].split('.')[-1]
-    init_cfg = backbone.get('init_cfg') or {}
-    if init_cfg.get('type') == 'Pretrained':
-        backbone.pop('init_cfg')
-    if kind == 'ResNet' and backbone['depth'] == 50:
-        backbone.update(base_channels=8)
-        backbone.update(stem_channels=8)
-        part = 'head' if model['neck']['type'] == POOLING else 'neck'
-        model[part]['in_channels'] = 8 * 32
+def nodes(node):
+    """Every dict of a config."""
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            yield from nodes(child)
 
 
-def images(dataset, count):
-    """Dataset entries without files: noise in the place of images."""
-    if dataset['type'] == 'mm_rotssl.MultiTaskDataset':
-        streams = {
-            name: images(stream, count)
-            for name, stream in dataset['datasets'].items()
-        }
-        return [
-            {name: entries[i] for name, entries in streams.items()}
-            for i in range(count)
-        ]
-    rng = np.random.RandomState(0)
-    size = 32 if re.search('cifar|Digits', str(dataset), re.I) else 256
-    if dataset['type'] == 'mm_rotssl.ExemplarDataset':
-        # as large as the windows around the seeds
-        size = 84
-    pipeline = [
-        step for step in dataset['pipeline'] if 'LoadImage' not in step['type']
-    ]
-    run = Compose(copy.deepcopy(pipeline))
-    return [
-        run(
-            dict(
-                img=rng.randint(0, 256, (size, size, 3), dtype=np.uint8),
-                img_shape=(size, size),
-                ori_shape=(size, size),
-                gt_label=i,
-                exemplar_label=i,
-                sample_idx=i,
-                img_path=f'{i}.jpg',
-            )
+def narrow(model):
+    """Make wide networks an eighth as wide, and what reads their features."""
+    algorithm = model.get('algorithm', model)
+    backbone = algorithm.backbone
+    if backbone.type in ('ResNet', 'ResNet_CIFAR'):
+        backbone.update(base_channels=8, stem_channels=8)
+    elif backbone.type == 'mm_rotssl.ExemplarNet':
+        backbone.arch = re.sub(
+            r'\d+(?=[cf])', lambda n: str(int(n[0]) // 8), backbone.arch
         )
-        for i in range(count)
-    ]
+    else:
+        return
+    neck = algorithm.get('neck', {})
+    readers = [neck if 'in_channels' in neck else algorithm.head]
+    if algorithm is not model:
+        readers.append(model.head)
+    for reader in readers:
+        # a width that does not fit still does not
+        assert reader.in_channels % 8 == 0
+        reader.in_channels //= 8
 
 
-@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
-def test_config(path):
-    cfg = Config.fromfile(path)
-    init_default_scope(cfg.default_scope)
-    shrink(cfg.model.get('algorithm', cfg.model))
-    # what BYOL's momentum is scheduled by
-    MessageHub.get_current_instance().update_info('max_iters', 10)
-    torch.manual_seed(0)
-    if 'data_preprocessor' in cfg:
-        # as the runner does
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    model = MODELS.build(cfg.model)
-    model.init_weights()
-    # what the engine does when it is not distributed
-    model = revert_sync_batchnorm(model)
-    for module in model.modules():
-        if hasattr(module, 'bind_dataset'):
-            module.bind_dataset(['0.jpg', '1.jpg'])
+def shrink(cfg):
+    """Make a run short and its network small, of the same kind and wiring."""
+    if 'tasks' not in cfg.model:
+        narrow(cfg.model)
+    backbone = cfg.model.get('algorithm', cfg.model).backbone
+    if 'init_cfg' in backbone and 'checkpoint' in backbone.init_cfg:
+        backbone.init_cfg.checkpoint = 'work_dirs/rotnet.pth'
+    for node in nodes(cfg._cfg_dict):
+        if 'indices' in node or node.get('type') in DATASETS:
+            node['indices'] = list(range(BATCH_SIZE))
+        if 'num_exemplars' in node:
+            node['num_exemplars'] = BATCH_SIZE
+        if 'num_deformations' in node:
+            node['num_deformations'] = 1
+        if 'batch_size' in node:
+            node.update(batch_size=BATCH_SIZE, num_workers=0)
     if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper':
         # half precision needs a GPU
         cfg.optim_wrapper.type = 'OptimWrapper'
-    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    cfg.train_cfg.update(max_epochs=1, val_interval=1)
+    cfg.default_hooks.checkpoint.update(interval=-1, save_last=False)
 
-    batch = default_collate(images(cfg.train_dataloader.dataset, 2))
-    # one, or one a stream
-    for part in [batch] if 'inputs' in batch else batch.values():
-        inputs = part['inputs']
-        views = inputs if isinstance(inputs, list) else [inputs]
-        assert all(view.dtype == torch.uint8 for view in views)
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    logs = model.train().train_step(batch, wrapper)
-    assert logs['loss'].isfinite()
-    trained = [
-        name for name, value in model.named_parameters() if value.requires_grad
-    ]
-    assert trained
-    assert any(
-        not torch.equal(before[name], model.state_dict()[name])
-        for name in trained
-    )
 
-    if cfg.get('val_evaluator'):
-        evaluators = cfg.val_evaluator
-        if not isinstance(evaluators, list):
-            evaluators = [evaluators]
-        for evaluator in evaluators:
-            METRICS.build(evaluator)
-        batch = default_collate(images(cfg.val_dataloader.dataset, 2))
-        # the algorithms of mmpretrain only give features
-        if hasattr(model, 'predict'):
-            assert len(model.eval().val_step(batch)) == 2
-        else:
-            assert cfg.val_cfg.type == 'mm_rotssl.KNNValLoop'
-    for hook in cfg.custom_hooks:
-        HOOKS.build(hook)
-    # its files are not here, but the class must be
-    with DATASETS.switch_scope_and_registry('mmpretrain') as registry:
-        assert registry.get(cfg.train_dataloader.dataset.type)
+class Witness(Hook):
+    """Note what is trained on, and with what success."""
+
+    def __init__(self):
+        self.types, self.losses, self.metrics = set(), [], None
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        # one, or one a task
+        single = 'inputs' in data_batch
+        for part in [data_batch] if single else data_batch.values():
+            inputs = part['inputs']
+            views = inputs if isinstance(inputs, list) else [inputs]
+            self.types |= {view.dtype for view in views}
+
+    def after_train_iter(
+        self, runner, batch_idx, data_batch=None, outputs=None
+    ):
+        self.losses.append(outputs['loss'])
+
+    def after_val_epoch(self, runner, metrics=None):
+        self.metrics = metrics
+
+
+@pytest.mark.parametrize(
+    'path',
+    [path for path in CONFIGS if path not in CUSTOM],
+    ids=lambda path: path.stem,
+)
+@pytest.mark.usefixtures('in_stand_ins', 'quick_runner')
+def test_config(path, tmp_path):
+    cfg = copy.deepcopy(read_only(path))
+    shrink(cfg)
+    cfg.work_dir = str(tmp_path)
+    cfg.experiment_name = path.stem
+    cfg.randomness.seed = 0
+    runner = Runner.from_cfg(cfg)
+    witness = Witness()
+    runner.register_hook(witness)
+    model = runner.model
+    before = {k: v.clone() for k, v in model.named_parameters()}
+    runner.train()
+    assert witness.types == {torch.uint8}
+    assert witness.losses
+    assert all(loss.isfinite() for loss in witness.losses)
+    changed = {
+        name
+        for name, value in model.named_parameters()
+        if value.requires_grad and not torch.equal(value, before[name])
+    }
+    assert any('backbone' in name for name in changed) or 'probes' in str(path)
+    assert changed
+    assert bool(witness.metrics) == bool(cfg.get('val_evaluator'))
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 def test_batch_size_of_the_name(path):
-    cfg = Config.fromfile(path)
+    cfg = read_only(path)
     devices, batch = map(int, re.search(r'_(\d+)xb(\d+)-', path.stem).groups())
     assert cfg.train_dataloader.batch_size == batch
     assert cfg.auto_scale_lr.base_batch_size == devices * batch
@@ -155,9 +162,47 @@ def test_batch_size_of_the_name(path):
     assert cfg.train_dataloader.persistent_workers is False
 
 
+@pytest.mark.parametrize(
+    'path',
+    [path for path in CONFIGS if path.parent.name == 'essl'],
+    ids=lambda path: path.stem,
+)
+def test_essl_adds_nothing_but_rotations(path):
+    (plain,) = (
+        other
+        for other in CONFIGS
+        if other.stem == path.stem.removeprefix('essl-')
+    )
+    without, cfg = (
+        copy.deepcopy(read_only(file))._cfg_dict for file in (plain, path)
+    )
+    model = cfg.pop('model')
+    assert model.type == 'mm_rotssl.ESSL'
+    assert model.algorithm == without.pop('model')
+    # one more view, of the same kind, at the end
+    before, after = (
+        next(step for step in pipeline if step.type == 'MultiView')
+        for pipeline in (
+            one.train_dataloader.dataset.pop('pipeline')
+            for one in (without, cfg)
+        )
+    )
+    assert sum(after.num_views) == sum(before.num_views) + 1
+    assert after.transforms[: len(before.transforms)] == before.transforms
+    kinds = [[step.type for step in view] for view in after.transforms]
+    assert kinds.count(kinds[0]) == len(kinds)
+    if 'val_evaluator' in without:
+        assert cfg.pop('val_evaluator') == [
+            *without.pop('val_evaluator'),
+            dict(type='mm_rotssl.RotationAccuracy'),
+        ]
+    # what a config adds for its own use the runner does not read
+    assert {key: cfg[key] for key in without} == without
+
+
 def learning_rates(name):
     """The rate of each epoch, by the engine's own schedulers."""
-    cfg = Config.fromfile(ROOT / 'configs' / name)
+    cfg = read_only(ROOT / 'configs' / name)
     init_default_scope('mmpretrain')
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=cfg.optim_wrapper.optimizer.lr)
@@ -190,11 +235,11 @@ def learning_rates(name):
             [(15, 0.01), (30, 0.001), (45, 1e-4), (50, 1e-5)],
         ),
         (
-            'rotnet/benchmarks/nin-block2-nonlinear_1xb128-steplr-100e_cifar10.py',
+            'rotnet/probes/nin-stage2-nonlinear_1xb128-steplr-100e_cifar10.py',
             [(20, 0.1), (40, 0.02), (45, 0.004), (100, 0.0008)],
         ),
         (
-            'rotnet/benchmarks/nin-block2-conv_1xb128-steplr-100e_cifar10.py',
+            'rotnet/probes/nin-stage2-conv_1xb128-steplr-100e_cifar10.py',
             [(35, 0.1), (70, 0.02), (85, 0.004), (100, 0.0008)],
         ),
         (

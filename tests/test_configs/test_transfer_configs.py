@@ -1,6 +1,5 @@
 """Configs that fine-tune a backbone with mmdet, mmseg and mmpretrain."""
 
-import copy
 import functools
 import re
 from pathlib import Path
@@ -11,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 from mmengine.evaluator import Evaluator
+from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.model import revert_sync_batchnorm
-from mmengine.optim import build_optim_wrapper
 from mmengine.registry import (
     HOOKS,
     MODELS,
@@ -21,13 +19,12 @@ from mmengine.registry import (
     TRANSFORMS,
     DefaultScope,
 )
-from mmengine.runner import BaseLoop
-from mmengine.structures import InstanceData, PixelData
+from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from mm_rotssl.apis import read_config
 
-ROOT = Path(__file__).parents[2] / 'configs/benchmarks'
+ROOT = Path(__file__).parents[2] / 'configs/transfer'
 FOLDERS = (
     'mmdetection/coco',
     'mmdetection/voc0712',
@@ -35,12 +32,8 @@ FOLDERS = (
     'mmsegmentation/cityscapes',
     'mmpretrain',
 )
-FILES = [path for name in FOLDERS for path in sorted((ROOT / name).iterdir())]
 MAINS = [
-    path
-    for path in FILES
-    if not path.stem.endswith(('_random', '_supervised'))
-    and path.suffix == '.py'
+    path for name in FOLDERS for path in sorted(ROOT.glob(f'{name}/*.py'))
 ]
 # Not to be changed: the tests share what it returns.
 read_only = functools.cache(read_config)
@@ -62,7 +55,7 @@ def marked(paths):
 
 
 def of(*parts):
-    """The main configs with any of some texts in their paths."""
+    """The configs with any of some texts in their paths."""
     return marked([p for p in MAINS if any(part in str(p) for part in parts)])
 
 
@@ -131,6 +124,7 @@ SMALL = {
     'mmsegmentation': {'model.data_preprocessor.size': (65, 65)},
     'mmpretrain': {'model.backbone.input_size': 63},
 }
+SIDES = {'mmdetection': 128, 'mmsegmentation': 65, 'mmpretrain': 63}
 
 
 def read(path, checkpoint):
@@ -141,50 +135,25 @@ def read(path, checkpoint):
     return read_config(path, {**options, **SMALL[library(path)]})
 
 
-def batch(cfg):
-    """Two images of noise with labels."""
-    rng = np.random.RandomState(0)
-    scope = cfg.default_scope
-    size = dict(mmdet=128, mmseg=65, mmpretrain=63)[scope]
-    inputs, samples = [], []
-    for _ in range(2):
-        image = rng.randint(0, 256, (3, size, size), dtype=np.uint8)
-        inputs.append(torch.from_numpy(image))
-        if scope == 'mmdet':
-            from mmdet.structures import DetDataSample
-            from mmdet.structures.mask import BitmapMasks
+def nodes(node):
+    """Every dict of a config."""
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            yield from nodes(child)
 
-            masks = np.zeros((2, size, size), np.uint8)
-            masks[0, 10:90, 20:80] = 1
-            masks[1, 60:124, 40:120] = 1
-            boxes = [[20.0, 10, 80, 90], [40, 60, 120, 124]]
-            sample = DetDataSample(
-                metainfo=dict(
-                    img_shape=(size, size),
-                    ori_shape=(size, size),
-                    scale_factor=(1.0, 1.0),
-                )
-            )
-            sample.gt_instances = InstanceData(
-                bboxes=torch.tensor(boxes),
-                labels=torch.tensor([3, 17]),
-                masks=BitmapMasks(masks, size, size),
-            )
-            sample.ignored_instances = InstanceData(
-                bboxes=torch.zeros(0, 4), labels=torch.zeros(0).long()
-            )
-        elif scope == 'mmseg':
-            from mmseg.structures import SegDataSample
 
-            sample = SegDataSample(metainfo=dict(img_shape=(size, size)))
-            label = rng.randint(0, 19, (1, size, size))
-            sample.gt_sem_seg = PixelData(data=torch.from_numpy(label))
-        else:
-            from mmpretrain.structures import DataSample
-
-            sample = DataSample().set_gt_label([3, 17])
-        samples.append(sample)
-    return dict(inputs=inputs, data_samples=samples)
+def shrink_images(cfg, side):
+    """Make everything that is cropped, padded or resized small."""
+    for node in nodes(cfg):
+        for key in ('scale', 'size', 'crop_size'):
+            if key in node:
+                one = isinstance(node[key], int)
+                node[key] = side if one else (side, side)
+        if 'scales' in node:
+            node['scales'] = [(side, side)]
 
 
 def run_checks(hooks, model):
@@ -222,45 +191,87 @@ def parts_of(model, path):
 # --- weights arrive, and are trained ---------------------------------------
 
 
+class Witness(Hook):
+    """Compare the weights with the file, and keep the largest gradients."""
+
+    # after the weights are checked
+    priority = 'LOWEST'
+
+    def __init__(self, path, weights):
+        self.path, self.weights = path, weights
+        self.gradients, self.losses = {}, []
+
+    def before_train(self, runner):
+        found = parts_of(runner.model, self.path)
+        assert found.keys() == self.weights.keys()
+        for name, value in found.items():
+            assert torch.equal(value, self.weights[name]), name
+        trained = dict(runner.model.backbone.named_parameters())
+        if is_c4(self.path):
+            trained.update(
+                runner.model.roi_head.shared_head.named_parameters()
+            )
+        for name, value in trained.items():
+            assert value.requires_grad, name
+            value.register_hook(functools.partial(self.keep, name))
+        self.trained = trained.keys()
+
+    def keep(self, name, gradient):
+        self.gradients[name] = gradient.abs().max()
+
+    def after_train_iter(
+        self, runner, batch_idx, data_batch=None, outputs=None
+    ):
+        self.losses.append(outputs['loss'])
+
+
+@pytest.mark.usefixtures('in_stand_ins', 'quick_runner')
 @pytest.mark.parametrize('path', marked(MAINS))
-def test_weights_arrive_and_are_trained(path, weights_of):
+def test_weights_arrive_and_are_trained(path, weights_of, tmp_path):
     file, weights = weights_of(kind(path))
     cfg = read(path, file)
-    torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        model = MODELS.build(cfg.model)
-        run_checks(cfg.custom_hooks, model)
-        found = parts_of(model, path)
-        assert found.keys() == weights.keys()
-        for name, value in found.items():
-            assert torch.equal(value, weights[name]), name
-
-        if cfg.default_scope != 'mmpretrain':
-            norms = [m for m in model.modules() if hasattr(m, 'running_mean')]
-            assert norms
-            assert all(isinstance(m, nn.SyncBatchNorm) for m in norms)
-        # what the engine does when it is not distributed
-        model = revert_sync_batchnorm(model).train()
-        wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-        data = model.data_preprocessor(batch(cfg), training=True)
-        loss, _ = model.parse_losses(model(**data, mode='loss'))
-    assert loss.isfinite()
-    wrapper.backward(loss)
-    trained = dict(model.backbone.named_parameters())
-    if is_c4(path):
-        trained.update(model.roi_head.shared_head.named_parameters())
-    for name, value in trained.items():
-        assert value.requires_grad, name
+    shrink_images(cfg.train_dataloader, SIDES[library(path)])
+    cfg.train_dataloader.update(
+        batch_size=2, num_workers=0, persistent_workers=False
+    )
+    cfg.val_dataloader.update(num_workers=0, persistent_workers=False)
+    # one step
+    cfg.train_cfg.pop('max_epochs', None)
+    cfg.train_cfg.pop('by_epoch', None)
+    cfg.train_cfg.update(type='IterBasedTrainLoop', max_iters=1, val_begin=2)
+    cfg.default_hooks.checkpoint.update(interval=-1, save_last=False)
+    for scheduler in nodes(cfg.param_scheduler):
+        if 'start_factor' in scheduler:
+            # so low a rate would be lost in the weights' rounding
+            scheduler.start_factor = 1.0
+    cfg.work_dir = str(tmp_path)
+    cfg.experiment_name = path.stem
+    cfg.randomness = dict(seed=0)
+    runner = Runner.from_cfg(cfg)
+    if cfg.default_scope != 'mmpretrain':
+        norms = [
+            m for m in runner.model.modules() if hasattr(m, 'running_var')
+        ]
+        assert norms
+        # what the engine makes of SyncBatchNorm for one process
+        assert {type(norm).__name__ for norm in norms} == {'_BatchNormXd'}
+    witness = Witness(path, weights)
+    runner.register_hook(witness)
+    runner.train()
+    assert all(loss.isfinite() for loss in witness.losses)
+    assert len(witness.losses) == 1
+    for name in witness.trained:
         if name.endswith('weight'):
             # biases before a normalization have none but rounding errors
-            assert value.grad.abs().max() > 0, name
-    wrapper.step()
-    for name, value in parts_of(model, path).items():
+            assert witness.gradients[name] > 0, name
+    for name, value in parts_of(runner.model, path).items():
         if name.endswith(('weight', 'running_mean', 'running_var')):
             assert not torch.equal(value, weights[name]), name
         if name.endswith('num_batches_tracked'):
             # one more forward pass in training mode
             assert value == 8, name
+    # validation is at hand
+    assert len(runner.val_loop.dataloader.dataset) == 2
 
 
 @pytest.mark.parametrize('path', of('mmdetection'))
@@ -283,50 +294,25 @@ def test_new_layers_of_detectors_are_normalized(path):
     assert bool(masks) == ('mask' in path.stem)
 
 
-# --- counterparts -----------------------------------------------------------
+# --- initialization ---------------------------------------------------------
 
 
 @pytest.mark.parametrize('path', marked(MAINS))
-def test_counterparts_differ_in_the_weights_only(path):
-    main = read_only(path)._cfg_dict.to_dict()
-    places = ['backbone']
-    assert main['model']['backbone']['init_cfg'] == dict(
-        type='Pretrained', checkpoint='work_dirs/backbone.pth'
-    )
+def test_every_file_of_weights_is_replaced_by_a_comparison(path):
+    """``compare-transfer --init`` replaces each ``Pretrained``."""
+    cfg = read_only(path)
+    file = dict(type='Pretrained', checkpoint='work_dirs/backbone.pth')
+    places = [cfg.model.backbone.init_cfg]
     if is_c4(path):
-        places.append('shared_head')
-        shared = main['model']['roi_head']['shared_head']
-        assert shared['init_cfg'] == main['model']['backbone']['init_cfg']
-
-    def changed(init_cfg):
-        cfg = copy.deepcopy(main)
-        cfg['model']['backbone']['init_cfg'] = init_cfg
-        if is_c4(path):
-            cfg['model']['roi_head']['shared_head']['init_cfg'] = init_cfg
-        return cfg
-
-    hooks = [hook['type'] for hook in main['custom_hooks']]
-    assert hooks.count('mm_rotssl.PretrainedCheckHook') == 1
-    random = read_config(path.with_stem(f'{path.stem}_random'))
-    assert random._cfg_dict.to_dict() == changed(None)
-    supervised = path.with_stem(f'{path.stem}_supervised')
-    if kind(path) == 'alexnet':
-        assert not supervised.exists()
-        return
-    assert read_config(supervised)._cfg_dict.to_dict() == changed(
-        dict(
-            type='Pretrained',
-            checkpoint=f'torchvision://resnet{kind(path)}',
-        )
+        places.append(cfg.model.roi_head.shared_head.init_cfg)
+    assert places == [file] * len(places)
+    assert sum(n.get('type') == 'Pretrained' for n in nodes(cfg.model)) == len(
+        places
     )
-
-
-def test_every_file_is_a_benchmark_or_its_counterpart():
-    stems = {path.stem for path in MAINS}
-    assert len(stems) == 14
-    for path in FILES:
-        if path.suffix == '.py':
-            assert re.sub('_(random|supervised)$', '', path.stem) in stems
+    # mmseg would load it in addition
+    assert cfg.model.get('pretrained') is None
+    hooks = [hook['type'] for hook in cfg.custom_hooks]
+    assert hooks.count('mm_rotssl.PretrainedCheckHook') == 1
 
 
 # --- protocols --------------------------------------------------------------

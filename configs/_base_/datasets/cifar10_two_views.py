@@ -1,44 +1,11 @@
 # Two random views of each CIFAR-10 image; in `essl_pipeline` also a small
-# crop, to be turned.
-_base_ = ['./cifar10.py']
+# crop, to be rotated.
+_base_ = ['./cifar10.py', './pipelines/two_views.py']
 
-color = [
-    dict(type='RandomFlip', prob=0.5),
-    # torchvision's: the host's fails with numpy 2 in older mmcv
-    dict(
-        type='RandomApply',
-        transforms=[
-            # RGB as it is
-            dict(type='NumpyToPIL', to_rgb=False),
-            dict(
-                type='torchvision/ColorJitter',
-                brightness=0.4,
-                contrast=0.4,
-                saturation=0.4,
-                hue=0.1,
-            ),
-            dict(type='PILToNumpy', to_bgr=False),
-        ],
-        prob=0.8,
-    ),
-    dict(type='RandomGrayscale', prob=0.2, keep_channels=True),
-]
-view = [
-    dict(
-        type='mm_rotssl.RandomResizedCropFlip',
-        scale=32,
-        crop_ratio_range=(0.2, 1.0),
-    ),
-    *color,
-]
-small_crop = [
-    dict(
-        type='mm_rotssl.RandomResizedCropFlip',
-        scale=16,
-        crop_ratio_range=(0.2, 1.0),
-    ),
-    *color,
-]
+# this dataset gives RGB, files are read as BGR
+view, small_crop = _base_.view, _base_.small_crop
+view[2].transforms[0].to_rgb = view[2].transforms[2].to_bgr = False
+small_crop[2] = view[2]
 
 train_pipeline = [
     dict(type='MultiView', num_views=[2], transforms=[view]),

@@ -1,8 +1,8 @@
 # Two random crops of each embedded digit, for algorithms that compare views;
-# in `essl_pipeline` also a small one, to be turned.
+# in `essl_pipeline` also a small one, to be rotated.
 _base_ = ['./digits.py']
 
-# digits are never mirrored or turned
+# digits are never mirrored or rotated
 view = [
     dict(
         type='mm_rotssl.RandomResizedCropFlip',
@@ -10,13 +10,7 @@ view = [
         crop_ratio_range=(0.5, 1.0),
     )
 ]
-small_crop = [
-    dict(
-        type='mm_rotssl.RandomResizedCropFlip',
-        scale=16,
-        crop_ratio_range=(0.5, 1.0),
-    )
-]
+small_crop = [dict(view[0], scale=16)]
 
 train_pipeline = [
     dict(type='MultiView', num_views=[2], transforms=[view]),

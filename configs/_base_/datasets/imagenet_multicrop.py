@@ -1,7 +1,10 @@
 # ImageNet in eight views, with the augmentation of Self-Classifier's authors:
 # two crops of 224 pixels, six of 96. The first is blurred seldom, the second
 # always, the other way round than in BYOL and DINO.
-_base_ = ['./imagenet.py']
+_base_ = ['./imagenet.py', './pipelines/color_jitter.py']
+
+color_jitter = _base_.color_jitter
+color_jitter.transforms[1].saturation = 0.2
 
 
 def views(size, scale, blur, *more):
@@ -13,24 +16,9 @@ def views(size, scale, blur, *more):
             backend='pillow',
             interpolation='bicubic',
         ),
-        dict(type='RandomFlip', prob=0.5),
-        # torchvision's: the host's fails with numpy 2 in older mmcv
-        dict(
-            type='RandomApply',
-            transforms=[
-                dict(type='NumpyToPIL', to_rgb=True),
-                dict(
-                    type='torchvision/ColorJitter',
-                    brightness=0.4,
-                    contrast=0.4,
-                    saturation=0.2,
-                    hue=0.1,
-                ),
-                dict(type='PILToNumpy', to_bgr=True),
-            ],
-            prob=0.8,
-        ),
-        dict(type='RandomGrayscale', prob=0.2, keep_channels=True),
+        _base_.flip,
+        color_jitter,
+        _base_.grayscale,
         dict(
             type='GaussianBlur',
             magnitude_range=(0.1, 2.0),

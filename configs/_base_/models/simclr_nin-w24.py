@@ -1,6 +1,7 @@
-# SimCLR of mmpretrain on a small network, for machines without a GPU.
+# SimCLR on a small network, for machines without a GPU. mmpretrain's, with the
+# gradient of one process on several.
 model = dict(
-    type='SimCLR',
+    type='mm_rotssl.SimCLR',
     backbone=dict(
         type='mm_rotssl.NIN', num_stages=3, base_channels=24, out_indices=(2,)
     ),

@@ -1,4 +1,5 @@
-# SwAV of mmpretrain on a small network, for machines without a GPU.
+# SwAV of mmpretrain on a small network, for machines without a GPU. The loss
+# does on several processes what it does on one; it needs no SwAVHook.
 model = dict(
     type='SwAV',
     backbone=dict(
@@ -15,7 +16,7 @@ model = dict(
     head=dict(
         type='SwAVHead',
         loss=dict(
-            type='SwAVLoss',
+            type='mm_rotssl.SwAVLoss',
             feat_dim=64,
             num_crops=[2],
             # fewer than images in a batch

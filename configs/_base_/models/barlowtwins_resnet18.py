@@ -1,0 +1,8 @@
+# ./barlowtwins_nin-w24.py with a ResNet-18.
+_base_ = './barlowtwins_nin-w24.py'
+
+model = dict(
+    backbone=dict(_delete_=True, type='ResNet', depth=18),
+    neck=dict(in_channels=512, hid_channels=2048, out_channels=2048),
+    head=dict(in_channels=2048),
+)

@@ -1,7 +1,0 @@
-# The same from random weights.
-_base_ = './faster-rcnn_r50-c4_8xb2-ms-1x_coco.py'
-
-model = dict(
-    backbone=dict(init_cfg=None),
-    roi_head=dict(shared_head=dict(init_cfg=None)),
-)

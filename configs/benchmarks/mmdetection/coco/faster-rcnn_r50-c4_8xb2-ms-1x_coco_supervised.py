@@ -1,9 +1,0 @@
-# The same from torchvision's ResNet-50, trained on the labels of ImageNet.
-_base_ = './faster-rcnn_r50-c4_8xb2-ms-1x_coco.py'
-
-model = dict(
-    backbone=dict(init_cfg=dict(checkpoint='torchvision://resnet50')),
-    roi_head=dict(
-        shared_head=dict(init_cfg=dict(checkpoint='torchvision://resnet50'))
-    ),
-)

@@ -1,4 +1,0 @@
-# The same from torchvision's ResNet-18, trained on the labels of ImageNet.
-_base_ = './faster-rcnn_r18_fpn_8xb2-ms-24k_voc0712.py'
-
-model = dict(backbone=dict(init_cfg=dict(checkpoint='torchvision://resnet18')))

@@ -1,7 +1,0 @@
-# The same from random weights.
-_base_ = './faster-rcnn_r50-c4_8xb2-ms-24k_voc0712.py'
-
-model = dict(
-    backbone=dict(init_cfg=None),
-    roi_head=dict(shared_head=dict(init_cfg=None)),
-)

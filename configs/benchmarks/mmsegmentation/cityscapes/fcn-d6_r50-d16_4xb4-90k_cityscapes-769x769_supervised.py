@@ -1,4 +1,0 @@
-# The same from torchvision's ResNet-50, trained on the labels of ImageNet.
-_base_ = './fcn-d6_r50-d16_4xb4-90k_cityscapes-769x769.py'
-
-model = dict(backbone=dict(init_cfg=dict(checkpoint='torchvision://resnet50')))

@@ -1,4 +1,0 @@
-# The same from random weights.
-_base_ = './fcn_r18-d8_4xb4-40k_cityscapes-769x769.py'
-
-model = dict(backbone=dict(init_cfg=None))

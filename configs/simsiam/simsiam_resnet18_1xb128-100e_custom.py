@@ -1,0 +1,39 @@
+# SimSiam on a folder of one's own images. One setting has no default, the folder:
+#
+#   mm-rotssl train simsiam_resnet18_1xb128-100e_custom --data FOLDER
+_base_ = [
+    '../_base_/models/simsiam_resnet18.py',
+    '../_base_/datasets/folder_two_views.py',
+    '../_base_/schedules/sgd_coslr_200e.py',
+    '../_base_/default_runtime.py',
+]
+
+# ----------------------- What people change most -----------------------
+# (--data, --batch-size, --epochs and --lr set them on the command line, and
+# --crop-size the side of the views, 224 pixels.)
+
+# The folder, searched with all its sub-folders.
+data_root = ''
+# Images a step, each in two views; halve this if memory runs out, and give
+# --auto-scale-lr.
+batch_size = 128
+# Processes that read and crop images; the number of cores at most.
+num_workers = 4
+# Passes over the folder. What counts are the steps: with fewer than some
+# 10,000 images train longer.
+max_epochs = 100
+# For 128 images a step; in proportion that of the CIFAR-10 recipe.
+base_lr = 0.06
+
+# -----------------------------------------------------------------------
+train_dataloader = dict(
+    batch_size=batch_size,
+    num_workers=num_workers,
+    dataset=dict(data_root=data_root),
+)
+optim_wrapper = dict(optimizer=dict(lr=base_lr))
+param_scheduler = dict(T_max=max_epochs)
+auto_scale_lr = dict(base_batch_size=128)
+train_cfg = dict(max_epochs=max_epochs)
+
+default_hooks = dict(logger=dict(interval=10))
