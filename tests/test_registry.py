@@ -62,7 +62,7 @@ arguments = dict(
     Digits=dict(pipeline=[]),
     ImageFolder=dict(data_root=sys.argv[2], pipeline=[]),
     RandomResizedCropFlip=dict(scale=8),
-    MultiTaskDataset=dict(datasets=dict(a=dict(type='mm_rotssl.Digits'))),
+    StackedDataset=dict(datasets=dict(a=dict(type='mm_rotssl.Digits'))),
     MultiTask=dict(backbone=backbone, tasks=dict(
         rotation=dict(type='mm_rotssl.RotNet', head=head))),
     TaskWeightHook=dict(task='rotation', end_iter=1),
@@ -130,7 +130,7 @@ def test_every_name_from_every_scope(scope, tmp_path):
         'ClusteringMetric',
         'LARC',
         'MultiTask',
-        'MultiTaskDataset',
+        'StackedDataset',
         'TaskWeightHook',
     } <= set(names)
 

@@ -34,7 +34,7 @@ train_dataloader = dict(
     batch_size=64,
     dataset=dict(
         _delete_=True,
-        type='mm_rotssl.MultiTaskDataset',
+        type='mm_rotssl.StackedDataset',
         datasets=dict(
             # as it is
             rotation=dict(**digits, pipeline=_base_.test_pipeline),

@@ -62,7 +62,7 @@ train_dataloader = dict(
     num_workers=num_workers,
     dataset=dict(
         _delete_=True,
-        type='mm_rotssl.MultiTaskDataset',
+        type='mm_rotssl.StackedDataset',
         datasets=dict(
             rotation=dict(**folder, pipeline=rotation_pipeline),
             instances=dict(**folder, pipeline=_base_.train_pipeline),

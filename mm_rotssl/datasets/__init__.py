@@ -2,8 +2,8 @@ from .digits import Digits
 from .exemplar import ExemplarDataset, SeedPatches, sample_seed_patches
 from .image_folder import ImageFolder
 from .image_keys import image_keys, sample_names
-from .multi_task_dataset import MultiTaskDataset
 from .rotation_noise import RotationNoise
+from .stacked_dataset import StackedDataset
 from .stl10 import STL10
 from .transforms import *  # noqa: F403
 
@@ -12,7 +12,7 @@ __all__ = [
     'Digits',
     'ExemplarDataset',
     'ImageFolder',
-    'MultiTaskDataset',
+    'StackedDataset',
     'RotationNoise',
     'SeedPatches',
     'image_keys',

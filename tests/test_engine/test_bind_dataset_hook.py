@@ -15,7 +15,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
-from mm_rotssl.datasets import Digits, MultiTaskDataset, RotationNoise
+from mm_rotssl.datasets import Digits, RotationNoise, StackedDataset
 from mm_rotssl.engine.hooks import BindDatasetHook, CheckpointCheckHook
 from mm_rotssl.models import (
     MemoryBank,
@@ -260,7 +260,7 @@ def test_tasks_are_told_their_own_images(wrap, tmp_path):
         # nothing tells its images apart, and nothing has to
         rotation=ConcatDataset([tiny(SECOND), tiny(FIRST)]),
     )
-    bound(MultiTaskDataset(streams), model=wrap(model))
+    bound(StackedDataset(streams), model=wrap(model))
     assert told == dict(
         one=[names[i] for i in FIRST],
         one_more=[names[i] for i in SECOND[:3]],
@@ -282,7 +282,7 @@ def test_a_step_writes_the_rows_of_its_images():
         other=decoupling(memory=dict(momentum=0.25)),
     )
     streams = dict(clusters=FIRST, one=SECOND, other=FIRST[:5])
-    dataset = MultiTaskDataset(
+    dataset = StackedDataset(
         {
             name: tiny(indices, views=name == 'clusters')
             for name, indices in streams.items()
@@ -342,7 +342,7 @@ def test_other_images_of_one_stream(prefix):
     def told(one=FIRST, other=SECOND, resume=False):
         model = mixture(one=decoupling(), other=decoupling())
         streams = dict(one=tiny(one), other=tiny(other))
-        return bound(MultiTaskDataset(streams), resume, model)
+        return bound(StackedDataset(streams), resume, model)
 
     old = told().model.state_dict()
     old = {prefix + key: value for key, value in old.items()}
@@ -385,7 +385,7 @@ def test_classes_of_exemplars_are_compared_with_seed_patches(wrap):
             ('one', 'one_more'), map(exemplar_cnn, numbers), strict=True
         )
         model = mixture(**dict(tasks))
-        bound(MultiTaskDataset(datasets), model=wrap(model))
+        bound(StackedDataset(datasets), model=wrap(model))
 
     four, five = Exemplars(*'abcd'), Exemplars(*'abcde')
     check((4, 5), one=four, one_more=five)
@@ -412,7 +412,7 @@ def test_other_seed_patches():
     def told(one, more, resume=False):
         model = mixture(one=exemplar_cnn(4), one_more=exemplar_cnn(5))
         datasets = dict(one=Exemplars(*one), one_more=Exemplars(*more))
-        return bound(MultiTaskDataset(datasets), resume, model)
+        return bound(StackedDataset(datasets), resume, model)
 
     old = told('abcd', 'abcde').model.state_dict()
     assert set(load(told('abcd', 'abcde', True), dict(old))) == set(old)
@@ -449,7 +449,7 @@ def test_other_seed_patches():
 )
 def test_errors_name_the_stream(stream, error, message):
     model = mixture(one=decoupling(), other=decoupling(memory=dict(length=7)))
-    streams = MultiTaskDataset(dict(one=tiny(FIRST), other=stream))
+    streams = StackedDataset(dict(one=tiny(FIRST), other=stream))
     place = r'^train_dataloader\.dataset\.datasets\.other: '
     with pytest.raises(error, match=f'{place}.*{message}'):
         bound(streams, model=model)
@@ -470,7 +470,7 @@ def run(folder, epochs, resume=None, one=FIRST):
             num_workers=0,
             sampler=dict(type='DefaultSampler', shuffle=True),
             collate_fn=dict(type='default_collate'),
-            dataset=MultiTaskDataset(streams),
+            dataset=StackedDataset(streams),
         ),
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=1e-4, momentum=0.9)),

@@ -63,7 +63,7 @@ def build(tmp_path, *hooks, epochs=4, model=None, **settings):
             sampler=dict(type='DefaultSampler', shuffle=True),
             collate_fn=dict(type='default_collate'),
             dataset=dict(
-                type='mm_rotssl.MultiTaskDataset',
+                type='mm_rotssl.StackedDataset',
                 datasets=dict(a=DIGITS, b=DIGITS),
             ),
         ),

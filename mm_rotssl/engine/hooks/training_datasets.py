@@ -4,7 +4,7 @@ from typing import Any
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 
-from mm_rotssl.datasets import MultiTaskDataset
+from mm_rotssl.datasets import StackedDataset
 
 
 def training_datasets(
@@ -12,7 +12,7 @@ def training_datasets(
 ) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """Go through the datasets of training and what learns from them.
 
-    From a dataset of a :class:`MultiTaskDataset`, which may be in a
+    From a dataset of a :class:`StackedDataset`, which may be in a
     ``RepeatDataset``, the task of its name learns; from any other dataset,
     all of the model.
 
@@ -33,7 +33,7 @@ def training_datasets(
     modules = dict(model.named_modules())
     dataset = runner.train_dataloader.dataset
     inner = dataset
-    while not isinstance(inner, MultiTaskDataset):
+    while not isinstance(inner, StackedDataset):
         if not hasattr(inner, 'dataset'):
             yield '', dataset, modules
             return

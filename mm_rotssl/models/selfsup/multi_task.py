@@ -22,7 +22,7 @@ class _TaskDataPreprocessor(BaseDataPreprocessor):
     Args:
         images (nn.Module): For batches of images, those of validation.
         tasks (dict[str, nn.Module]): By task, for batches of
-            :class:`MultiTaskDataset`.
+            :class:`StackedDataset`.
         weights (dict[str, float]): Those of the model, the same object: what
             has weight 0 now is left out.
     """
@@ -61,7 +61,7 @@ class _TaskDataPreprocessor(BaseDataPreprocessor):
                     f'model.tasks.{name} gets no data: the batch has '
                     f'{", ".join(data)}. Add {name}=dict(...) to datasets of '
                     "train_dataloader.dataset, a dict(type='mm_rotssl."
-                    "MultiTaskDataset', datasets=dict(...))."
+                    "StackedDataset', datasets=dict(...))."
                 )
         for name in data:
             if name not in self.tasks:
@@ -84,7 +84,7 @@ class MultiTask(SelfSupervisor):
     r"""A weighted mixture of self-supervised algorithms on one backbone.
 
     In each step each task gets a batch of its own dataset, see
-    :class:`MultiTaskDataset`, runs it through the backbone, and the optimizer
+    :class:`StackedDataset`, runs it through the backbone, and the optimizer
     descends :math:`\sum_t w_t L_t`. A task of weight 0 is left out of the
     step: the rest is, bit for bit, that of a model without it. Its own
     parameters get gradients of 0, since a distributed run waits for them, so
@@ -281,7 +281,7 @@ class MultiTask(SelfSupervisor):
             raise ValueError(
                 'The batch has no data of their own for the tasks '
                 f'{", ".join(self.tasks)}. Train on '
-                "dict(type='mm_rotssl.MultiTaskDataset', datasets=dict(...))."
+                "dict(type='mm_rotssl.StackedDataset', datasets=dict(...))."
             )
         if not any(self.weights.values()):
             raise ValueError(

@@ -5,7 +5,7 @@ from mm_rotssl.registry import DATASETS
 
 
 @DATASETS.register_module()
-class MultiTaskDataset:
+class StackedDataset:
     r"""One stream of data for each task of a :class:`MultiTask`.
 
     An entry holds one of each stream, ``{'rotation': ..., 'clusters': ...}``,
@@ -35,18 +35,18 @@ class MultiTaskDataset:
             parts of a batch are.
 
     Examples:
-        >>> stream = MultiTaskDataset(dict(long='abcdef', short='xyz'))
+        >>> stream = StackedDataset(dict(long='abcdef', short='xyz'))
         >>> [stream[i]['short'] for i in range(len(stream))]
         ['y', 'z', 'x', 'y', 'z', 'x']
     """
 
     def __init__(self, datasets: Mapping[str, Any]) -> None:
         if not datasets:
-            raise ValueError('datasets of MultiTaskDataset names no stream.')
+            raise ValueError('datasets of StackedDataset names no stream.')
         for name in ('inputs', 'data_samples'):
             if name in datasets:
                 raise ValueError(
-                    f'A stream in datasets of MultiTaskDataset is named '
+                    f'A stream in datasets of StackedDataset is named '
                     f'"{name}", '
                     'as a part of any batch is. Choose another name.'
                 )
@@ -85,7 +85,7 @@ class MultiTaskDataset:
             lengths[name] = len(dataset)
             if not lengths[name]:
                 raise ValueError(
-                    f'datasets.{name} of MultiTaskDataset, a '
+                    f'datasets.{name} of StackedDataset, a '
                     f'{type(dataset).__name__}, is empty.'
                 )
         self._lengths = lengths
@@ -107,9 +107,7 @@ class MultiTaskDataset:
             IndexError: If there is no such entry.
         """
         if not 0 <= idx < len(self):
-            raise IndexError(
-                f'Entry {idx} of {len(self)} of MultiTaskDataset.'
-            )
+            raise IndexError(f'Entry {idx} of {len(self)} of StackedDataset.')
         entry = {}
         for number, (name, dataset) in enumerate(self.datasets.items()):
             length = self._lengths[name]

@@ -12,7 +12,7 @@ from mmpretrain.structures import DataSample
 from torch import nn
 from torch.utils.data import Subset
 
-from mm_rotssl.datasets import Digits, ExemplarDataset, MultiTaskDataset
+from mm_rotssl.datasets import Digits, ExemplarDataset, StackedDataset
 from mm_rotssl.engine.hooks.training_datasets import training_datasets
 from mm_rotssl.models import ExemplarCNN
 
@@ -41,7 +41,7 @@ class Numbers:
 @pytest.mark.parametrize('lengths', [(7, 3), (3, 7), (5, 5), (12, 4, 1, 7)])
 def test_all_of_a_stream_equally_often(lengths):
     streams = {f's{i}': Numbers(length) for i, length in enumerate(lengths)}
-    dataset = MultiTaskDataset(streams)
+    dataset = StackedDataset(streams)
     assert len(dataset) == max(lengths)
     entries = [dataset[i] for i in range(len(dataset))]
     for number, (name, length) in enumerate(
@@ -59,7 +59,7 @@ def test_all_of_a_stream_equally_often(lengths):
 
 def test_the_same_images_twice_are_not_in_the_same_entry():
     digits = dict(type='mm_rotssl.Digits', pipeline=[], indices=20)
-    dataset = MultiTaskDataset(dict(one=digits, two=digits, three=digits))
+    dataset = StackedDataset(dict(one=digits, two=digits, three=digits))
     for i in range(20):
         entry = dataset[i]
         assert len({part['sample_idx'] for part in entry.values()}) == 3
@@ -68,14 +68,14 @@ def test_the_same_images_twice_are_not_in_the_same_entry():
 @pytest.mark.parametrize('idx', [-1, 4, 100])
 def test_no_such_entry(idx):
     with pytest.raises(
-        IndexError, match=rf'Entry {idx} of 4 of MultiTaskDataset'
+        IndexError, match=rf'Entry {idx} of 4 of StackedDataset'
     ):
-        MultiTaskDataset(dict(a=Numbers(4), b=Numbers(2)))[idx]
+        StackedDataset(dict(a=Numbers(4), b=Numbers(2)))[idx]
 
 
 def test_streams_are_prepared_once():
     streams = dict(a=Numbers(4), b=Numbers(2))
-    dataset = MultiTaskDataset(streams)
+    dataset = StackedDataset(streams)
     assert streams['a'].initialized == 0
     for _ in range(2):
         dataset.full_init()
@@ -90,7 +90,7 @@ def test_batches_have_the_form_of_the_streams():
     view = dict(type='mm_rotssl.RandomResizedCropFlip', scale=16)
     views = dict(type='MultiView', num_views=[2], transforms=[[view]])
     digits = dict(type='mm_rotssl.Digits')
-    dataset = MultiTaskDataset(
+    dataset = StackedDataset(
         dict(
             plain=dict(digits, pipeline=[pack], indices=6),
             views=dict(digits, pipeline=[views, pack], indices=4),
@@ -116,7 +116,7 @@ def test_batches_have_the_form_of_the_streams():
 
 
 def test_metainfo():
-    dataset = MultiTaskDataset(
+    dataset = StackedDataset(
         dict(
             a=Numbers(2, classes='xy', num_exemplars=3),
             b=Numbers(2, classes='z'),
@@ -168,7 +168,7 @@ class Mixture(nn.Module):
 def test_training_datasets(wrap, around):
     model = Mixture()
     streams = dict(b=Numbers(2), a=Numbers(3), ab=Numbers(3))
-    runner = runner_of(around(MultiTaskDataset(streams)), wrap(model))
+    runner = runner_of(around(StackedDataset(streams)), wrap(model))
     a, b = model.tasks['a'], model.tasks['b']
     assert list(training_datasets(runner)) == [
         ('.datasets.b', streams['b'], {'tasks.b': b, 'tasks.b.a': b['a']}),
@@ -230,7 +230,7 @@ def test_seeds_are_checked(tmp_path, num_exemplars):
                 num_workers=0,
                 sampler=dict(type='DefaultSampler', shuffle=True),
                 collate_fn=dict(type='default_collate'),
-                dataset=MultiTaskDataset(dict(exemplar=seeds)),
+                dataset=StackedDataset(dict(exemplar=seeds)),
             ),
             optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
             custom_hooks=[dict(type='mm_rotssl.BindDatasetHook')],
@@ -272,10 +272,10 @@ def test_seeds_are_checked(tmp_path, num_exemplars):
         (dict(a=[1], data_samples=[1]), 'named "data_samples"'),
         (
             dict(a=[1], b=[]),
-            r'datasets\.b of MultiTaskDataset, a list, is empty',
+            r'datasets\.b of StackedDataset, a list, is empty',
         ),
     ],
 )
 def test_errors(datasets, message):
     with pytest.raises(ValueError, match=message):
-        len(MultiTaskDataset(datasets))
+        len(StackedDataset(datasets))
