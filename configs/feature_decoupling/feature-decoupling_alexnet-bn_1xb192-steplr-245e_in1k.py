@@ -1,7 +1,7 @@
 # Rotation Feature Decoupling on ImageNet with AlexNet, the official recipe.
 #
 # Its noise weights are used from epoch 210 on. Estimate them first, then add
-# --cfg-options model.noise_file=work_dirs/in1k_noise/rotation_noise.npz:
+# --cfg-options train_dataloader.dataset.pipeline.0.file=work_dirs/in1k_noise/rotation_noise.npz:
 #
 #   python tools/estimate_rotation_noise.py \
 #       configs/rotnet/rotnet_alexnet-bn_1xb192-steplr-50e_in1k.py \
@@ -24,7 +24,6 @@ model = dict(
     instance_head=dict(
         type='mm_rotssl.InstanceDiscriminationHead', in_channels=2048
     ),
-    noise_file=None,
     noise_start_epoch=210,
 )
 
@@ -52,6 +51,18 @@ val_evaluator = [
     dict(type='mm_rotssl.RotationAccuracy'),
     dict(type='mm_rotssl.DecouplingProbe'),
 ]
+
+# What each copy's rotation is worth, if a file says so, see above.
+_pipeline = _base_.train_dataloader.dataset.pipeline
+train_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            dict(type='mm_rotssl.LoadRotationNoise', file=None),
+            *_pipeline[:-1],
+            {**_pipeline[-1], 'algorithm_keys': ('rotation_noise',)},
+        ]
+    )
+)
 
 custom_hooks = [
     *_base_.custom_hooks,

@@ -5,7 +5,7 @@
 #       configs/rotnet/rotnet_nin-w24_1xb128-15e_digits.py \
 #       --work-dir work_dirs/digits_noise
 #
-# add --cfg-options model.noise_file=work_dirs/digits_noise/rotation_noise.npz
+# add --cfg-options train_dataloader.dataset.pipeline.0.file=work_dirs/digits_noise/rotation_noise.npz
 #
 # Network, images and number of steps are those of that config of RotNet.
 _base_ = ['../rotnet/rotnet_nin-w24_1xb128-15e_digits.py']
@@ -30,7 +30,6 @@ model = dict(
         loss=dict(z='running_mean', z_momentum=0.5),
     ),
     loss_weights=dict(rotation=1, irrelevance=1, instance=0.1),
-    noise_file=None,
     noise_start_epoch=12,
 )
 
@@ -61,6 +60,18 @@ val_evaluator = [
     *_base_.val_evaluator,
     dict(type='mm_rotssl.DecouplingProbe'),
 ]
+
+# What each copy's rotation is worth, if a file says so, see above.
+_pipeline = _base_.train_dataloader.dataset.pipeline
+train_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            dict(type='mm_rotssl.LoadRotationNoise', file=None),
+            *_pipeline[:-1],
+            {**_pipeline[-1], 'algorithm_keys': ('rotation_noise',)},
+        ]
+    )
+)
 
 custom_hooks = [
     *_base_.custom_hooks,

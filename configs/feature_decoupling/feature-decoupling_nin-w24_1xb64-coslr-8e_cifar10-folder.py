@@ -21,7 +21,6 @@ model = dict(
         loss=dict(z='running_mean', z_momentum=0.9),
     ),
     loss_weights=dict(rotation=1, irrelevance=1, instance=0.1),
-    noise_file=None,
     # Half of the run: the official share of the epochs, a seventh, would be
     # one. The rate, which falls smoothly, is not raised.
     noise_start_epoch=4,
@@ -31,6 +30,18 @@ val_evaluator = [
     *_base_.val_evaluator,
     dict(type='mm_rotssl.DecouplingProbe'),
 ]
+
+# What each copy's rotation is worth, if a file says so, see above.
+_pipeline = _base_.train_dataloader.dataset.pipeline
+train_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            dict(type='mm_rotssl.LoadRotationNoise', file=None),
+            *_pipeline[:-1],
+            {**_pipeline[-1], 'algorithm_keys': ('rotation_noise',)},
+        ]
+    )
+)
 
 custom_hooks = [
     *_base_.custom_hooks,

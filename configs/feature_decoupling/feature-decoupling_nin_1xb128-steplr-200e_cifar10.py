@@ -3,7 +3,7 @@
 # paper has no experiment on CIFAR-10: what is not RotNet's is our choice.
 #
 # Noise weights are used from epoch 171 on. Estimate them first, then add
-# --cfg-options model.noise_file=work_dirs/cifar10_noise/rotation_noise.npz:
+# --cfg-options train_dataloader.dataset.pipeline.0.file=work_dirs/cifar10_noise/rotation_noise.npz:
 #
 #   python tools/estimate_rotation_noise.py \
 #       configs/rotnet/rotnet_nin_1xb128-steplr-200e_cifar10.py \
@@ -28,7 +28,6 @@ model = dict(
         loss=dict(z='running_mean', z_momentum=0.9),
     ),
     loss_weights=dict(rotation=1, irrelevance=1, instance=0.1),
-    noise_file=None,
     noise_start_epoch=171,
 )
 
@@ -48,6 +47,18 @@ val_evaluator = [
     *_base_.val_evaluator,
     dict(type='mm_rotssl.DecouplingProbe'),
 ]
+
+# What each copy's rotation is worth, if a file says so, see above.
+_pipeline = _base_.train_dataloader.dataset.pipeline
+train_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            dict(type='mm_rotssl.LoadRotationNoise', file=None),
+            *_pipeline[:-1],
+            {**_pipeline[-1], 'algorithm_keys': ('rotation_noise',)},
+        ]
+    )
+)
 
 custom_hooks = [
     *_base_.custom_hooks,

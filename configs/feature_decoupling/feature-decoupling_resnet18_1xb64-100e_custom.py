@@ -14,7 +14,7 @@
 #
 #   python tools/train.py THIS_FILE \
 #       --cfg-options train_dataloader.dataset.data_root=FOLDER \
-#       model.noise_file=work_dirs/noise/rotation_noise.npz
+#       train_dataloader.dataset.pipeline.0.file=work_dirs/noise/rotation_noise.npz
 _base_ = ['../rotnet/rotnet_resnet18_1xb64-100e_custom.py']
 
 # ----------------------- What people change most -----------------------
@@ -49,8 +49,19 @@ model = dict(
         loss=dict(z='running_mean', z_momentum=0.9),
     ),
     loss_weights=dict(rotation=1, irrelevance=1, instance=0.1),
-    noise_file=None,
     noise_start_epoch=noise_start_epoch,
+)
+
+# What each copy's rotation is worth, if a file says so, see above.
+_pipeline = _base_.train_dataloader.dataset.pipeline
+train_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            dict(type='mm_rotssl.LoadRotationNoise', file=None),
+            *_pipeline[:-1],
+            {**_pipeline[-1], 'algorithm_keys': ('rotation_noise',)},
+        ]
+    )
 )
 
 custom_hooks = [

@@ -8,7 +8,7 @@ _base_ = [
 
 num_exemplars = 1000
 
-# Each task by the name of its stream below. What they have in common, the
+# Each task by the name of its dataset below. What they have in common, the
 # backbone and the normalization, is said once.
 model = dict(
     type='mm_rotssl.MultiTask',
@@ -57,7 +57,7 @@ model = dict(
 )
 
 train_dataloader = dict(
-    # of each stream; RotNet makes 4 rows of an image, Self-Classifier 2
+    # of each dataset; RotNet makes 4 rows of an image, Self-Classifier 2
     batch_size=64,
     dataset=dict(
         _delete_=True,

@@ -1,5 +1,5 @@
 # RotNet and instance discrimination, by SimCLR, on the embedded digits: two or
-# three minutes on two cores. Other than with E-SSL, what is rotated is a stream
+# three minutes on two cores. Other than with E-SSL, what is rotated is a dataset
 # of its own, whole images.
 _base_ = [
     '../_base_/models/simclr_nin-w24.py',
@@ -30,7 +30,7 @@ model = dict(
 )
 digits = dict(type='mm_rotssl.Digits', split='train')
 train_dataloader = dict(
-    # of each stream; RotNet makes 4 rows of an image, SimCLR 2
+    # of each dataset; RotNet makes 4 rows of an image, SimCLR 2
     batch_size=64,
     dataset=dict(
         _delete_=True,

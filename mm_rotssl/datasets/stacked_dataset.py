@@ -6,47 +6,47 @@ from mm_rotssl.registry import DATASETS
 
 @DATASETS.register_module()
 class StackedDataset:
-    r"""One stream of data for each task of a :class:`MultiTask`.
+    r"""A dataset for each task of a :class:`MultiTask`.
 
-    An entry holds one of each stream, ``{'rotation': ..., 'clusters': ...}``,
+    An entry holds one of each dataset, ``{'rotation': ..., 'clusters': ...}``,
     each from its own dataset through its own pipeline;
     ``collate_fn=dict(type='default_collate')`` makes batches of the same
     form.
 
-    It is as long as the longest stream, and the shorter ones begin again:
-    with T streams, number s of them (from 0) N long, entry i is
+    It is as long as the longest dataset, and the shorter ones begin again:
+    with T datasets, number s of them (from 0) N long, entry i is
 
     .. math::
         (i + \lfloor s N / T \rfloor) \bmod N
 
-    of that stream. So in an epoch each image of a stream comes equally
+    of that dataset. So in an epoch each image of a dataset comes equally
     often, give or take one, whatever the order in which the sampler asks,
     and those that come once more are the same in every epoch. The shift
-    keeps streams of the same images from showing the same ones in a step.
+    keeps datasets of the same images from showing the same ones in a step.
     The map is fixed: which entries meet in a batch changes with the sampler's
-    order. A batch may hold an image of a shorter stream twice.
+    order. A batch may hold an image of a shorter dataset twice.
 
     Args:
-        datasets (dict[str, dict | Dataset]): The streams by the name of their
+        datasets (dict[str, dict | Dataset]): The datasets by the name of their
             task.
 
     Raises:
-        ValueError: If there is no stream, or one is empty or named as the
+        ValueError: If there is no dataset, or one is empty or named as the
             parts of a batch are.
 
     Examples:
-        >>> stream = StackedDataset(dict(long='abcdef', short='xyz'))
-        >>> [stream[i]['short'] for i in range(len(stream))]
+        >>> dataset = StackedDataset(dict(long='abcdef', short='xyz'))
+        >>> [dataset[i]['short'] for i in range(len(dataset))]
         ['y', 'z', 'x', 'y', 'z', 'x']
     """
 
     def __init__(self, datasets: Mapping[str, Any]) -> None:
         if not datasets:
-            raise ValueError('datasets of StackedDataset names no stream.')
+            raise ValueError('datasets of StackedDataset names no dataset.')
         for name in ('inputs', 'data_samples'):
             if name in datasets:
                 raise ValueError(
-                    f'A stream in datasets of StackedDataset is named '
+                    f'A dataset in datasets of StackedDataset is named '
                     f'"{name}", '
                     'as a part of any batch is. Choose another name.'
                 )
@@ -60,7 +60,7 @@ class StackedDataset:
 
     @property
     def metainfo(self) -> dict:
-        """What the streams say of themselves.
+        """What the datasets say of themselves.
 
         Returns:
             dict[str, dict]: Their ``metainfo`` by name.
@@ -71,7 +71,7 @@ class StackedDataset:
         }
 
     def full_init(self) -> None:
-        """Prepare the streams.
+        """Prepare the datasets.
 
         Raises:
             ValueError: If one is empty.
@@ -101,7 +101,7 @@ class StackedDataset:
             idx (int): Its number.
 
         Returns:
-            dict[str, Any]: What each stream's pipeline gives.
+            dict[str, Any]: What each dataset's pipeline gives.
 
         Raises:
             IndexError: If there is no such entry.

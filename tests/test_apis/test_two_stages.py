@@ -80,7 +80,9 @@ def train(folder, work_dir, **options):
 
 def test_second_stage(folder):
     noise = str(folder / 'noise/rotation_noise.npz')
-    state = train(folder, 'run', **{'model.noise_file': noise})
+    state = train(
+        folder, 'run', **{'train_dataloader.dataset.pipeline.0.file': noise}
+    )
     bank = state['instance_head.memory.feature_bank']
     assert bank.shape == (48, 128)
     # every image was seen
@@ -122,7 +124,7 @@ def test_checkpoint_of_another_network(folder):
 def test_file_of_other_images(folder):
     noise = str(folder / 'noise/rotation_noise.npz')
     options = {
-        'model.noise_file': noise,
+        'train_dataloader.dataset.pipeline.0.file': noise,
         'train_dataloader.dataset.indices': 50,
     }
     with pytest.raises(ValueError, match='2 of the 50 training ima') as error:
@@ -133,7 +135,9 @@ def test_file_of_other_images(folder):
 
 
 def test_file_that_is_not_there(folder):
-    options = {'model.noise_file': str(folder / 'none.npz')}
+    options = {
+        'train_dataloader.dataset.pipeline.0.file': str(folder / 'none.npz')
+    }
     with pytest.raises(
         FileNotFoundError,
         match=r'none\.npz" of rotation proba.*with mm-rotssl estimate-noise',
@@ -145,7 +149,7 @@ def test_configs_name_the_file_that_the_first_stage_writes():
     """The commands in the comments belong together."""
     for path in (CONFIGS / 'feature_decoupling').glob('*.py'):
         text = path.read_text()
-        if 'noise_file=work_dirs' not in text:
+        if 'file=work_dirs' not in text:
             continue
         (first,) = {
             word
@@ -156,7 +160,8 @@ def test_configs_name_the_file_that_the_first_stage_writes():
         decoupling = Config.fromfile(path)
         words = text.replace('\n#', ' ').split()
         work_dir = words[words.index('--work-dir') + 1]
-        assert f'model.noise_file={work_dir}/rotation_noise.npz' in text
+        key = 'train_dataloader.dataset.pipeline.0.file'
+        assert f'{key}={work_dir}/rotation_noise.npz' in text
         for key in ('type', 'data_root', 'indices'):
             assert rotnet.train_dataloader.dataset.get(
                 key

@@ -40,12 +40,12 @@ class Numbers:
 
 @pytest.mark.parametrize('lengths', [(7, 3), (3, 7), (5, 5), (12, 4, 1, 7)])
 def test_all_of_a_stream_equally_often(lengths):
-    streams = {f's{i}': Numbers(length) for i, length in enumerate(lengths)}
-    dataset = StackedDataset(streams)
+    datasets = {f's{i}': Numbers(length) for i, length in enumerate(lengths)}
+    dataset = StackedDataset(datasets)
     assert len(dataset) == max(lengths)
     entries = [dataset[i] for i in range(len(dataset))]
     for number, (name, length) in enumerate(
-        zip(streams, lengths, strict=True)
+        zip(datasets, lengths, strict=True)
     ):
         numbers = [entry[name] for entry in entries]
         times = Counter(numbers)
@@ -73,18 +73,18 @@ def test_no_such_entry(idx):
         StackedDataset(dict(a=Numbers(4), b=Numbers(2)))[idx]
 
 
-def test_streams_are_prepared_once():
-    streams = dict(a=Numbers(4), b=Numbers(2))
-    dataset = StackedDataset(streams)
-    assert streams['a'].initialized == 0
+def test_datasets_are_prepared_once():
+    datasets = dict(a=Numbers(4), b=Numbers(2))
+    dataset = StackedDataset(datasets)
+    assert datasets['a'].initialized == 0
     for _ in range(2):
         dataset.full_init()
         assert len(list(dataset)) == 4
-    assert [stream.initialized for stream in streams.values()] == [1, 1]
+    assert [dataset.initialized for dataset in datasets.values()] == [1, 1]
 
 
-def test_batches_have_the_form_of_the_streams():
-    """Of tensors, of views, with the data samples of each stream."""
+def test_batches_have_the_form_of_the_datasets():
+    """Of tensors, of views, with the data samples of each dataset."""
     init_default_scope('mmpretrain')
     pack = dict(type='PackInputs')
     view = dict(type='mm_rotssl.RandomResizedCropFlip', scale=16)
@@ -167,13 +167,13 @@ class Mixture(nn.Module):
 )
 def test_training_datasets(wrap, around):
     model = Mixture()
-    streams = dict(b=Numbers(2), a=Numbers(3), ab=Numbers(3))
-    runner = runner_of(around(StackedDataset(streams)), wrap(model))
+    datasets = dict(b=Numbers(2), a=Numbers(3), ab=Numbers(3))
+    runner = runner_of(around(StackedDataset(datasets)), wrap(model))
     a, b = model.tasks['a'], model.tasks['b']
     assert list(training_datasets(runner)) == [
-        ('.datasets.b', streams['b'], {'tasks.b': b, 'tasks.b.a': b['a']}),
-        ('.datasets.a', streams['a'], {'tasks.a': a, 'tasks.a.0': a[0]}),
-        ('.datasets.ab', streams['ab'], {'tasks.ab': model.tasks['ab']}),
+        ('.datasets.b', datasets['b'], {'tasks.b': b, 'tasks.b.a': b['a']}),
+        ('.datasets.a', datasets['a'], {'tasks.a': a, 'tasks.a.0': a[0]}),
+        ('.datasets.ab', datasets['ab'], {'tasks.ab': model.tasks['ab']}),
     ]
     # another dataset belongs to all of the model
     plain = around(Numbers(3))
@@ -184,7 +184,7 @@ def test_training_datasets(wrap, around):
     assert dataset is plain
 
 
-def test_streams_without_a_loop_of_training():
+def test_datasets_without_a_loop_of_training():
     runner = SimpleNamespace(_train_loop=dict(type='EpochBasedTrainLoop'))
     assert not list(training_datasets(runner))
 
@@ -267,7 +267,7 @@ def test_seeds_are_checked(tmp_path, num_exemplars):
 @pytest.mark.parametrize(
     ('datasets', 'message'),
     [
-        ({}, 'names no stream'),
+        ({}, 'names no dataset'),
         (dict(inputs=[1]), 'named "inputs"'),
         (dict(a=[1], data_samples=[1]), 'named "data_samples"'),
         (

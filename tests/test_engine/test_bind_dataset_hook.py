@@ -252,7 +252,7 @@ def test_tasks_are_told_their_own_images(wrap, tmp_path):
         part = nn.Module()
         part.bind_dataset = lambda keys, task=task: told.update({task: keys})
         model.tasks[task].part = part
-    streams = dict(
+    datasets = dict(
         # in another order than the tasks
         clusters=tiny(SECOND, views=True),
         one_more=tiny(SECOND[:3]),
@@ -260,7 +260,7 @@ def test_tasks_are_told_their_own_images(wrap, tmp_path):
         # nothing tells its images apart, and nothing has to
         rotation=ConcatDataset([tiny(SECOND), tiny(FIRST)]),
     )
-    bound(StackedDataset(streams), model=wrap(model))
+    bound(StackedDataset(datasets), model=wrap(model))
     assert told == dict(
         one=[names[i] for i in FIRST],
         one_more=[names[i] for i in SECOND[:3]],
@@ -269,7 +269,7 @@ def test_tasks_are_told_their_own_images(wrap, tmp_path):
     one, more = model.tasks['one'], model.tasks['one_more']
     assert len(one.instance_head.memory) == 7
     assert len(more.instance_head.memory) == 3
-    (transform, _) = streams['one'].dataset.pipeline.transforms
+    (transform, _) = datasets['one'].dataset.pipeline.transforms
     for index, row in enumerate(noise):
         found = transform(dict(sample_idx=index))['rotation_noise']
         np.testing.assert_allclose(found, row, rtol=1e-6)
@@ -281,11 +281,11 @@ def test_a_step_writes_the_rows_of_its_images():
         one=decoupling(),
         other=decoupling(memory=dict(momentum=0.25)),
     )
-    streams = dict(clusters=FIRST, one=SECOND, other=FIRST[:5])
+    datasets = dict(clusters=FIRST, one=SECOND, other=FIRST[:5])
     dataset = StackedDataset(
         {
             name: tiny(indices, views=name == 'clusters')
-            for name, indices in streams.items()
+            for name, indices in datasets.items()
         }
     )
     bound(dataset, model=model)
@@ -303,8 +303,8 @@ def test_a_step_writes_the_rows_of_its_images():
         return before[key].double().numpy()
 
     def places(number):
-        """Places in the stream of the images of the batch."""
-        length = len(list(streams.values())[number])
+        """Places in the dataset of the images of the batch."""
+        length = len(list(datasets.values())[number])
         return [(i + number * length // 3) % length for i in entries]
 
     raw = all_digits()
@@ -313,10 +313,10 @@ def test_a_step_writes_the_rows_of_its_images():
     ):
         prefix = f'tasks.{name}.instance_head'
         old = numbers(f'{prefix}.memory.feature_bank')
-        assert old.shape == (len(streams[name]), 5)
+        assert old.shape == (len(datasets[name]), 5)
         rows = old.copy()
         for place in places(number):
-            img = raw[streams[name][place]]['img'].astype(float)
+            img = raw[datasets[name][place]]['img'].astype(float)
             img = img.transpose(2, 0, 1)
             copies = [np.rot90(img, k, (1, 2)).ravel() for k in range(4)]
             feats = np.mean(copies, 0) @ numbers('backbone.fc.weight').T
@@ -325,7 +325,7 @@ def test_a_step_writes_the_rows_of_its_images():
             feats = feats[2:] @ numbers(f'{prefix}.fc.weight').T
             feats += numbers(f'{prefix}.fc.bias')
             feats /= np.linalg.norm(feats)
-            # once, also where an image comes twice, as in a short stream
+            # once, also where an image comes twice, as in a short dataset
             row = momentum * old[place] + (1 - momentum) * feats
             rows[place] = row / np.linalg.norm(row)
         got = model.tasks[name].instance_head.memory.feature_bank
@@ -338,27 +338,27 @@ def test_a_step_writes_the_rows_of_its_images():
 
 
 @pytest.mark.parametrize('prefix', ['', 'module.'])
-def test_other_images_of_one_stream(prefix):
+def test_other_images_of_one_dataset(prefix):
     def told(one=FIRST, other=SECOND, resume=False):
         model = mixture(one=decoupling(), other=decoupling())
-        streams = dict(one=tiny(one), other=tiny(other))
-        return bound(StackedDataset(streams), resume, model)
+        datasets = dict(one=tiny(one), other=tiny(other))
+        return bound(StackedDataset(datasets), resume, model)
 
     old = told().model.state_dict()
     old = {prefix + key: value for key, value in old.items()}
     assert set(load(told(resume=True), dict(old))) == set(old)
-    for changed, stream in (
+    for changed, dataset in (
         (dict(one=FIRST[::-1]), 'one'),
         (dict(other=SECOND[:3]), 'other'),
     ):
         with pytest.raises(
             ValueError,
             match=r'^train_dataloader\.dataset\.datasets\.'
-            rf'{stream} is not the training set.*: model\.tasks\.{stream}',
+            rf'{dataset} is not the training set.*: model\.tasks\.{dataset}',
         ):
             load(told(**changed, resume=True), dict(old))
-        # weights alone: the other stream's bank is still that of its images
-        names = tuple(prefix + key for key in banks(stream))
+        # weights alone: the other dataset's bank is still that of its images
+        names = tuple(prefix + key for key in banks(dataset))
         state = load(told(**changed), dict(old))
         assert set(state) == {k for k in old if not k.startswith(names)}
         assert len(state) < len(old)
@@ -436,7 +436,7 @@ def test_other_seed_patches():
 
 
 @pytest.mark.parametrize(
-    ('stream', 'error', 'message'),
+    ('dataset', 'error', 'message'),
     [
         (tiny(SECOND), ValueError, 'length=7 rows, and .* 4 different'),
         (
@@ -447,16 +447,16 @@ def test_other_seed_patches():
         ([1, 2], TypeError, 'is a list'),
     ],
 )
-def test_errors_name_the_stream(stream, error, message):
+def test_errors_name_the_dataset(dataset, error, message):
     model = mixture(one=decoupling(), other=decoupling(memory=dict(length=7)))
-    streams = StackedDataset(dict(one=tiny(FIRST), other=stream))
+    datasets = StackedDataset(dict(one=tiny(FIRST), other=dataset))
     place = r'^train_dataloader\.dataset\.datasets\.other: '
     with pytest.raises(error, match=f'{place}.*{message}'):
-        bound(streams, model=model)
+        bound(datasets, model=model)
 
 
 def run(folder, epochs, resume=None, one=FIRST):
-    streams = dict(
+    datasets = dict(
         one=tiny(one), other=tiny(SECOND), clusters=tiny(FIRST, views=True)
     )
     model = mixture(
@@ -470,7 +470,7 @@ def run(folder, epochs, resume=None, one=FIRST):
             num_workers=0,
             sampler=dict(type='DefaultSampler', shuffle=True),
             collate_fn=dict(type='default_collate'),
-            dataset=StackedDataset(streams),
+            dataset=StackedDataset(datasets),
         ),
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=1e-4, momentum=0.9)),

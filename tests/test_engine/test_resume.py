@@ -147,7 +147,7 @@ def weighted(tmp_path):
     return {
         **SMALL_DECOUPLING,
         'config': DECOUPLING,
-        'model.noise_file': str(path),
+        'train_dataloader.dataset.pipeline.0.file': str(path),
     }
 
 
@@ -174,7 +174,7 @@ def test_decoupling_resumed_equals_uninterrupted(tmp_path, weighted, z, stops):
 
 def test_weights_make_a_difference_from_their_epoch_on(tmp_path, weighted):
     run(tmp_path / 'with', 3, 0, seed=5, **weighted)
-    weighted['model.noise_file'] = None
+    weighted['train_dataloader.dataset.pipeline.0.file'] = None
     run(tmp_path / 'without', 3, 0, seed=5, **weighted)
     for epoch, equal in ((2, True), (3, False)):
         one, other = (

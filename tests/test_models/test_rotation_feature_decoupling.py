@@ -239,10 +239,12 @@ def test_first_epoch_with_weights(hub):
 
 def test_weights_that_would_never_be_used(hub):
     model = build(noise_start_epoch=8)
-    inputs = with_noise(np.zeros((12, 4), np.float32))
+    inputs = with_noise(np.full((12, 4), 0.1, np.float32))
     hub.update_info('max_epochs', 8)
     with pytest.raises(ValueError, match=r'noise_start_epoch=8.*max_epochs=8'):
         model.loss(*inputs)
+    # as without a file
+    model.loss(*with_noise(np.zeros((12, 4), np.float32)))
     hub.update_info('max_epochs', 9)
     model.loss(*inputs)
 

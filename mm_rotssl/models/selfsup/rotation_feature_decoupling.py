@@ -232,14 +232,6 @@ class RotationFeatureDecoupling(RotNet):
         """Weights of the copies, (N * R,), in this epoch."""
         if self.noise_start_epoch is None:
             return None
-        hub = MessageHub.get_current_instance()
-        last = hub.get_info('max_epochs')
-        if last is not None and self.noise_start_epoch >= last:
-            raise ValueError(
-                f'model.noise_start_epoch={self.noise_start_epoch}, but the '
-                f'run ends after train_cfg.max_epochs={last}: noise weights '
-                'would never be used. Set it lower, or to None.'
-            )
         probabilities = self.read_field(
             data_samples,
             'rotation_noise',
@@ -248,6 +240,19 @@ class RotationFeatureDecoupling(RotNet):
             "dict(type='mm_rotssl.LoadRotationNoise', file=...) and its "
             "PackInputs algorithm_keys=('rotation_noise', ).",
         )
+        hub = MessageHub.get_current_instance()
+        last = hub.get_info('max_epochs')
+        # without a file all are 0, and so are all weights 1
+        if (
+            last is not None
+            and self.noise_start_epoch >= last
+            and probabilities.any()
+        ):
+            raise ValueError(
+                f'model.noise_start_epoch={self.noise_start_epoch}, but the '
+                f'run ends after train_cfg.max_epochs={last}: noise weights '
+                'would never be used. Set it lower, or to None.'
+            )
         if hub.get_info('epoch', 0) < self.noise_start_epoch:
             return None
         weights = noise_weights(
