@@ -169,6 +169,8 @@ class Run:
         """They are those of the backbone, not of its slow copy."""
         assert self.are_of(found, 'backbone.')
         copy = MOMENTUM.get(name.removeprefix('essl-'))
+        if copy and name.startswith('essl-'):
+            copy = f'tasks.algorithm.{copy}'
         assert not (copy and self.are_of(found, copy))
 
 
@@ -268,7 +270,7 @@ def within(found, bounds):
 
 def own_rotations(run):
     """Share (%) of the images whose turn is told, for each turn."""
-    head = run.numbers('rotation_head.')
+    head = run.numbers('tasks.rotation.head.')
     found = []
     for turns in range(4):
         x = run.features('val', 'backbone.', turns)[-1]
@@ -283,7 +285,10 @@ def own_rotations(run):
 
 def own_classes(run):
     """Linear, batch normalization, LeakyReLU, linear; cosine * length."""
-    mlp, head = run.numbers('neck.mlp.'), run.numbers('head.classifiers.0.')
+    mlp, head = (
+        run.numbers(f'tasks.algorithm.{part}.')
+        for part in ('neck.mlp', 'head.classifiers.0')
+    )
     x = run.features('val')[-1] @ mlp['0.weight'].T + mlp['0.bias']
     x = (x - mlp['1.running_mean']) / np.sqrt(mlp['1.running_var'] + 1e-5)
     x = x * mlp['1.weight'] + mlp['1.bias']
@@ -313,9 +318,9 @@ def test_validation_measures_the_backbone(trained, name):
         expected['rotation/accuracy'] = np.mean(rotations)
         for i, value in enumerate(rotations):
             expected[f'rotation/accuracy_{i}'] = value
-        assert run.losses['rotation_loss'] > 0
+        assert run.losses['loss_rotation'] > 0
         assert run.losses['loss'] == pytest.approx(
-            run.losses['algorithm_loss'] + run.losses['rotation_loss']
+            run.losses['loss_algorithm'] + run.losses['loss_rotation']
         )
     metrics = {
         key: value
