@@ -14,6 +14,7 @@ status is 0 if every fault is caught.
 
 import argparse
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -28,8 +29,11 @@ from queue import SimpleQueue
 ROOT = Path(__file__).resolve().parents[1]
 LIST = ROOT / '.dev_scripts/mutants.json'
 KEYS = {'id', 'breaks', 'file', 'find', 'replace', 'tests'}
-# of pytest; the others mean that the tests were not run
+# exit status of pytest; with the others no test has told anything
 OUTCOMES = {0: 'survived', 1: 'caught'}
+# Slow to import. Each run of tests is forked from a process that has them,
+# but not the package.
+HOSTS = ['pytest', 'mmpretrain.models', 'mmengine.runner', 'sklearn.manifold']
 
 
 def problems(mutants: list[dict], tree: Path) -> list[str]:
@@ -42,28 +46,29 @@ def problems(mutants: list[dict], tree: Path) -> list[str]:
     Returns:
         list[str]: A line for each problem; none if all can be run.
     """
+
+    def read(name: str) -> str:
+        file = tree / name
+        return file.read_text(encoding='utf-8') if file.is_file() else ''
+
     found = []
-    seen = set()
+    seen: set[str] = set()
     for mutant in mutants:
         name = mutant.get('id')
         if mutant.keys() != KEYS or name in seen or not mutant['tests']:
             found.append(f'{name}: needs {", ".join(sorted(KEYS))}, once')
             continue
         seen.add(name)
-        file = tree / mutant['file']
-        text = file.read_text() if file.is_file() else ''
-        if text.count(mutant['find']) != 1:
+        count = read(mutant['file']).count(mutant['find'])
+        if count != 1:
             found.append(
-                f'{name}: {mutant["file"]} holds {mutant["find"]!r} '
-                f'{text.count(mutant["find"])} times, not once'
+                f'{name}: {mutant["file"]} holds {mutant["find"]!r} {count} '
+                'times, not once'
             )
-        if mutant['find'] == mutant['replace']:
-            found.append(f'{name}: breaks nothing')
         for test in mutant['tests']:
-            path, *names = test.partition('[')[0].split('::')
-            file = tree / path
-            text = file.read_text() if file.is_file() else ''
-            if not text or not all(f'def {n}(' in text for n in names):
+            path, *function = test.split('::')
+            text = read(path)
+            if not text or not all(f'def {f}(' in text for f in function):
                 found.append(f'{name}: there is no test {test}')
     return found
 
@@ -72,14 +77,31 @@ def copy_tree(tree: Path, target: Path) -> None:
     """Copy the files that git knows, as they are in the working tree."""
     names = subprocess.check_output(['git', 'ls-files', '-z'], cwd=tree)
     for name in filter(None, names.decode().split('\0')):
-        # a file may have been deleted since the last commit
+        # it may have been deleted since the last commit
         if (tree / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(tree / name, target / name)
 
 
+def pytest_main(tree: Path, tests: list[str], log: Path) -> None:
+    """Run tests until one fails; the exit status is pytest's."""
+    # with what they start, to be stopped together
+    os.setsid()
+    with log.open('wb') as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(tree)
+    sys.path.insert(0, str(tree))
+    # a file may be broken in the second in which it was compiled
+    sys.dont_write_bytecode = True
+    os.environ.update(PYTHONPATH=str(tree), PYTHONDONTWRITEBYTECODE='1')
+    import pytest
+
+    os._exit(pytest.main(['-x', '-q', '-p', 'no:cacheprovider', *tests]))
+
+
 def run_tests(tree: Path, tests: list[str], timeout: float) -> dict:
-    """Run tests until one fails.
+    """Run tests in a process of their own.
 
     Args:
         tree (Path): Folder of the repository.
@@ -91,54 +113,40 @@ def run_tests(tree: Path, tests: list[str], timeout: float) -> dict:
         'timeout' or 'error' (the tests could not be run); ``seconds``; and
         ``last``, the end of what pytest said.
     """
-    environment = {
-        **os.environ,
-        'PYTHONPATH': str(tree),
-        # the file is broken within the second in which it was compiled
-        'PYTHONDONTWRITEBYTECODE': '1',
-    }
-    command = [sys.executable, '-m', 'pytest', '-x', '-q']
+    log = tree.with_suffix('.log')
     start = time.monotonic()
-    with subprocess.Popen(
-        [*command, '-p', 'no:cacheprovider', *tests],
-        cwd=tree,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        # so that the processes which tests start are stopped as well
-        start_new_session=True,
-        text=True,
-        errors='replace',
-    ) as process:
-        try:
-            output, _ = process.communicate(timeout=timeout)
-            outcome = OUTCOMES.get(process.returncode, 'error')
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            output, _ = process.communicate()
-            outcome = 'timeout'
+    context = multiprocessing.get_context('forkserver')
+    process = context.Process(target=pytest_main, args=(tree, tests, log))
+    process.start()
+    process.join(timeout)
+    if process.exitcode is None:
+        assert process.pid is not None
+        os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+        outcome = 'timeout'
+    else:
+        outcome = OUTCOMES.get(process.exitcode, 'error')
     return dict(
         outcome=outcome,
         seconds=round(time.monotonic() - start, 1),
-        last=output.strip().splitlines()[-3:],
+        last=log.read_text(errors='replace').strip().splitlines()[-3:],
     )
 
 
 def run_mutant(tree: Path, mutant: dict, timeout: float) -> dict:
     """Break a copy of the repository, run the tests, and mend it again."""
     file = tree / mutant['file']
-    text = file.read_text()
-    file.write_text(text.replace(mutant['find'], mutant['replace']))
-    try:
-        found = run_tests(tree, mutant['tests'], timeout)
-    finally:
-        file.write_text(text)
+    text = file.read_text(encoding='utf-8')
+    broken = text.replace(mutant['find'], mutant['replace'])
+    file.write_text(broken, encoding='utf-8')
+    found = run_tests(tree, mutant['tests'], timeout)
+    file.write_text(text, encoding='utf-8')
     return {'id': mutant['id'], 'breaks': mutant['breaks'], **found}
 
 
 def run_all(args: argparse.Namespace, mutants: list[dict]) -> list[dict]:
     """Run the tests on the sound tree, then on each broken one."""
-    results: list[dict] = []
+    results = []
     with tempfile.TemporaryDirectory() as temporary:
         trees: SimpleQueue[Path] = SimpleQueue()
         for number in range(args.jobs):
@@ -148,25 +156,24 @@ def run_all(args: argparse.Namespace, mutants: list[dict]) -> list[dict]:
         if not args.skip_sound:
             tests = sorted({test for m in mutants for test in m['tests']})
             found = run_tests(tree, tests, args.timeout * len(mutants))
-            print(f'unbroken: {found["seconds"]} s', flush=True)
+            print(f'unbroken  {found["seconds"]:6.1f} s', flush=True)
             if found['outcome'] != 'survived':
                 raise SystemExit(
-                    "The tests fail, or can't be run, on the unbroken tree:"
-                    '\n' + '\n'.join(found['last'])
+                    'The tests fail, or cannot be run, on the sound tree:\n'
+                    + '\n'.join(found['last'])
                 )
 
         def work(mutant: dict) -> dict:
             tree = trees.get()
-            try:
-                return run_mutant(tree, mutant, args.timeout)
-            finally:
-                trees.put(tree)
+            result = run_mutant(tree, mutant, args.timeout)
+            trees.put(tree)
+            return result
 
         with ThreadPoolExecutor(args.jobs) as pool:
             for result in pool.map(work, mutants):
                 results.append(result)
                 print(
-                    f'{result["outcome"]:9}{result["seconds"]:7.1f} s  '
+                    f'{result["outcome"]:9} {result["seconds"]:6.1f} s  '
                     f'{result["id"]}',
                     flush=True,
                 )
@@ -192,18 +199,18 @@ def main() -> None:
         '--only', nargs='+', metavar='ID', help='only these entries'
     )
     parser.add_argument(
-        '--jobs', type=int, default=1, help='processes (default: 1)'
+        '--jobs', type=int, default=1, help='runs at a time (default: 1)'
     )
     parser.add_argument(
         '--timeout',
         type=float,
         default=300,
-        help='seconds a fault (default: 300)',
+        help='seconds for an entry (default: 300)',
     )
     parser.add_argument(
         '--skip-sound',
         action='store_true',
-        help='do not run the tests on the unbroken tree first',
+        help='do not run the tests on the sound tree first',
     )
     parser.add_argument('--out', type=Path, help='JSON file of the results')
     parser.add_argument(
@@ -213,7 +220,7 @@ def main() -> None:
         '--list', type=Path, default=LIST, help='another list of faults'
     )
     args = parser.parse_args()
-    mutants = json.loads(args.list.read_text())
+    mutants = json.loads(args.list.read_text(encoding='utf-8'))
     found = problems(mutants, args.tree)
     if args.only:
         unknown = set(args.only) - {mutant['id'] for mutant in mutants}
@@ -223,6 +230,7 @@ def main() -> None:
         raise SystemExit('\n'.join(found))
     if args.check:
         return
+    multiprocessing.get_context('forkserver').set_forkserver_preload(HOSTS)
     results = run_all(args, mutants)
     caught = sum(result['outcome'] == 'caught' for result in results)
     print(f'{caught} of {len(results)} caught')
