@@ -1,4 +1,4 @@
-# Every door of the project. `make` alone lists them.
+# Every target of the project. `make` alone lists them.
 
 PYTHON ?= python3
 VENV := .venv
@@ -65,9 +65,10 @@ test-openmmlab: $(VENV_OPENMMLAB)/.test-done ## Run the tests on OpenMMLab's own
 		--junitxml=work_dirs/junit-openmmlab.xml
 
 .PHONY: lint
-lint: $(VENV)/.dev-done ## Check format, style and types
+lint: $(VENV)/.dev-done ## Check format, style, spelling and types
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
+	$(PY) -m codespell_lib
 	$(PY) -m mypy
 
 .PHONY: format

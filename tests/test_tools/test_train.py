@@ -95,11 +95,14 @@ def weights(path):
         ('train_cgf.max_epochs=1', 'the config', 'train_cfg'),
         ('randomnes=1', 'the config', 'randomness'),
         ('wrok_dir=a', 'the config', 'work_dir'),
+        # codespell:ignore-next-line
         ('train_dataloader.datset.size=8', 'train_dataloader', 'dataset'),
         ('model.bakbone.num_stages=3', 'model', 'backbone'),
+        # codespell:ignore-next-line
         ('optim_wrapper.optimzer.lr=1', 'optim_wrapper', 'optimizer'),
         # the last component, which the engine might not look at for long
         (
+            # codespell:ignore-next-line
             'default_hooks.checkpoint.intervall=1',
             'default_hooks.checkpoint',
             'interval',

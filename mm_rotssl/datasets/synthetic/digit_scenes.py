@@ -32,7 +32,7 @@ PLACES = 20
 INK = 0.5
 SPLITS = ('train', 'val')
 # side of an image of one digit; the tallest are drawn a little smaller
-UNLABELLED_SIZE = 40
+UNLABELED_SIZE = 40
 
 
 class Scene(NamedTuple):
@@ -309,7 +309,7 @@ def _write_unlabeled(folder: Path, count: int, seed: int) -> None:
     digits = Digits(split='train', size=8)
     for number in range(count):
         rng = np.random.default_rng([seed, len(SPLITS), number])
-        scene = compose_scene(rng, digits, UNLABELLED_SIZE, (1, 1))
+        scene = compose_scene(rng, digits, UNLABELED_SIZE, (1, 1))
         path = folder / f'{number:06d}.jpg'
         path.write_bytes(_jpeg(scene.image))
 
