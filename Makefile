@@ -76,6 +76,16 @@ format: $(VENV)/.dev-done ## Rewrite the code in the project's format
 	$(PY) -m ruff check --fix-only --exit-zero .
 	$(PY) -m ruff format .
 
+.PHONY: docs
+docs: $(VENV)/.dev-done ## Build the documentation in docs/_build
+	@if $(PY) -c 'import sphinx' 2> /dev/null; then \
+		$(PY) -m sphinx --quiet --fail-on-warning --keep-going \
+			--conf-dir docs . docs/_build \
+		&& echo 'Open docs/_build/docs/index.html'; \
+	else \
+		echo 'No documentation: it needs Python 3.11 or newer.'; \
+	fi
+
 .PHONY: bench
 bench: $(VENV)/.runtime-done ## Measure the speed, as ratios
 	$(PY) benchmarks/run.py
@@ -104,7 +114,7 @@ lock: $(VENV)/.dev-done ## Resolve requirements/*.in into pinned versions
 
 .PHONY: clean
 clean: ## Remove what builds and checks leave; environments and runs stay
-	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf build dist docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 # --- environments -----------------------------------------------------------
