@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from mm_rotssl.evaluation.functional import mean_and_std
 
 # Okabe and Ito's palette
-BLUE, ORANGE, VERMILION, GREEN = '#0072B2', '#E69F00', '#D55E00', '#009E73'
+BLUE, ORANGE, VERMILLION, GREEN = '#0072B2', '#E69F00', '#D55E00', '#009E73'
 PURPLE, SKY = '#CC79A7', '#56B4E9'
 GRAY, INK = '#7F7F7F', '#222222'
 # Tol's "muted" palette, for many classes; the two lightest made darker
@@ -41,7 +41,7 @@ CLASS_MARKERS = 'osD^v<>'
 SERIES = (
     dict(color=GRAY, linestyle='--', marker='s'),
     dict(color=BLUE, linestyle='-', marker='o'),
-    dict(color=VERMILION, linestyle=':', marker='^'),
+    dict(color=VERMILLION, linestyle=':', marker='^'),
     dict(color=GREEN, linestyle='-.', marker='D'),
 )
 
@@ -160,7 +160,7 @@ def plot_training_curves(
         else:
             axes.set_title('kNN accuracy (validation)')
             axes.set_ylabel('accuracy (%)')
-            colors = (SKY, BLUE, GREEN, VERMILION, ORANGE, PURPLE)
+            colors = (SKY, BLUE, GREEN, VERMILLION, ORANGE, PURPLE)
             for i, key in enumerate(stages):
                 style = dict(
                     color=colors[i % len(colors)],
@@ -432,7 +432,7 @@ def plot_neighbors(
                 (x, y),
                 size,
                 size,
-                color=BLUE if right else VERMILION,
+                color=BLUE if right else VERMILLION,
                 linewidth=0,
                 zorder=1,
             )
@@ -443,7 +443,7 @@ def plot_neighbors(
                 y + 0.14,
                 marker='X',
                 markersize=7,
-                color=VERMILION,
+                color=VERMILLION,
                 markeredgecolor='white',
                 markeredgewidth=0.8,
                 zorder=3,

@@ -15,7 +15,7 @@ from mm_rotssl.visualization import (
     read_scalars,
 )
 
-BLUE, VERMILION = '#0072b2', '#d55e00'
+BLUE, VERMILLION = '#0072b2', '#d55e00'
 
 
 def rendered(figure):
@@ -198,7 +198,7 @@ def test_neighbors_are_framed_by_right_and_wrong():
                     for (x, y), color in frames.items()
                     if 0 <= left - x < 0.1 and 0 <= top - y < 0.1
                 ]
-                assert inside == [BLUE if hit else VERMILION], name
+                assert inside == [BLUE if hit else VERMILLION], name
     # a cross for each wrong one, so that color is not all
     assert len(axes.lines) == 7
     assert {'seven', 'owl', 'cat', 'trained', 'untrained'} <= set(
