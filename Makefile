@@ -1,4 +1,4 @@
-# Every door of the project. `make` alone lists them.
+# Every target of the project. `make` alone lists them.
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,12 +11,19 @@ export MMCV_WHEELS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mm-rotssl/wheels
 
 DEMO_CONFIG := configs/rotnet/rotnet_nin-w24_1xb128-15e_digits.py
 DEMO_DIR := work_dirs/demo
+# how long, and what to measure: shorter where only the commands are checked
+DEMO_EPOCHS := 15
+DEMO_EVALUATE :=
 
 SCENES := data/digit_scenes
 SCENES_CONFIG := configs/rotnet/rotnet_nin-w24_1xb64-10e_digit-scenes.py
 SCENES_TASKS := mmdetection/digit_scenes/fcos_nin-w24_1xb8-300i_digit-scenes \
 	mmsegmentation/digit_scenes/fcn_nin-w24_1xb8-300i_digit-scenes
 TRANSFER_DIR := work_dirs/demo-transfer
+TRANSFER_SEEDS := 0 1 2
+TRANSFER_EPOCHS := 10
+TRANSFER_COMPARE :=
+UNLABELED := 2000
 
 .PHONY: help
 help: ## List the targets
@@ -29,45 +36,60 @@ help: ## List the targets
 demo demo-transfer: export MALLOC_MMAP_MAX_ := 0
 demo demo-transfer: export MALLOC_TRIM_THRESHOLD_ := 17179869184
 demo: $(VENV)/.runtime-done ## Train RotNet on real digits and measure it (3 minutes)
-	$(PY) tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_DIR)
-	$(PY) tools/benchmarks/evaluate_features.py $(DEMO_CONFIG) \
-		$(DEMO_DIR)/epoch_15.pth --out $(DEMO_DIR)/report
+	$(PY) tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_DIR) \
+		--epochs $(DEMO_EPOCHS)
+	$(PY) tools/evaluation/evaluate_features.py $(DEMO_CONFIG) \
+		$(DEMO_DIR)/epoch_$(DEMO_EPOCHS).pth --out $(DEMO_DIR)/report \
+		$(DEMO_EVALUATE)
 
 .PHONY: demo-transfer
 demo-transfer: $(VENV)/.test-done ## Fine-tune on detection and segmentation (15 minutes)
 	test -d $(SCENES) || $(PY) tools/dataset_converters/digit_scenes.py \
-		$(SCENES) --train 40 --unlabeled 2000 \
+		$(SCENES) --train 40 --unlabeled $(UNLABELED) \
 		--preview $(TRANSFER_DIR)/scenes.png
-	@set -e; for seed in 0 1 2; do \
+	@set -e; for seed in $(TRANSFER_SEEDS); do \
 		folder=$(TRANSFER_DIR)/rotnet-seed$$seed; \
 		test ! -f $$folder/backbone.pth || continue; \
 		echo "Pre-training with seed $$seed"; mkdir -p $$folder; \
 		$(PY) tools/train.py $(SCENES_CONFIG) --work-dir $$folder --resume \
+			--epochs $(TRANSFER_EPOCHS) \
 			--cfg-options randomness.seed=$$seed > $$folder/train.log 2>&1 \
 			|| { tail $$folder/train.log; exit 1; }; \
 		$(PY) tools/model_converters/export_backbone.py $(SCENES_CONFIG) \
-			$$folder/epoch_10.pth --to mmpretrain \
+			$$folder/epoch_$(TRANSFER_EPOCHS).pth --to mmpretrain \
 			--out $$folder/backbone.pth > /dev/null; \
 	done
 	@set -e; for task in $(SCENES_TASKS); do \
-		$(PY) tools/benchmarks/compare_transfer.py configs/transfer/$$task.py \
+		$(PY) tools/evaluation/compare_transfer.py configs/transfer/$$task.py \
 			--init random rotnet=$(TRANSFER_DIR)/rotnet-seed{seed}/backbone.pth \
-			--jobs 2 --out $(TRANSFER_DIR)/$$(dirname $$task); \
+			--seeds $(TRANSFER_SEEDS) --jobs 2 \
+			--out $(TRANSFER_DIR)/$$(dirname $$task) $(TRANSFER_COMPARE); \
 	done
+
+# Files whose tests share a slow fixture stay in one worker.
+PYTEST := -m pytest -n 2 --dist loadgroup
 
 .PHONY: test
 test: $(VENV)/.test-done ## Run all tests, after installing what they need
-	$(PY) -m pytest --junitxml=work_dirs/junit-onedl.xml
+	$(PY) $(PYTEST) --junitxml=work_dirs/junit-onedl.xml
+	@$(PY) .dev_scripts/compatibility.py onedl work_dirs/junit-onedl.xml
 
 .PHONY: test-openmmlab
 test-openmmlab: $(VENV_OPENMMLAB)/.test-done ## Run the tests on OpenMMLab's own releases
-	$(PY_OPENMMLAB) -m pytest -m 'not downstream' \
+	$(PY_OPENMMLAB) $(PYTEST) -m 'not downstream' \
 		--junitxml=work_dirs/junit-openmmlab.xml
+	@$(PY_OPENMMLAB) .dev_scripts/compatibility.py openmmlab \
+		work_dirs/junit-openmmlab.xml
+
+.PHONY: readme
+readme: $(VENV)/.test-done ## Run the commands of README.md, on small data
+	$(PY) .dev_scripts/readme_commands.py
 
 .PHONY: lint
-lint: $(VENV)/.dev-done ## Check format, style and types
+lint: $(VENV)/.dev-done ## Check format, style, spelling and types
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
+	$(PY) -m codespell_lib
 	$(PY) -m mypy
 
 .PHONY: format
@@ -75,17 +97,19 @@ format: $(VENV)/.dev-done ## Rewrite the code in the project's format
 	$(PY) -m ruff check --fix-only --exit-zero .
 	$(PY) -m ruff format .
 
+.PHONY: docs
+docs: $(VENV)/.dev-done ## Build the documentation in docs/_build
+	@if $(PY) -c 'import sphinx' 2> /dev/null; then \
+		$(PY) -m sphinx --quiet --fail-on-warning --keep-going \
+			--conf-dir docs . docs/_build \
+		&& echo 'Open docs/_build/docs/index.html'; \
+	else \
+		echo 'No documentation: it needs Python 3.11 or newer.'; \
+	fi
+
 .PHONY: bench
 bench: $(VENV)/.runtime-done ## Measure the speed, as ratios
 	$(PY) benchmarks/run.py
-
-.PHONY: compatibility
-compatibility: ## Write the results of the last test runs into README.md
-	@for stack in onedl:$(PY) openmmlab:$(PY_OPENMMLAB); do \
-		junit=work_dirs/junit-$${stack%%:*}.xml; \
-		test ! -f $$junit || $${stack#*:} .dev_scripts/compatibility.py \
-			$${stack%%:*} $$junit || exit 1; \
-	done
 
 # Keeps the versions that still fit; delete a .txt first to renew them all.
 UV_COMPILE = $(PY) -m uv pip compile --quiet --universal \
@@ -103,7 +127,7 @@ lock: $(VENV)/.dev-done ## Resolve requirements/*.in into pinned versions
 
 .PHONY: clean
 clean: ## Remove what builds and checks leave; environments and runs stay
-	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf build dist docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 # --- environments -----------------------------------------------------------

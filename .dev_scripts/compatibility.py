@@ -1,12 +1,17 @@
 """Write a test run into the compatibility table of README.md.
 
-Run it with the Python of the environment that the tests ran in, because it
-asks that environment for its versions:
+`make test` and `make test-openmmlab` call it after a run without failures,
+with the Python of the environment that the tests ran in, because it asks that
+environment for its versions:
 
     .venv/bin/python .dev_scripts/compatibility.py onedl work_dirs/junit.xml
+
+In continuous integration (the variable CI is set), or where README.md is
+read-only, the row is shown and not written.
 """
 
 import argparse
+import os
 import platform
 import xml.etree.ElementTree as ElementTree
 from importlib.metadata import PackageNotFoundError, version
@@ -90,10 +95,11 @@ def main() -> None:
     parser.add_argument('stack', choices=['onedl', 'openmmlab'])
     parser.add_argument('junit', type=Path, help='pytest --junitxml output')
     args = parser.parse_args()
-    text = README.read_text(encoding='utf-8')
-    text = update(text, args.stack, row(args.stack, args.junit))
-    README.write_text(text, encoding='utf-8')
-    print(f'{README.name}: {row(args.stack, args.junit)}')
+    new_row = row(args.stack, args.junit)
+    print(f'{README.name}: {new_row}')
+    if not os.environ.get('CI') and os.access(README, os.W_OK):
+        text = README.read_text(encoding='utf-8')
+        README.write_text(update(text, args.stack, new_row), encoding='utf-8')
 
 
 if __name__ == '__main__':

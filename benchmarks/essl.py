@@ -179,8 +179,8 @@ def main() -> None:
     }
 
     def run(task: tuple[int, str, str]) -> Path:
-        seed, *kind = task
-        config = configs[tuple(kind)]
+        seed, algorithm, way = task
+        config = configs[algorithm, way]
         return train(
             config,
             args.out / config.stem / f'seed{seed}',

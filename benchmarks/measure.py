@@ -4,7 +4,7 @@ import operator
 import os
 import platform
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ class Result:
 
 
 def interleave(
-    ways: dict[str, Callable[[], object]],
+    ways: Mapping[str, Callable[[], object]],
     repetitions: int,
     clock: Callable[[], float],
 ) -> dict[str, list[float]]:

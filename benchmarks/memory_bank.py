@@ -1,6 +1,7 @@
 """Negatives from the memory bank: shared by the batch, or as officially."""
 
 import time
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +79,9 @@ def memory_bank(
     torch.manual_seed(0)
     feats = torch.randn(batch_size, DIM)
 
-    def head(length: int, shared: bool, dtype: str) -> object:
+    def head(
+        length: int, shared: bool, dtype: str
+    ) -> InstanceDiscriminationHead:
         return InstanceDiscriminationHead(
             DIM,
             memory=dict(length=length, dtype=dtype),
@@ -87,7 +90,9 @@ def memory_bank(
             shared_negatives=shared,
         )
 
-    def step(one: object, length: int) -> object:
+    def step(
+        one: InstanceDiscriminationHead, length: int
+    ) -> Callable[[], None]:
         def run() -> None:
             one.loss(feats, torch.randint(length, (batch_size,)))[
                 'loss'

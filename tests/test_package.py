@@ -317,41 +317,6 @@ def test_editable_install_links_to_the_checkout(distributions, tmp_path):
         assert not (mim / name).readlink().is_absolute()
 
 
-def test_model_index_lists_existing_files_whose_configs_exist():
-    yaml = pytest.importorskip('yaml')
-    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
-    for name in index['Import']:
-        metafile = yaml.safe_load((ROOT / name).read_text())
-        for model in metafile['Models']:
-            assert (ROOT / model['Config']).is_file(), model['Name']
-
-
-# --- pages ------------------------------------------------------------------
-
-
-def pages():
-    """The Markdown files of the checkout, those of folders like .venv not."""
-    return [
-        path
-        for path in sorted(ROOT.rglob('*.md'))
-        if not any(
-            part.startswith('.') or part in ('work_dirs', 'build', 'data')
-            for part in path.relative_to(ROOT).parts[:-1]
-        )
-    ]
-
-
-@pytest.mark.parametrize(
-    'page', pages(), ids=lambda path: str(path.relative_to(ROOT))
-)
-def test_relative_links_lead_somewhere(page):
-    text = re.sub(r'```.*?```', '', page.read_text(), flags=re.DOTALL)
-    for target in re.findall(r'\]\(([^)\s]+)', text):
-        path = target.partition('#')[0]
-        if path and '://' not in path and not path.startswith('mailto:'):
-            assert (page.parent / path).exists(), target
-
-
 def test_changelog_tells_the_version():
     text = (ROOT / 'CHANGELOG.md').read_text()
     version = importlib.metadata.version('mm-rotssl')

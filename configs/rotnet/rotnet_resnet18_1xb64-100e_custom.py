@@ -109,8 +109,8 @@ default_hooks = dict(
 # ---------------------------- Validation -------------------------------
 # There is none by default. With some labeled images, in one sub-folder
 # a class, remove the `# ` below: every ten epochs each stage's features
-# are judged by how well the nearest images of LABELLED/train classify
-# those of LABELLED/val, and the rotation accuracy is measured on the
+# are judged by how well the nearest images of LABELED/train classify
+# those of LABELED/val, and the rotation accuracy is measured on the
 # latter. Labels never take part in training.
 #
 # train_cfg = dict(val_interval=10, by_epoch=True, max_epochs=max_epochs)
@@ -124,7 +124,7 @@ default_hooks = dict(
 #     **labeled_dataloader,
 #     dataset=dict(
 #         type='mm_rotssl.ImageFolder',
-#         data_root='LABELLED/val',
+#         data_root='LABELED/val',
 #         with_label=True,
 #         test_mode=True,
 #         pipeline=test_pipeline))
@@ -132,7 +132,7 @@ default_hooks = dict(
 #     **labeled_dataloader,
 #     dataset=dict(
 #         type='mm_rotssl.ImageFolder',
-#         data_root='LABELLED/train',
+#         data_root='LABELED/train',
 #         with_label=True,
 #         test_mode=True,
 #         pipeline=test_pipeline))

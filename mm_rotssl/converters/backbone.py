@@ -122,8 +122,7 @@ def export_backbone(
     Args:
         cfg (Config): Names the ``model.backbone`` of the checkpoint.
         checkpoint (str | Path): The weights, ``.pth`` or ``.safetensors``.
-        target (str): The library: 'mmdet', 'mmseg', 'mmpretrain',
-            'torchvision', 'timm' or 'detectron2'.
+        target (str): One of ``TARGETS``.
         out (str | Path): File to write, ``.pth`` or ``.safetensors``. It
             holds the tensors without a prefix; a ``.pth`` for detectron2
             holds them as ``model``, with what makes it find their places.

@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 from mmengine.dataset import BaseDataset
-from torchvision.datasets import stl10, utils  # type: ignore[import-untyped]
+from torchvision.datasets import stl10, utils
 
 from mm_rotssl.registry import DATASETS
 

@@ -85,6 +85,116 @@ def weights(path):
     ]
 
 
+@pytest.mark.parametrize(
+    ('option', 'where', 'near'),
+    [
+        ('train_cgf.max_epochs=1', 'the config', 'train_cfg'),
+        ('randomnes=1', 'the config', 'randomness'),
+        ('wrok_dir=a', 'the config', 'work_dir'),
+        # codespell:ignore-next-line
+        ('train_dataloader.datset.size=8', 'train_dataloader', 'dataset'),
+        ('model.bakbone.num_stages=3', 'model', 'backbone'),
+        # codespell:ignore-next-line
+        ('optim_wrapper.optimzer.lr=1', 'optim_wrapper', 'optimizer'),
+        # the last component, which the engine might not look at for long
+        (
+            # codespell:ignore-next-line
+            'default_hooks.checkpoint.intervall=1',
+            'default_hooks.checkpoint',
+            'interval',
+        ),
+        ('model.backbone.base_chanels=6', 'model.backbone', 'base_channels'),
+        ('train_cfg.max_epoch=1', 'train_cfg', 'max_epochs'),
+    ],
+)
+def test_misspelt_option(monkeypatch, option, where, near):
+    with pytest.raises(SystemExit) as info:
+        load(monkeypatch, DIGITS, '--cfg-options', option)
+    message = str(info.value)
+    assert f'--cfg-options {option.split("=")[0]}: there is no' in message
+    assert f' in {where}. Did you mean "{near}"?' in message
+    assert 'Known here: ' in message
+
+
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        ('param_scheduler.3.T_max=5', 'no "3" in param_scheduler.*here: 0'),
+        ('param_scheduler.3=5', 'no "3" in param_scheduler.*here: 0'),
+        ('model.type.name=a', "model.type is 'mm_rotssl.RotNet'.*no keys"),
+        ('load_from.path=a', 'load_from is None in this config'),
+        ('zzz=1', 'no "zzz" in the config. Known here'),
+    ],
+)
+def test_option_without_place(monkeypatch, option, message):
+    with pytest.raises(SystemExit, match=message):
+        load(monkeypatch, DIGITS, '--cfg-options', option)
+
+
+@pytest.mark.parametrize(
+    ('option', 'place'),
+    [
+        ('data_preprocessor.mean=0', 'model.data_preprocessor'),
+        ('reference_dataloader.batch_size=64', 'val_cfg.reference_dataloader'),
+        ('test_pipeline.0.type=a', 'val_dataloader.dataset.pipeline'),
+    ],
+)
+def test_intermediate_values_are_not_options(monkeypatch, option, place):
+    with pytest.raises(SystemExit, match='the runner never reads') as info:
+        load(monkeypatch, DIGITS, '--cfg-options', option)
+    assert place in str(info.value)
+
+
+def test_options_of_the_runner_that_a_config_leaves_out(monkeypatch, tmp_path):
+    """Configs of mmdet and mmseg name no seed."""
+    config = tmp_path / 'short.py'
+    config.write_text("model = dict(type='A')\n")
+    cfg = load(monkeypatch, config, '--cfg-options', 'randomness.seed=3')
+    assert cfg.randomness == dict(seed=3)
+
+
+@pytest.mark.parametrize('package', ['mmdet', 'mmseg'])
+def test_configs_of_missing_packages(monkeypatch, tmp_path, package):
+    config = tmp_path / 'short.py'
+    config.write_text(f"_base_ = '{package}::a/b.py'\n")
+    monkeypatch.setattr('mmengine.config.config.is_installed', lambda _: False)
+    with pytest.raises(
+        SystemExit, match=rf'short\.py builds on.*{package}.*\[transfer\]"\.'
+    ):
+        load(monkeypatch, config)
+
+
+@pytest.mark.downstream
+def test_configs_of_mmseg(monkeypatch, tmp_path):
+    """Which the fork distributes under another name."""
+    name = 'fcn/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py'
+    config = tmp_path / 'short.py'
+    config.write_text(f"_base_ = 'mmseg::{name}'\n")
+    cfg = load(monkeypatch, config)
+    assert cfg.model.backbone.type == 'ResNetV1c'
+    assert cfg.default_scope == 'mmseg'
+
+
+def test_right_options_arrive(monkeypatch):
+    cfg = load(
+        monkeypatch,
+        DIGITS,
+        '--cfg-options',
+        'model.backbone.base_channels=6',
+        'param_scheduler.0.T_max=3',
+        # new keys: an argument of the runner, and one left at its default
+        'experiment_name=try',
+        'train_dataloader.drop_last=True',
+        'train_dataloader.dataset.indices=64',
+    )
+    assert cfg.model.backbone.base_channels == 6
+    assert cfg.param_scheduler[0].T_max == 3
+    assert cfg.param_scheduler[0].type == 'CosineAnnealingLR'
+    assert cfg.experiment_name == 'try'
+    assert cfg.train_dataloader.drop_last is True
+    assert cfg.train_dataloader.dataset.indices == 64
+
+
 def test_missing_files(monkeypatch, tmp_path):
     with pytest.raises(SystemExit, match=r'config file "gone\.py".*looked'):
         load(monkeypatch, 'gone.py')

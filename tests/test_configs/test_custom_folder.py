@@ -43,7 +43,7 @@ def config_with_validation(folder, labeled):
     rest = text[text.index('# train_cfg = dict(') :]
     lines = [line.removeprefix('# ') for line in rest.splitlines()]
     text = text.replace(rest, '\n'.join(lines) + '\n')
-    text = text.replace('LABELLED', str(labeled))
+    text = text.replace('LABELED', str(labeled))
     text = text.replace('../_base_', str(ROOT / 'configs/_base_'))
     path = folder / 'validated.py'
     path.write_text(text)

@@ -62,7 +62,7 @@ class DecouplingProbe(BaseMetric):
             data_batch (Any): Not read.
             data_samples (Sequence[dict]): With ``related_feats`` and
                 ``unrelated_feats``, (R, C) each, see
-                :meth:`RotationFeatureDecoupling.predict`.
+                ``predict`` of :class:`RotationFeatureDecoupling`.
 
         Raises:
             KeyError: If a sample has no such parts.

@@ -109,10 +109,10 @@ class MemoryBank(DatasetBound):
         """Read rows.
 
         Args:
-            indices (Tensor): Indices of images, int64 of any shape (*).
+            indices (Tensor): Indices of images, int64 of any shape.
 
         Returns:
-            Tensor: float32 (*, feat_dim).
+            Tensor: float32, one more dimension, of ``feat_dim``.
         """
         flat = self.feature_bank.index_select(0, indices.flatten())
         return flat.float().view(*indices.shape, self.feat_dim)

@@ -22,7 +22,7 @@ class NearestNeighborQueue(DatasetBound):
     "Self-Supervised Classification Network", ECCV 2022): the feature of a
     view is replaced by the most similar one in a queue, which belongs to
     another image. As in the released code (``src/utils.py`` and
-    ``train.py``), neighbors are taken only once the queue :attr:`is_full`,
+    ``train.py``), neighbors are taken only once the queue ``is_full``,
     and those of a batch before it is pushed: the caller sees to both.
 
     Every copy of the same image is excluded. The released code tests the

@@ -1,0 +1,295 @@
+"""Pages, metafiles and the API reference name only what exists."""
+
+import re
+import runpy
+import shlex
+from importlib import import_module
+from inspect import isclass
+from pathlib import Path
+from pkgutil import walk_packages
+
+import pytest
+import yaml
+from mmengine.registry import DefaultScope
+
+import mm_rotssl
+from mm_rotssl import registry
+from mm_rotssl.cli.main import COMMANDS, main
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted(
+    page.relative_to(ROOT).as_posix()
+    for pattern in ('*.md', 'docs/**/*.md', 'configs/**/*.md', '.github/*.md')
+    for page in ROOT.glob(pattern)
+    if '_build' not in page.parts
+)
+# The tables of old names, see below, are no description of what is there.
+DESCRIPTIONS = [page for page in PAGES if page != 'CHANGELOG.md']
+README_COMMANDS = runpy.run_path(str(ROOT / '.dev_scripts/readme_commands.py'))
+
+
+def read(page):
+    return (ROOT / page).read_text(encoding='utf-8')
+
+
+def prose(text):
+    """Pages without their blocks of code."""
+    return re.sub(r'^```.*?^```', '', text, flags=re.DOTALL | re.MULTILINE)
+
+
+# --- links ------------------------------------------------------------------
+
+
+def anchors(text):
+    """Names of a page's headings, as code hosts make them."""
+    headings = re.findall(r'^#+ (.+)$', prose(text), re.MULTILINE)
+    return [
+        re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-')
+        for heading in headings
+    ]
+
+
+def test_anchors_are_those_of_code_hosts():
+    text = '# A `b`, c: d-e\n```shell\n# no heading\n```\n## Old & new\n'
+    assert anchors(text) == ['a-b-c-d-e', 'old--new']
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r'\]\(([^)\s]+)\)', prose(read(page))):
+        if '://' in target or target.startswith('mailto:'):
+            continue
+        path, _, anchor = target.partition('#')
+        file = (ROOT / page).parent / path if path else ROOT / page
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors(file.read_text()), target
+
+
+# --- commands ---------------------------------------------------------------
+
+
+def commands(text):
+    """Words of each command in the blocks of shell commands."""
+    variables = {}
+    found = []
+    for line in README_COMMANDS['read_commands'](text):
+        for command in re.split(r' && | \| ', line):
+            assignment = re.fullmatch(r'(\w+)=("?)(.*)\2', command)
+            if assignment and ' ' not in command.partition('"')[0]:
+                variables[assignment[1]] = assignment[3]
+                continue
+            for name, value in variables.items():
+                command = command.replace(f'${name}', value)
+            words = shlex.split(command)
+            # variables of the environment
+            while re.match(r'\w+=', words[0]):
+                del words[0]
+            found.append(words)
+    return found
+
+
+ALL_COMMANDS = [
+    pytest.param(words, id=f'{page}-{number}')
+    for page in PAGES
+    for number, words in enumerate(commands(read(page)))
+]
+
+
+def is_placeholder(word):
+    """Something of the reader's own: CONFIG, CHECKPOINT, /path/to/images."""
+    return word.isupper() or word.startswith('/path/')
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """A function that parses a command of mm-rotssl, and does not run it."""
+    parsed = []
+    for name in COMMANDS:
+        module = import_module(f'mm_rotssl.cli.{name.replace("-", "_")}')
+        monkeypatch.setattr(module, 'run', parsed.append)
+
+    def parse_words(words):
+        monkeypatch.setattr('sys.argv', ['mm-rotssl', *words])
+        main()
+        return parsed.pop()
+
+    return parse_words
+
+
+def command_of_script(script):
+    """The command that a script of tools/ stands for."""
+    return re.search(r"main\('([\w-]+)'\)", read(script))[1]
+
+
+def shipped_configs(name):
+    return [
+        path
+        for path in (ROOT / 'configs').rglob(f'{Path(name).stem}.py')
+        if '_base_' not in path.parts
+    ]
+
+
+def check_config(config):
+    if not is_placeholder(config):
+        named = shipped_configs(config) if '/' not in config else ()
+        assert len(named) == 1 or (ROOT / config).is_file(), config
+
+
+@pytest.mark.parametrize('words', ALL_COMMANDS)
+def test_commands_of_pages_are_understood(words, parse):
+    for word in words:
+        if re.match(r'(tools|configs|benchmarks|tests|docs)/', word):
+            assert list(ROOT.glob(word)), word
+    program, *rest = words
+    if program == 'make':
+        targets = re.findall(r'^([a-z-]+):', read('Makefile'), re.MULTILINE)
+        assert set(rest) <= set(targets)
+    elif program == 'mm-rotssl':
+        args = parse(rest)
+        if 'config' in args and isinstance(args.config, str):
+            check_config(args.config)
+    elif program in ('tools/dist_train.sh', 'tools/slurm_train.sh'):
+        config, *options = (
+            [rest[0], *rest[2:]] if 'dist' in program else rest[2:3]
+        )
+        check_config(parse(['train', config, *options]).config)
+    elif rest and rest[0].startswith('tools/'):
+        parse([command_of_script(rest[0]), *rest[1:]])
+    else:
+        assert program in ('cd', 'git', 'pip', 'python', 'source'), words
+
+
+def test_a_wrong_command_is_noticed(parse):
+    with pytest.raises(SystemExit):
+        parse(['train', 'CONFIG', '--no-such-option'])
+    with pytest.raises(AssertionError):
+        check_config('rotnet_resnet17_1xb64-100e_custom')
+
+
+def test_readme_commands_are_all_run_or_left_out_on_purpose():
+    lines = README_COMMANDS['read_commands'](read('README.md'))
+    short = [README_COMMANDS['shorten'](line, Path('my')) for line in lines]
+    run = [command for command in short if command is not None]
+    assert {'train', 'estimate-noise', 'evaluate', 'export'} <= {
+        words[1] for words in map(shlex.split, run) if words[0] == 'mm-rotssl'
+    }
+    assert not any('/path/to' in command for command in run)
+    with pytest.raises(SystemExit, match='mm-rotssl unheard'):
+        README_COMMANDS['shorten']('mm-rotssl unheard-of', Path('my'))
+
+
+# --- names ------------------------------------------------------------------
+
+
+def registered(name):
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return any(
+            getattr(registry, kind).get(name) is not None
+            for kind in registry.__all__
+        )
+
+
+def check_names(text, page):
+    """Files and parts of the package that a text names."""
+    folders = 'benchmarks|configs|docs|mm_rotssl|tests|tools'
+    # not "mmsegmentation's `tools/...`"
+    files = rf"(?<!'s )`((?:{folders})/[\w./*{{}},-]*)`"
+    for path in re.findall(files, text):
+        if not re.search(r'[*{}]|NAME|_build', path):
+            assert (ROOT / path).exists(), path
+    for name in re.findall(r'mm_rotssl((?:\.\w+)+)\b', text):
+        found = mm_rotssl
+        parts = name.split('.')[1:]
+        if len(parts) == 1 and registered(f'mm_rotssl.{parts[0]}'):
+            continue
+        for number, part in enumerate(parts):
+            if not hasattr(found, part):
+                assert hasattr(found, '__path__'), f'{page}: mm_rotssl{name}'
+                import_module('.'.join(['mm_rotssl', *parts[: number + 1]]))
+            found = getattr(found, part)
+
+
+@pytest.mark.parametrize('page', DESCRIPTIONS)
+def test_files_and_types_that_pages_name_exist(page):
+    check_names(read(page), page)
+
+
+# --- old names --------------------------------------------------------------
+
+
+def renamed():
+    """Old and new cell of each row of the tables of the changelog."""
+    text = read('CHANGELOG.md')
+    _, _, tables = text.partition('## Old names and new ones')
+    rows = re.findall(r'^\| (.+?) \| (.+?) \|$', tables, re.MULTILINE)
+    return [row for row in rows if row[0] not in ('---', 'old')]
+
+
+def test_changelog_maps_old_names_to_what_exists():
+    assert len(renamed()) > 50
+    for _, new in renamed():
+        check_names(new, 'CHANGELOG.md')
+        for name in re.findall(r'`mm-rotssl ([\w-]+)', new):
+            assert name in COMMANDS
+
+
+# --- metafiles --------------------------------------------------------------
+
+METAFILES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in ROOT.glob('configs/**/metafile.yml')
+)
+
+
+def test_model_index_lists_all_metafiles():
+    assert yaml.safe_load(read('model-index.yml'))['Import'] == METAFILES
+
+
+@pytest.mark.parametrize('metafile', METAFILES)
+def test_metafile_is_true(metafile):
+    content = yaml.safe_load(read(metafile))
+    collections = {}
+    for collection in content['Collections']:
+        collections[collection['Name']] = collection
+        readme = ROOT / collection['README']
+        assert readme.parent == (ROOT / metafile).parent
+        assert collection['Paper']['Title']
+        assert collection['Paper']['URL'].startswith('https://')
+        assert collection['Paper']['URL'] in readme.read_text()
+    names = [model['Name'] for model in content['Models']]
+    assert len(names) == len(set(names))
+    for model in content['Models']:
+        assert model['In Collection'] in collections
+        config = ROOT / model['Config']
+        assert config.is_file(), model['Config']
+        assert config.parent == (ROOT / metafile).parent
+        assert config.stem == model['Name']
+    configs = {path.stem for path in (ROOT / metafile).parent.glob('*.py')}
+    assert configs == set(names)
+
+
+# --- API reference ----------------------------------------------------------
+
+
+def exported(module):
+    return [getattr(module, name) for name in getattr(module, '__all__', ())]
+
+
+def test_api_reference_has_all_that_packages_export():
+    documented = set()
+    for page in (ROOT / 'docs/api').glob('*.rst'):
+        for name in re.findall(r'automodule:: (\S+)', page.read_text()):
+            module = import_module(name)
+            public = exported(module) or vars(module).values()
+            documented |= {id(thing) for thing in public}
+    packages = [
+        import_module(info.name)
+        for info in walk_packages(mm_rotssl.__path__, 'mm_rotssl.')
+        if info.ispkg and info.name != 'mm_rotssl.cli'
+    ]
+    for package in packages:
+        for thing in exported(package):
+            # constants have no docstring
+            if isclass(thing) or callable(thing):
+                assert id(thing) in documented, (package.__name__, thing)
