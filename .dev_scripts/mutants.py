@@ -54,7 +54,7 @@ def problems(mutants: list[dict], tree: Path) -> list[str]:
     found = []
     seen: set[str] = set()
     for mutant in mutants:
-        name = mutant.get('id')
+        name = mutant.get('id', '')
         if mutant.keys() != KEYS or name in seen or not mutant['tests']:
             found.append(f'{name}: needs {", ".join(sorted(KEYS))}, once')
             continue

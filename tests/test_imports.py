@@ -24,7 +24,11 @@ LEVELS = (
 )
 LEVEL_OF = {part: i for i, parts in enumerate(LEVELS) for part in parts}
 # what parsing the command line may need, besides the standard library
-LIGHT = ('mm_rotssl.cli', 'mm_rotssl.version')
+LIGHT = (
+    'mm_rotssl.cli',
+    'mm_rotssl.converters.libraries',
+    'mm_rotssl.version',
+)
 
 
 def name_of(path):

@@ -33,7 +33,10 @@ arguments = dict(
         instance_head=instance_head, rotation_channels=3),
     RotNet=dict(backbone=backbone, head=head),
     ESSL=dict(
-        algorithm=dict(type='mm_rotssl.RotNet', backbone=backbone, head=head),
+        algorithm=dict(
+            type='mm_rotssl.ExemplarCNN', backbone=backbone,
+            head=dict(type='mm_rotssl.ExemplarHead', in_channels=6,
+            num_exemplars=3)),
         head=head),
     ExemplarHead=dict(in_channels=4, num_exemplars=3),
     ExemplarCNN=dict(

@@ -16,7 +16,7 @@ from .style import (
     SERIES,
     SKY,
     STYLE,
-    VERMILLION,
+    VERMILION,
     add_title,
 )
 
@@ -113,7 +113,7 @@ def plot_training_curves(
         else:
             axes.set_title('kNN accuracy (validation)')
             axes.set_ylabel('accuracy (%)')
-            colors = (SKY, BLUE, GREEN, VERMILLION, ORANGE, PURPLE)
+            colors = (SKY, BLUE, GREEN, VERMILION, ORANGE, PURPLE)
             for i, key in enumerate(keys):
                 style = dict(
                     color=colors[i % len(colors)],

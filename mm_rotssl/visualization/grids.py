@@ -6,7 +6,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from .style import BLUE, GRAY, ORANGE, STYLE, VERMILLION, add_title
+from .style import BLUE, GRAY, ORANGE, STYLE, VERMILION, add_title
 
 # height of the title and the note below it, in inches
 HEADLINE = 0.62
@@ -113,7 +113,7 @@ def plot_neighbors(
                 (x, y),
                 size,
                 size,
-                color=BLUE if right else VERMILLION,
+                color=BLUE if right else VERMILION,
                 linewidth=0,
                 zorder=1,
             )
@@ -124,7 +124,7 @@ def plot_neighbors(
                 y + 0.14,
                 marker='X',
                 markersize=7,
-                color=VERMILLION,
+                color=VERMILION,
                 markeredgecolor='white',
                 markeredgewidth=0.8,
                 zorder=3,

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 # Okabe and Ito's palette
-BLUE, ORANGE, VERMILLION, GREEN = '#0072B2', '#E69F00', '#D55E00', '#009E73'
+BLUE, ORANGE, VERMILION, GREEN = '#0072B2', '#E69F00', '#D55E00', '#009E73'
 PURPLE, SKY = '#CC79A7', '#56B4E9'
 GRAY, INK = '#7F7F7F', '#222222'
 # Tol's "muted" palette, for many classes; the two lightest made darker
@@ -30,7 +30,7 @@ CLASS_MARKERS = 'osD^v<>'
 SERIES = (
     dict(color=GRAY, linestyle='--', marker='s'),
     dict(color=BLUE, linestyle='-', marker='o'),
-    dict(color=VERMILLION, linestyle=':', marker='^'),
+    dict(color=VERMILION, linestyle=':', marker='^'),
     dict(color=GREEN, linestyle='-.', marker='D'),
 )
 

@@ -238,7 +238,7 @@ def test_crop_size(name, training, validation):
             return [size for child in node for size in sizes(child)]
         if not isinstance(node, dict):
             return []
-        if node.get('type', '').endswith(('Crop', 'ResizeEdge')):
+        if node.get('type', '').endswith(('Crop', 'CropFlip', 'ResizeEdge')):
             return [node.get('crop_size', node.get('scale'))]
         return sizes(list(node.values()))
 

@@ -109,7 +109,7 @@ def test_files_written_before_0_1(tmp_path):
     assert same(SeedPatches.load(path), make())
     # and it is checked like any other
     written(path, images=None, pictures=make().images + 1)
-    with pytest.raises(ValueError, match='a seed is in image 3 of 3'):
+    with pytest.raises(ValueError, match='in image 3 of 3'):
         SeedPatches.load(path)
 
 

@@ -114,7 +114,7 @@ def test_weights_of_all_steps(tmp_path, settings, points):
     assert all(w['b'] == 0.5 for w in recorder.weights.values())
     # and the step is made with it
     for step, weight in enumerate(found):
-        assert (recorder.losses[step]['a_loss'] == 0) == (weight == 0)
+        assert (recorder.losses[step]['loss_a'] == 0) == (weight == 0)
 
 
 SCHEDULE = hook(end=0.8, begin=1, end_epoch=3)

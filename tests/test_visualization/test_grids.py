@@ -12,7 +12,7 @@ from mm_rotssl.visualization import (
     plot_patches,
 )
 
-BLUE, ORANGE, VERMILLION = '#0072b2', '#e69f00', '#d55e00'
+BLUE, ORANGE, VERMILION = '#0072b2', '#e69f00', '#d55e00'
 ROTATIONS = (0, 90, 180, 270)
 
 
@@ -77,7 +77,7 @@ def test_neighbors_are_framed_by_right_and_wrong():
                     for (x, y), color in frames.items()
                     if 0 <= left - x < 0.1 and 0 <= top - y < 0.1
                 ]
-                assert inside == [BLUE if hit else VERMILLION], name
+                assert inside == [BLUE if hit else VERMILION], name
     # a cross for each wrong one, so that color is not all
     assert len(axes.lines) == 7
     assert {'seven', 'owl', 'cat', 'trained', 'untrained'} <= {
