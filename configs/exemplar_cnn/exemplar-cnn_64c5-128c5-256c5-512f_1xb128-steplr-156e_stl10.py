@@ -6,7 +6,7 @@
 #
 # and after training
 #
-#   python tools/benchmarks/evaluate_svm.py CONFIG CHECKPOINT --protocol stl10
+#   python tools/evaluation/evaluate_svm.py CONFIG CHECKPOINT --protocol stl10
 #
 # Deformations are drawn anew in each epoch. For a fixed set, as theirs, set
 # num_deformations=150 and fixed_deformations=True of train_dataloader.dataset;

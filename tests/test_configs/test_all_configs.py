@@ -13,6 +13,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from mmengine.runner import Runner
 
+pytest_plugins = ['stand_ins']
+
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(
     path

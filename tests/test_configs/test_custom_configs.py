@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import draw_images
 from mmengine.config import Config
+from stand_ins import draw_images
 
 from mm_rotssl.cli import main
 from mm_rotssl.datasets import ImageFolder, sample_seed_patches
+
+pytest_plugins = ['stand_ins']
 
 ROOT = Path(__file__).parents[2]
 CUSTOM = sorted(ROOT.glob('configs/*/*_custom.py'))

@@ -24,6 +24,8 @@ from torch import nn
 
 from mm_rotssl.apis import read_config
 
+pytest_plugins = ['stand_ins']
+
 ROOT = Path(__file__).parents[2] / 'configs/transfer'
 FOLDERS = (
     'mmdetection/coco',

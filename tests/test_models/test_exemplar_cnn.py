@@ -321,8 +321,9 @@ def test_resumed_equals_uninterrupted(tmp_path, mode):
     saved = torch.load(checkpoint, weights_only=False)['state_dict']
     for name, value in want.items():
         assert torch.equal(value, got[name]), name
-        # of which the checkpoint held another
-        assert not torch.equal(value, saved[name]), name
+        # of which the checkpoint held another; the exemplars are the same
+        same = torch.equal(value, saved[name])
+        assert same == (name == 'head.fingerprint'), name
     want, got = (
         runner.optim_wrapper.state_dict() for runner in (whole, resumed)
     )

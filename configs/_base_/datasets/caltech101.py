@@ -1,6 +1,6 @@
 # Caltech-101 as images in folders, to measure features on:
 #
-#   python tools/benchmarks/evaluate_svm.py CONFIG CHECKPOINT \
+#   python tools/evaluation/evaluate_svm.py CONFIG CHECKPOINT \
 #       --protocol caltech101 --data configs/_base_/datasets/caltech101.py
 #
 # Leave BACKGROUND_Google out of the folder, as the papers do. The protocol
