@@ -67,7 +67,7 @@ demo-transfer: $(VENV)/.test-done ## Fine-tune on detection and segmentation (15
 	done
 
 # Files whose tests share a slow fixture stay in one worker.
-PYTEST := -m pytest -n 2 --dist loadgroup
+PYTEST := -m pytest -n 2 --dist loadfile
 
 .PHONY: test
 test: $(VENV)/.test-done ## Run all tests, after installing what they need

@@ -67,9 +67,9 @@ def test_table_and_files(essl, tmp_path, monkeypatch, capsys):
     )
     essl.main()
     found = json.loads((tmp_path / 'summary.json').read_text())
-    plain, turned = found['runs']['simsiam'].values()
+    plain, rotated = found['runs']['simsiam'].values()
     assert [one['seed'] for one in plain] == [0, 1]
-    for other, run in zip(plain, turned, strict=True):
+    for other, run in zip(plain, rotated, strict=True):
         # that network is the untrained one
         untrained = found['untrained'][str(run['seed'])]
         for key in ('knn', 'linear'):
@@ -86,7 +86,7 @@ def test_table_and_files(essl, tmp_path, monkeypatch, capsys):
     ends = [
         number
         for key in ('knn', 'linear')
-        for runs in (plain, turned)
+        for runs in (plain, rotated)
         for number in (
             statistics.mean(run[key] for run in runs),
             np.std([run[key] for run in runs], ddof=1),

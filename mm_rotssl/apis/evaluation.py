@@ -450,7 +450,7 @@ def evaluate_svm(
     Args:
         config (str | Path): Config that the checkpoint was made with.
         checkpoint (str | Path): The file.
-        protocol (str): One of :data:`SVM_PROTOCOLS`.
+        protocol (str): One of ``SVM_PROTOCOLS``.
         out (str | Path): The JSON file.
         data (str | Path, optional): Config of the labeled images. Defaults
             to None, ``config``.

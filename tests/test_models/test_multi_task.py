@@ -713,7 +713,7 @@ def test_deformations_are_made_by_their_own_task():
     images = torch.randint(0, 256, (2, 3, 20, 20), dtype=torch.uint8)
     samples = [DataSample() for _ in images]
     for i, one in enumerate(samples):
-        # turned and moved, without recoloring
+        # rotated and moved, without recoloring
         numbers = [0, 12 - i, 10, 12 - i, 0, 10]
         one.set_field(np.array(numbers, np.float32), 'deformation')
     data = {name: dict(inputs=images, data_samples=samples) for name in TASKS}

@@ -91,7 +91,7 @@ def test_arrays_round_trip(tmp_path):
     given = dict(
         numbers=np.arange(6, dtype=np.float32).reshape(2, 3),
         # of Fortran's order, and no array yet
-        turned=np.arange(6, dtype=np.int16).reshape(2, 3).T,
+        transposed=np.arange(6, dtype=np.int16).reshape(2, 3).T,
         words=np.array(['ü', '日本']),
         number=3,
         nothing=np.zeros((0, 4), np.uint8),

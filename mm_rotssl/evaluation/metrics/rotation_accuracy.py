@@ -18,7 +18,7 @@ class RotationAccuracy(BaseMetric):
         **kwargs: Arguments of :class:`mmengine.evaluator.BaseMetric`.
 
     Results: ``rotation/accuracy``, and ``rotation/accuracy_{r}`` for the
-    copies turned by the algorithm's ``rotations[r]``. Of an algorithm that
+    copies rotated by the algorithm's ``rotations[r]``. Of an algorithm that
     divides its features also ``rotation/unrelated_accuracy``, what its
     classifier makes of the part that should not know the rotation.
     """
@@ -31,7 +31,7 @@ class RotationAccuracy(BaseMetric):
         Args:
             data_batch (Any): Not read.
             data_samples (Sequence[dict]): With ``rotation_scores`` (R, R),
-                see :meth:`RotNet.predict`.
+                see :meth:`RotNet.predict_fields`.
 
         Raises:
             KeyError: If a sample has no ``rotation_scores``.

@@ -182,7 +182,7 @@ class ESSL(MultiTask):
 
         Returns:
             list[DataSample]: What the algorithm predicts, and what
-            :meth:`RotNet.predict` gives.
+            :meth:`RotNet.predict_fields` gives.
         """
         samples = self.tasks['rotation'].predict(inputs, data_samples)
         algorithm = self.tasks['algorithm']

@@ -75,10 +75,11 @@ class RotationFeatureDecoupling(RotNet):
 
     The memory bank gets its rows from the dataset by ``BindDatasetHook``.
 
-    ``predict`` gives what :meth:`RotNet.predict` does, and ``related_feats``
-    and ``unrelated_feats``, the two parts of all copies of an image, (R, C)
-    each; if they are of the same length also ``unrelated_rotation_scores``
-    (R, R), what the classifier makes of the second.
+    ``predict`` gives what :meth:`RotNet.predict_fields` does, and
+    ``related_feats`` and ``unrelated_feats``, the two parts of all copies of
+    an image, (R, C) each; if they are of the same length also
+    ``unrelated_rotation_scores`` (R, R), what the classifier makes of the
+    second.
     """
 
     def __init__(
