@@ -136,7 +136,7 @@ def test_other_images(indices, prefix):
 
 
 def test_checkpoints_that_do_not_say_whose_images_they_know():
-    """As those of a fixed length and no hook, or queues of version 0.1."""
+    """As those of a fixed length and no hook, or queues from before 0.1.0."""
     old = bound(digits()).model.state_dict()
     old['head.memory.fingerprint'] = torch.tensor(0)
     del old['queue.fingerprint']
@@ -430,7 +430,7 @@ def test_other_seed_patches():
         f'tasks.one.head.{part}'
         for part in ('fc.weight', 'fc.bias', 'fingerprint')
     }
-    # those of version 0.1 did not say which ones they are of
+    # those from before 0.1.0 did not say which ones they are of
     before = {k: v for k, v in old.items() if not k.endswith('fingerprint')}
     assert set(load(told('dcba', 'abcde', True), dict(before))) == set(before)
 

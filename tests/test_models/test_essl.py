@@ -304,7 +304,7 @@ def test_names_and_copies(name):
         *map(place, plain.state_dict()),
         *(f'tasks.rotation.{key}' for key in rotation),
     }
-    # checkpoints of version 0.1 named the algorithm's parts at the top
+    # checkpoints from before 0.1.0 named the algorithm's parts at the top
     old = {
         **plain.state_dict(),
         **{

@@ -191,7 +191,7 @@ class ESSL(MultiTask):
         return samples
 
     def upgrade_state_dict(self, state_dict: dict, prefix: str) -> None:
-        """Rename what checkpoints of version 0.1 call otherwise, in place.
+        """Rename what checkpoints from before 0.1.0 call otherwise, in place.
 
         Args:
             state_dict (dict[str, Tensor]): Of a model.

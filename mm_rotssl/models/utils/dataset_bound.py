@@ -33,7 +33,7 @@ class DatasetBound(BaseModule):
         self.fingerprint.fill_(fingerprint(names))
 
     def upgrade_state_dict(self, state_dict: dict, prefix: str) -> None:
-        """Add what checkpoints of version 0.1 don't have, in place.
+        """Add what checkpoints from before 0.1.0 don't have, in place.
 
         Args:
             state_dict (dict[str, Tensor]): Of a model.
