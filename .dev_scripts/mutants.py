@@ -95,6 +95,8 @@ def pytest_main(tree: Path, tests: list[str], log: Path) -> None:
     # a file may be broken in the second in which it was compiled
     sys.dont_write_bytecode = True
     os.environ.update(PYTHONPATH=str(tree), PYTHONDONTWRITEBYTECODE='1')
+    # with it, pytest's summary has several lines a test
+    os.environ.pop('CI', None)
     import pytest
 
     os._exit(pytest.main(['-x', '-q', '-p', 'no:cacheprovider', *tests]))
