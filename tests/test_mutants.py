@@ -70,7 +70,7 @@ def test_outcomes(tree, tmp_path):
         entry('no-python', 'def', 'de', 'test_one'),
     ]
     out = tmp_path / 'out.json'
-    done = run(tree, entries, '--out', out, '--timeout', 20, '--jobs', 2)
+    done = run(tree, entries, '--out', out, '--timeout', 10, '--jobs', 2)
     assert done.returncode == 1
     assert '1 of 4 caught' in done.stdout
     found = json.loads(out.read_text())
