@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from helpers import Harmful
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch.nn import functional as F
@@ -498,18 +499,10 @@ def test_refuses_weights_without_prefix(run, tmp_path, small):
             run(state, 'mmpretrain', tmp_path / 'out.pth')
 
 
-class Bomb:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return eval, (f'open({str(self.path)!r}, "w").close()',)
-
-
 def test_runs_no_code_of_a_file(run, tmp_path, small):
     checkpoint = training_checkpoint(small)
-    checkpoint['meta'] = Bomb(tmp_path / 'harm')
-    with pytest.raises(ValueError, match=r'eval.*could run code'):
+    checkpoint['meta'] = Harmful(tmp_path / 'harm')
+    with pytest.raises(ValueError, match=r'mkdir.*could run code'):
         run(checkpoint, 'torchvision', tmp_path / 'out.pth')
     assert not (tmp_path / 'harm').exists()
     assert not (tmp_path / 'out.pth').exists()
