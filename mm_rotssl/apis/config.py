@@ -15,6 +15,8 @@ from mmengine.runner import Runner
 
 from mm_rotssl.utils import find_config
 
+from .old_names import translate_old_names
+
 # What the runner reads of a config beside its own arguments.
 RUNNER_KEYS = {
     *inspect.signature(Runner).parameters,
@@ -208,6 +210,7 @@ def read_config(config: str | Path, options: dict | None = None) -> Config:
             'mmdet and mmseg are installed by pip install '
             '"mm-rotssl[transfer]".'
         ) from error
+    translate_old_names(cfg._cfg_dict)
     merge_options(cfg, options or {})
     return cfg
 
