@@ -5,6 +5,7 @@ Nothing heavy is imported at the top, see :mod:`mm_rotssl.cli`.
 
 import argparse
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -15,6 +16,26 @@ if TYPE_CHECKING:
 
 _P = ParamSpec('_P')
 _T = TypeVar('_T')
+
+# Last parts of a config's keys whose values are files or folders. What is
+# below data_prefix has names of the dataset's own.
+PATH_KEYS = frozenset(
+    (
+        'ann_file',
+        'checkpoint',
+        'data_prefix',
+        'data_root',
+        'file',
+        'load_from',
+        'out_dir',
+        'path',
+        'seed_patches',
+        'sub_data_root',
+        'work_dir',
+    )
+)
+# Not in str.isspace(), nor is it likely to be typed.
+_BLANK = '\N{SYMBOL FOR SPACE}'
 
 
 def positive(text: str) -> int:
@@ -67,7 +88,7 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar='KEY=VALUE',
         help='replace settings of the config, with dots for nested keys; '
-        'lists as key="[a,b]" or key=a,b',
+        'lists as key="[a,b]" or key=a,b; paths as they are',
     )
 
 
@@ -128,25 +149,65 @@ def default_device() -> str:
 
 
 def parse_cfg_options(words: Sequence[str]) -> dict[str, Any]:
-    """Read changes of settings as mmengine's scripts do.
+    """Read changes of settings.
+
+    Values are understood as by mmengine's scripts, but for two things:
+    spaces within a value stay, and a path is taken as it was typed, be it
+    ``a,b`` or ``123``. A path is the value of a key that names files
+    (:data:`PATH_KEYS`), and any value with a slash or a backslash that is no
+    list in brackets.
 
     Args:
         words (Sequence[str]): 'key=value' each.
 
     Returns:
         dict[str, Any]: Dotted key -> value.
+
+    Raises:
+        SystemExit: If a word is no such pair, or brackets are left open.
     """
     from mmengine.config import DictAction
 
-    parser = argparse.ArgumentParser(prog='mm-rotssl', usage='%(prog)s')
-    parser.add_argument('--cfg-options', nargs='*', action=DictAction)
+    options: dict[str, Any] = {}
     for word in words:
-        if '=' not in word:
+        key, equals, value = word.partition('=')
+        if not (key and equals):
             raise SystemExit(
                 f'Error: --cfg-options {word}: expected KEY=VALUE.'
             )
-    options = parser.parse_args(['--cfg-options', *words]).cfg_options
-    return options or {}
+        if _is_path(key, value):
+            options[key] = None if value == 'None' else value
+            continue
+        # mmengine drops all blanks, but knows this one as a letter
+        value = re.sub(r'\s*([\[\](),])\s*', r'\1', value).strip()
+        value = value.replace(' ', _BLANK)
+        try:
+            options[key] = _with_blanks(DictAction._parse_iterable(value))
+        except AssertionError as error:
+            raise SystemExit(
+                f'Error: --cfg-options {word}: a bracket is left open.'
+            ) from error
+    return options
+
+
+def _is_path(key: str, value: str) -> bool:
+    *above, last = key.split('.')
+    return (
+        last in PATH_KEYS
+        or above[-1:] == ['data_prefix']
+        or (
+            bool(re.search(r'[/\\]', value))
+            and not re.match(r'[\s"\']*[\[(]', value)
+        )
+    )
+
+
+def _with_blanks(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace(_BLANK, ' ')
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_with_blanks, value))
+    return value
 
 
 def make_console() -> 'Console':

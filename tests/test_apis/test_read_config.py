@@ -1,6 +1,7 @@
 """Reading a config: by file or name, changed by options; CPU processes."""
 
 import os
+import re
 
 import pytest
 import torch
@@ -207,3 +208,36 @@ def test_schedulers_without_gpu(environ, tmp_path, launcher):
         assert cfg.model_wrapper_cfg.find_unused_parameters
     finally:
         torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ('word', 'value'),
+    [
+        ('data_root=a spaced name', 'a spaced name'),
+        ('data_root=123', '123'),
+        ('data_root=a,b [1]', 'a,b [1]'),
+        ('a.data_prefix.img=1,2', '1,2'),
+        ('work_dir=None', None),
+        # any other key's value that looks like a path
+        ('folder=a b/c, d', 'a b/c, d'),
+        ('folder=C:\\a, b', 'C:\\a, b'),
+        # what is no path is read as ever
+        ('seed_patches.num_exemplars=12', 12),
+        ('steps=1, 2', [1, 2]),
+        (
+            'steps=[(1,2.5), [a b, None ],true]',
+            [(1, 2.5), ['a b', None], True],
+        ),
+        ('files=[a/b c, d/e]', ['a/b c', 'd/e']),
+        ("name='a b'", 'a b'),
+        ('lr=1e-3', 0.001),
+    ],
+)
+def test_values_of_options(word, value):
+    assert parse_cfg_options([word]) == {word.split('=')[0]: value}
+
+
+@pytest.mark.parametrize('word', ['lr', '=1', 'steps=[1,2'])
+def test_option_that_cannot_be_read(word):
+    with pytest.raises(SystemExit, match=re.escape(f'{word}: ')):
+        parse_cfg_options([word])
