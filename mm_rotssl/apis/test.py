@@ -38,6 +38,8 @@ def measure_checkpoint(
     cfg.work_dir = str(work_dir or Path(checkpoint).parent / 'test')
     # the weights are those of the argument
     cfg.resume, cfg.load_from = False, None
+    # nothing is saved; its save_best would look for a folder of checkpoints
+    cfg.setdefault('default_hooks', {})['checkpoint'] = None
     runner = Runner.from_cfg(cfg)
     model = runner.model
     model = model.module if is_model_wrapper(model) else model

@@ -400,6 +400,8 @@ def test_measured_checkpoint(monkeypatch, capfd, trained):
         'model.head.in_channels=6',
         'val_cfg.reference_dataloader.dataset.indices=48',
         'val_dataloader.dataset.indices=30',
+        # nothing is saved, so there is no best
+        'default_hooks.checkpoint.save_best=knn/stage3',
     )
     words = ('test', DIGITS, checkpoint, '--cfg-options', *small)
     call(monkeypatch, *words, 'model.backbone.base_channels=6')

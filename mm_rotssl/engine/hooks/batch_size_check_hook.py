@@ -4,9 +4,11 @@ from typing import Any
 from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 
 from mm_rotssl.registry import HOOKS
+
+from .training_datasets import training_dataloader
 
 
 @HOOKS.register_module()
@@ -27,10 +29,9 @@ class BatchSizeCheckHook(Hook):
         Raises:
             ValueError: If the last batch of an epoch is smaller.
         """
-        # validation and tests alone need no training set
-        if not isinstance(runner._train_loop, BaseLoop):
+        loader: Any = training_dataloader(runner)
+        if loader is None:
             return
-        loader: Any = runner.train_dataloader
         images = len(loader.sampler)
         # an endless sampler has a length, but no last batch
         if isinstance(loader.sampler, InfiniteSampler):

@@ -9,6 +9,8 @@ from mmengine.runner import Runner
 
 from mm_rotssl.registry import HOOKS
 
+from .training_datasets import training_dataloader
+
 
 def _seed(seed: int) -> None:
     random.seed(seed)
@@ -50,7 +52,9 @@ class EpochSeedHook(Hook):
         Args:
             runner (Runner): The runner.
         """
-        dataloader = runner.train_dataloader
+        dataloader = training_dataloader(runner)
+        if dataloader is None:
+            return
         dataloader.worker_init_fn = _seed_worker
         # Where no seed is configured the sampler was built before the seed
         # was read from the checkpoint.

@@ -3,8 +3,26 @@ from typing import Any
 
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
+from torch.utils.data import DataLoader
 
 from mm_rotssl.datasets import StackedDataset
+
+
+def training_dataloader(runner: Runner) -> DataLoader | None:
+    """Get the dataloader of training, if there is one.
+
+    Args:
+        runner (Runner): The runner.
+
+    Returns:
+        DataLoader: None if the runner only validates or tests, or only plays
+        the schedule through, as mmpretrain's ``vis_scheduler.py`` lets it do
+        with a list.
+    """
+    if not isinstance(runner._train_loop, BaseLoop):
+        return None
+    loader = runner.train_dataloader
+    return None if isinstance(loader, list) else loader
 
 
 def training_datasets(
@@ -17,8 +35,7 @@ def training_datasets(
     all of the model.
 
     Args:
-        runner (Runner): The runner. Validation and tests alone have no
-            dataset of training.
+        runner (Runner): The runner.
 
     Yields:
         tuple[str, Any, dict[str, nn.Module]]: Where the dataset is in
@@ -26,12 +43,13 @@ def training_datasets(
         and the parts of the model by their names in it, without the prefix
         of a wrapper.
     """
-    if not isinstance(runner._train_loop, BaseLoop):
+    loader = training_dataloader(runner)
+    if loader is None:
         return
     model = runner.model
     model = model.module if is_model_wrapper(model) else model
     modules = dict(model.named_modules())
-    dataset = runner.train_dataloader.dataset
+    dataset: Any = loader.dataset
     inner = dataset
     while not isinstance(inner, StackedDataset):
         if not hasattr(inner, 'dataset'):

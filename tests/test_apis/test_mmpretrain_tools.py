@@ -1,0 +1,78 @@
+"""mmpretrain's own scripts and functions with configs of this package."""
+
+import json
+import runpy
+from pathlib import Path
+
+import mmpretrain
+import pytest
+from mmengine.registry import DefaultScope
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = Path(mmpretrain.__file__).parent / '.mim' / 'tools'
+DIGITS = ROOT / 'configs/rotnet/rotnet_nin-w24_1xb128-15e_digits.py'
+SHORT = (
+    'train_cfg.max_epochs=1',
+    'train_dataloader.dataset.indices=128',
+    'val_dataloader.dataset.indices=20',
+    'val_cfg.reference_dataloader.dataset.indices=100',
+)
+
+
+@pytest.fixture
+def run_tool(monkeypatch):
+    """Run a script of mmpretrain in this process."""
+    monkeypatch.setenv('MPLBACKEND', 'agg')
+
+    def run(script, *words):
+        path = str(TOOLS / script)
+        monkeypatch.setattr('sys.argv', [path, *map(str, words)])
+        with DefaultScope.overwrite_default_scope(None):
+            runpy.run_path(path, run_name='__main__')
+
+    return run
+
+
+def test_train_and_plot_the_log(run_tool, tmp_path):
+    folder = tmp_path / 'run'
+    run_tool('train.py', DIGITS, '--work-dir', folder, '--cfg-options', *SHORT)
+    assert (folder / 'epoch_1.pth').is_file()
+    log = next(folder.glob('*/vis_data/2*.json'))
+    figures = json.loads(log.read_text().splitlines()[-1])
+    assert figures['knn/stage2'] > 10
+    plot = tmp_path / 'loss.png'
+    script = 'analysis_tools/analyze_logs.py'
+    run_tool(script, 'plot_curve', log, '--keys', 'loss', '--out', plot)
+    assert plot.is_file()
+
+
+@pytest.mark.parametrize(
+    'config',
+    [
+        'rotnet/rotnet_nin-w24_1xb128-15e_digits',
+        # hooks that look at the training set
+        'feature_decoupling/feature-decoupling_nin-w24_1xb128-15e_digits',
+        'self_classifier/self-classifier_32c5-32c5-128f_1xb128-20e_digits',
+        'multi_task/multi-task_32c5-32c5-128f_1xb64-10e_digits',
+    ],
+)
+def test_plot_the_schedule(run_tool, tmp_path, config):
+    run_tool(
+        'visualization/vis_scheduler.py',
+        ROOT / 'configs' / f'{config}.py',
+        *(
+            '--dataset-size',
+            400,
+            '--not-show',
+            '--save-path',
+            tmp_path / 'rate.png',
+        ),
+        *('--cfg-options', f'work_dir={tmp_path}', 'train_cfg.max_epochs=1'),
+    )
+
+
+def test_print_the_config_and_count_operations(run_tool, capsys):
+    run_tool('misc/print_config.py', DIGITS)
+    assert "type='mm_rotssl.RotNet'" in capsys.readouterr().out
+    run_tool('analysis_tools/get_flops.py', DIGITS, '--shape', 32)
+    assert 'Params: ' in capsys.readouterr().out
