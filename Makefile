@@ -114,9 +114,11 @@ bench: $(VENV)/.runtime-done ## Measure the speed, as ratios
 # Keeps the versions that still fit; delete a .txt first to renew them all.
 UV_COMPILE = $(PY) -m uv pip compile --quiet --universal \
 	--python-version 3.10 --no-annotate --no-emit-package opencv-python \
-	--custom-compile-command 'make lock' -c requirements/build.txt
+	--generate-hashes --custom-compile-command 'make lock' \
+	-c requirements/build.in
 .PHONY: lock
 lock: $(VENV)/.dev-done ## Resolve requirements/*.in into pinned versions
+	$(UV_COMPILE) requirements/build.in -o requirements/build.txt
 	$(UV_COMPILE) setup.py requirements/onedl.in -o requirements/onedl.txt
 	$(UV_COMPILE) requirements/dev.in -c requirements/onedl.txt \
 		-o requirements/dev.txt
@@ -135,7 +137,7 @@ clean: ## Remove what builds and checks leave; environments and runs stay
 # so nothing is resolved (--no-deps); sdists are built with the tools of
 # build.txt too.
 PIP = -m pip --disable-pip-version-check --quiet install
-INSTALL = $(PIP) --no-deps --build-constraint requirements/build.txt -r
+INSTALL = $(PIP) --no-deps --build-constraint requirements/build.in -r
 PACKAGE := setup.py pyproject.toml mm_rotssl/version.py
 
 # $(call environment,FOLDER,REQUIREMENTS): an environment with the package.

@@ -11,7 +11,7 @@
 set -euo pipefail
 
 python=$1
-requirement=$(grep '^onedl-mmcv==' requirements/onedl.txt)
+requirement=$(grep -o '^onedl-mmcv==[^ ]*' requirements/onedl.txt)
 
 has_ops() {
     "$python" -c 'import torch, mmcv._ext' 2>/dev/null

@@ -173,15 +173,18 @@ def test_dependencies_name_no_engine():
         assert engine in names - always
 
 
-@pytest.mark.parametrize('stack', ['onedl', 'openmmlab', 'transfer', 'dev'])
-def test_locks_are_exact_and_name_no_place(stack):
+@pytest.mark.parametrize(
+    'stack', ['build', 'onedl', 'openmmlab', 'transfer', 'dev']
+)
+def test_locks_are_exact_with_hashes_and_name_no_place(stack):
     text = (ROOT / f'requirements/{stack}.txt').read_text()
-    lines = [
-        line for line in text.splitlines() if line and not line.startswith('#')
-    ]
+    text = re.sub(r'^#.*\n', '', text, flags=re.MULTILINE)
+    lines = text.replace('\\\n', '').splitlines()
     for line in lines:
-        specifiers = list(Requirement(line).specifier)
+        requirement, *hashes = line.split(' --hash=sha256:')
+        specifiers = list(Requirement(requirement).specifier)
         assert [s.operator for s in specifiers] == ['=='], line
+        assert hashes and all(len(h.strip()) == 64 for h in hashes), line
     assert not re.search(r'://|^-|^/| @ ', '\n'.join(lines), re.MULTILINE)
 
 
