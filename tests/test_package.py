@@ -184,8 +184,17 @@ def test_locks_are_exact_with_hashes_and_name_no_place(stack):
         requirement, *hashes = line.split(' --hash=sha256:')
         specifiers = list(Requirement(requirement).specifier)
         assert [s.operator for s in specifiers] == ['=='], line
-        assert hashes and all(len(h.strip()) == 64 for h in hashes), line
+        assert hashes, line
+        assert {len(h.strip()) for h in hashes} == {64}, line
     assert not re.search(r'://|^-|^/| @ ', '\n'.join(lines), re.MULTILINE)
+
+
+def test_actions_are_pinned_by_commit():
+    text = (ROOT / '.github/workflows/ci.yml').read_text()
+    used = re.findall(r'uses: (\S+)', text)
+    assert used
+    for action in used:
+        assert re.fullmatch(r'[\w-]+/[\w-]+@[0-9a-f]{40}', action), action
 
 
 # --- distributions ----------------------------------------------------------
