@@ -14,6 +14,8 @@ from mmengine.registry import DefaultScope
 
 import mm_rotssl
 from mm_rotssl import registry
+from mm_rotssl.apis import read_config
+from mm_rotssl.cli.common import parse_cfg_options
 from mm_rotssl.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -130,10 +132,15 @@ def shipped_configs(name):
     ]
 
 
-def check_config(config):
+def check_config(config, options=()):
+    """There is such a config, and each option has its place in it."""
     if not is_placeholder(config):
         named = shipped_configs(config) if '/' not in config else ()
         assert len(named) == 1 or (ROOT / config).is_file(), config
+        # those of transfer are read where mmdet and mmseg are installed
+        if 'transfer' not in config:
+            path = named[0] if named else ROOT / config
+            read_config(path, parse_cfg_options(options))
 
 
 @pytest.mark.parametrize('words', ALL_COMMANDS)
@@ -148,14 +155,17 @@ def test_commands_of_pages_are_understood(words, parse):
     elif program == 'mm-rotssl':
         args = parse(rest)
         if 'config' in args and isinstance(args.config, str):
-            check_config(args.config)
+            check_config(args.config, getattr(args, 'cfg_options', ()))
     elif program in ('tools/dist_train.sh', 'tools/slurm_train.sh'):
         config, *options = (
             [rest[0], *rest[2:]] if 'dist' in program else rest[2:3]
         )
-        check_config(parse(['train', config, *options]).config)
+        args = parse(['train', config, *options])
+        check_config(args.config, args.cfg_options)
     elif rest and rest[0].startswith('tools/'):
-        parse([command_of_script(rest[0]), *rest[1:]])
+        args = parse([command_of_script(rest[0]), *rest[1:]])
+        if 'config' in args:
+            check_config(args.config, getattr(args, 'cfg_options', ()))
     else:
         assert program in ('cd', 'git', 'pip', 'python', 'source'), words
 
@@ -165,6 +175,10 @@ def test_a_wrong_command_is_noticed(parse):
         parse(['train', 'CONFIG', '--no-such-option'])
     with pytest.raises(AssertionError):
         check_config('rotnet_resnet17_1xb64-100e_custom')
+    with pytest.raises(ValueError, match='Did you mean "max_epochs"'):
+        check_config(
+            'rotnet_resnet18_1xb64-100e_custom', ['train_cfg.max_epoch=1']
+        )
 
 
 def test_readme_commands_are_all_run_or_left_out_on_purpose():
