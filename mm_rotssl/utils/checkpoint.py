@@ -1,8 +1,10 @@
+import io
+import logging
 import pickle
 import re
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -10,8 +12,10 @@ from typing import IO, Any
 
 import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner.checkpoint import CheckpointLoader
+
+from .errors import InputError
 
 
 # What a checkpoint holds beside tensors and plain containers is read into
@@ -167,10 +171,6 @@ def _replace_stand_ins(value: Any, seen: set[int]) -> Any:
     return value
 
 
-class _RefusedError(ValueError):
-    pass
-
-
 def _check_file(file: IO[bytes], source: str | Path) -> None:
     """Look at a file before anything is made of its content."""
     # PyTorch 2.5 can't read this format of before 2017 safely, 2.6 does not.
@@ -178,7 +178,7 @@ def _check_file(file: IO[bytes], source: str | Path) -> None:
     zeros = not any(file.read(tarfile.BLOCKSIZE))
     file.seek(0)
     if not zeros and tarfile.is_tarfile(file):
-        raise _RefusedError(
+        raise InputError(
             f'The checkpoint "{source}" is a tar archive, and reading that '
             'could run code.'
         )
@@ -188,7 +188,7 @@ def _check_file(file: IO[bytes], source: str | Path) -> None:
         with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
         if damaged:
-            raise _RefusedError(
+            raise InputError(
                 f'The checkpoint "{source}" is damaged: {damaged} in it does '
                 'not have its checksum.'
             )
@@ -206,13 +206,13 @@ def _read(
                 file, map_location, weights_only=True
             )
         checkpoint = _replace_stand_ins(checkpoint, set())
-    except _RefusedError:
+    except InputError:
         raise
     except Exception as error:
         # a file of another kind raises whatever its bytes happen to mean
         # The rest of torch's message is advice on how to read it unsafely.
         found = re.search(r'GLOBAL (\S+)', str(error))
-        raise ValueError(
+        raise InputError(
             f'The checkpoint "{source}" holds {found[1]}, and reading that '
             'could run code. Save it again with only its "state_dict", on a '
             'machine where you trust it.'
@@ -220,7 +220,7 @@ def _read(
             else f'The checkpoint "{source}" is damaged or no checkpoint.'
         ) from error
     if not isinstance(checkpoint, dict):
-        raise ValueError(
+        raise InputError(
             f'The checkpoint "{source}" holds a {type(checkpoint).__name__}, '
             'not a dictionary of weights.'
         )
@@ -249,7 +249,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, holds other objects, or no dictionary.
+        InputError: If it is damaged, holds other objects, or no dictionary.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
@@ -258,6 +258,111 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         )
     with open(path, 'rb') as file:
         return _read(file, path, 'cpu')
+
+
+def nonfinite_names(tensors: Mapping[str, Any]) -> list[str]:
+    """List what has NaN or infinity.
+
+    Args:
+        tensors (Mapping[str, Any]): Name -> tensor; what is none is left out.
+
+    Returns:
+        list[str]: The names, in their order.
+
+    Examples:
+        >>> nonfinite_names({'a': torch.ones(2), 'b': torch.ones(2) / 0})
+        ['b']
+    """
+    return [
+        name
+        for name, value in tensors.items()
+        if isinstance(value, torch.Tensor) and not value.isfinite().all()
+    ]
+
+
+def newest_checkpoint(work_dir: str | Path) -> str | None:
+    """Find the checkpoint that a run in a folder is to go on from.
+
+    The one that ``last_checkpoint`` names. If that is gone or damaged, the
+    one with the largest number of those beside it that are whole; a warning
+    says so.
+
+    Args:
+        work_dir (str | Path): Of the run.
+
+    Returns:
+        str | None: Its path, or None if nothing was saved yet.
+
+    Raises:
+        InputError: If none is whole.
+    """
+    pointer = Path(work_dir) / 'last_checkpoint'
+    named = pointer.read_text().strip() if pointer.is_file() else ''
+    # on a remote storage
+    if '://' in named or (named and _is_whole(Path(named))):
+        return named
+    # a folder may have been moved
+    folders = {Path(work_dir), Path(named).parent if named else Path(work_dir)}
+    found = [
+        (int(match[1]), file.stat().st_mtime, str(file))
+        for folder in folders
+        if folder.is_dir()
+        for file in folder.iterdir()
+        if (match := re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', file.name))
+    ]
+    if not (named or found):
+        return None
+    what = (
+        f'The last checkpoint "{named}" is '
+        + ('damaged' if Path(named).is_file() else 'gone')
+        if named
+        else f'"{pointer}" names no checkpoint'
+    )
+    for *_, file in sorted(found, reverse=True):
+        if _is_whole(Path(file)):
+            print_log(
+                f'{what}: going on from "{file}", the newest whole one.',
+                'current',
+                logging.WARNING,
+            )
+            return file
+    raise InputError(
+        f'{what}, and no other in "{work_dir}" is whole. To start anew, leave '
+        'out --resume.'
+    )
+
+
+def _is_whole(path: Path) -> bool:
+    """Tell whether a file was written to its end, and has not changed."""
+    if not path.is_file():
+        return False
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                return archive.testzip() is None
+    except Exception:
+        # damage shows in many ways
+        return False
+    with open(path, 'rb') as file:
+        # the beginning of what PyTorch wrote before 1.6, without checksums
+        return file.read(2) == b'\x80\x02'
+
+
+def checkpoint_bytes(checkpoint: dict[str, Any]) -> bytes:
+    """Make the content of a checkpoint file.
+
+    Where ``torch.save`` writes to a file itself, a full disk ends in a text
+    about positions.
+
+    Args:
+        checkpoint (dict[str, Any]): Tensors and plain containers.
+
+    Returns:
+        bytes: To be written.
+    """
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
+    return content.getvalue()
 
 
 def _safely(loader: Callable) -> Callable:

@@ -1,3 +1,4 @@
+import errno
 from collections import Counter, OrderedDict
 from pathlib import Path
 
@@ -358,12 +359,13 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     save(original_weights()[1], tmp_path / 'in.pth')
     (tmp_path / 'out.pth').write_bytes(b'of before')
 
-    def fail(_, path):
-        Path(path).write_bytes(b'half')
-        raise OSError('No space left on device')
+    def fail(path, content):
+        with open(path, 'wb') as file:
+            file.write(content[:9])
+        raise OSError(errno.ENOSPC, 'No space left on device')
 
-    monkeypatch.setattr(torch, 'save', fail)
-    with pytest.raises(OSError, match='No space left'):
+    monkeypatch.setattr(Path, 'write_bytes', fail)
+    with pytest.raises(OSError, match=r'out\.pth" .*No space left'):
         convert_checkpoint_file(tmp_path / 'in.pth', tmp_path / 'out.pth')
     assert (tmp_path / 'out.pth').read_bytes() == b'of before'
     assert {p.name for p in tmp_path.iterdir()} == {'in.pth', 'out.pth'}
