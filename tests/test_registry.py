@@ -73,6 +73,10 @@ arguments = dict(
 )
 # by name first: nothing has been imported but the registries
 root.MODELS.build(dict(arguments['RotNet'], type='mm_rotssl.RotNet'))
+# as soon as a model is built, checkpoints are read safely
+from mmengine.runner.checkpoint import CheckpointLoader
+for scheme, loader in CheckpointLoader._schemes.items():
+    assert hasattr(loader, '__wrapped__'), scheme
 built = []
 for kind in ours.__all__:
     registry = getattr(ours, kind)

@@ -140,7 +140,7 @@ def test_divergence_ends_with_one_line(monkeypatch, tmp_path, tiny):
         call(monkeypatch, 'train', *words)
     assert re.fullmatch(
         r'Error: Training has diverged\. loss.* is not finite since step \d '
-        r'\(epoch 1\), .* Nothing was saved\.',
+        r'\(epoch 1\); .* Nothing was saved\.',
         info.value.code,
     )
     assert not list(tmp_path.rglob('*.pth'))

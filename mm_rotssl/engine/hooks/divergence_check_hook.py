@@ -15,9 +15,10 @@ from mm_rotssl.utils import InputError, nonfinite_names
 class DivergenceCheckHook(Hook):
     """Stop a run that has diverged, and save nothing of it.
 
-    Where a loss is NaN or infinite in a few steps in a row, nothing is
-    learned any more. A single one may be passed over by mixed precision; an
-    infinite gradient, which is how that finds its scale, is no loss. Weights
+    Where a loss is NaN or infinite in a few steps in a row, or once and has
+    spoiled the weights, nothing is learned any more. A single one may be
+    passed over by mixed precision; an infinite gradient, which is how that
+    finds its scale, is no loss. Weights
     that are not finite are never saved, so that the last checkpoint is a good
     one. Several processes stop together.
 
@@ -112,7 +113,9 @@ class DivergenceCheckHook(Hook):
     def _decide(self, runner: Runner) -> None:
         count = torch.tensor(self._count)
         all_reduce(count, 'max')
-        if count >= self.patience:
+        # with such weights, which are those of all processes, no loss is
+        # finite any more
+        if count >= self.patience or (count and _nonfinite_parameters(runner)):
             self._stop(runner, self._first)
 
     @staticmethod
@@ -120,12 +123,15 @@ class DivergenceCheckHook(Hook):
         parts = [k for k, v in losses.items() if not _is_finite(v)]
         # the sum says less than its part
         parts = [k for k in parts if k != 'loss'] or parts
-        weights = nonfinite_names(dict(_unwrap(runner).named_parameters()))
+        weights = _nonfinite_parameters(runner)
         return (
             f'{", ".join(parts)} is not finite since step {runner.iter + 1} '
-            f'(epoch {runner.epoch + 1}), after which '
-            + (f'model.{weights[0]} was the first' if weights else 'no')
-            + ' parameter that was not.'
+            f'(epoch {runner.epoch + 1}); '
+            + (
+                f'the first parameter that is not is model.{weights[0]}.'
+                if weights
+                else 'all parameters still are.'
+            )
         )
 
     @staticmethod
@@ -146,6 +152,10 @@ class DivergenceCheckHook(Hook):
 def _unwrap(runner: Runner) -> torch.nn.Module:
     model: Any = runner.model
     return model.module if is_model_wrapper(model) else model
+
+
+def _nonfinite_parameters(runner: Runner) -> list[str]:
+    return nonfinite_names(dict(_unwrap(runner).named_parameters()))
 
 
 def _is_finite(value: Any) -> bool:
