@@ -163,7 +163,7 @@ def test_what_a_run_saves_arrives(tmp_path, read):
         scheduler.step()
     meta = found['meta']
     assert meta['palette'].tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert meta['palette'].flags.writeable
+    meta['palette'] += 1  # no view of the file's bytes
     assert meta['classes'].tolist() == ['x', 'yz']
     assert meta['nested'] == ({'a': {'b': 1}}, [3], torch.Size([2]))
     assert isinstance(meta['nested'][2], torch.Size)
