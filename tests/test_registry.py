@@ -73,6 +73,10 @@ arguments = dict(
 )
 # by name first: nothing has been imported but the registries
 root.MODELS.build(dict(arguments['RotNet'], type='mm_rotssl.RotNet'))
+# as soon as a model is built, checkpoints are read safely
+from mmengine.runner.checkpoint import CheckpointLoader
+for scheme, loader in CheckpointLoader._schemes.items():
+    assert hasattr(loader, '__wrapped__'), scheme
 built = []
 for kind in ours.__all__:
     registry = getattr(ours, kind)
@@ -141,8 +145,9 @@ def test_every_name_from_every_scope(scope, tmp_path):
 def test_names_of_upstream():
     """Each has a test that it gives upstream's result on one process.
 
-    PackInputs: ``test_as_mmpretrains``; SimCLR: ``test_loss_and_gradient``;
-    SwAVLoss: ``test_without_a_queue`` and ``test_with_the_host_queue``.
+    CheckpointHook: ``test_files_are_those_of_the_engine``; PackInputs:
+    ``test_as_mmpretrains``; SimCLR: ``test_loss_and_gradient``; SwAVLoss:
+    ``test_without_a_queue`` and ``test_with_the_host_queue``.
     """
     shared = set()
     for kind in mm_rotssl.registry.__all__:
@@ -156,4 +161,4 @@ def test_names_of_upstream():
         ours, *theirs = (set(node.module_dict) for node in nodes)
         assert theirs[0] | theirs[1], kind
         shared |= ours & (theirs[0] | theirs[1])
-    assert shared == {'PackInputs', 'SimCLR', 'SwAVLoss'}
+    assert shared == {'CheckpointHook', 'PackInputs', 'SimCLR', 'SwAVLoss'}

@@ -6,7 +6,10 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=100),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=3),
+    # never without a whole checkpoint
+    checkpoint=dict(
+        type='mm_rotssl.CheckpointHook', interval=10, max_keep_ckpts=3
+    ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )
 
@@ -15,6 +18,12 @@ custom_hooks = [
     dict(type='mm_rotssl.EpochSeedHook'),
     # a checkpoint of another architecture is an error
     dict(type='mm_rotssl.CheckpointCheckHook'),
+    # a run that diverges is stopped before it saves NaN
+    dict(type='mm_rotssl.DivergenceCheckHook'),
+    # parameters that no gradient reaches are named
+    dict(type='mm_rotssl.GradientCheckHook'),
+    # `activation_checkpointing` changes memory and time only
+    dict(type='mm_rotssl.ActivationCheckpointHook'),
     # a live bar, if the output is a terminal
     dict(type='mm_rotssl.ProgressBarHook'),
 ]

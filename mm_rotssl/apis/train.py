@@ -5,7 +5,9 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
+
+from mm_rotssl.utils import newest_checkpoint
 
 from .config import merge_options, read_config
 from .shortcuts import apply_shortcuts
@@ -80,7 +82,7 @@ def read_training_config(
         # the first start of a job that may be interrupted has nothing to
         # resume from, but perhaps weights to begin with
         newest = (
-            find_latest_checkpoint(cfg.work_dir)
+            newest_checkpoint(cfg.work_dir)
             if resume == 'auto'
             else str(resume)
         )

@@ -12,7 +12,12 @@ from mmengine.config import Config
 from torch import nn
 
 from mm_rotssl.registry import MODELS
-from mm_rotssl.utils import algorithm_settings, read_checkpoint, replacing
+from mm_rotssl.utils import (
+    algorithm_settings,
+    checkpoint_bytes,
+    read_checkpoint,
+    replacing,
+)
 
 from .libraries import HINTS, SAFETENSORS_HINTS, SOURCES, TARGETS
 
@@ -311,9 +316,10 @@ def _write_weights(
         path.write_bytes(library.save(weights, {'format': 'pt'}))
     elif target == 'detectron2':
         # by the ends of their names, it finds the places in its own models
-        torch.save(dict(model=weights, matching_heuristics=True), path)
+        content = dict(model=weights, matching_heuristics=True)
+        path.write_bytes(checkpoint_bytes(content))
     else:
-        torch.save(weights, path)
+        path.write_bytes(checkpoint_bytes(weights))
 
 
 def _read_backbone(path: str | Path, source: str) -> dict[str, torch.Tensor]:

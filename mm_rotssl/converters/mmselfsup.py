@@ -16,7 +16,12 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 from mmpretrain.registry import DATASETS, HOOKS, TRANSFORMS
 
-from mm_rotssl.utils import read_checkpoint, replacing
+from mm_rotssl.utils import (
+    checkpoint_bytes,
+    read_checkpoint,
+    replacing,
+    write_file,
+)
 
 #: Names in a checkpoint: theirs and ours. A ``*`` stands for any rest.
 CHECKPOINT_KEYS = {
@@ -262,8 +267,7 @@ def convert_checkpoint_file(
         checkpoint = convert_checkpoint(read_checkpoint(source), version)
     except ValueError as error:
         raise ValueError(f'{source}: {error}') from error
-    with replacing(target) as temporary:
-        torch.save(checkpoint, temporary)
+    write_file(target, checkpoint_bytes(checkpoint))
 
 
 def convert_config_file(source: str | Path, target: str | Path) -> list[str]:

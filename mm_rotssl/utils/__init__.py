@@ -1,6 +1,12 @@
-from .checkpoint import read_checkpoint
+from .checkpoint import (
+    checkpoint_bytes,
+    newest_checkpoint,
+    nonfinite_names,
+    read_checkpoint,
+)
 from .config import algorithm_settings
 from .config_files import config_summary, find_config, list_configs
+from .errors import InputError
 from .files import (
     open_arrays,
     replacing,
@@ -11,11 +17,15 @@ from .files import (
 from .fingerprint import fingerprint
 
 __all__ = [
+    'InputError',
     'algorithm_settings',
+    'checkpoint_bytes',
     'config_summary',
     'find_config',
     'fingerprint',
     'list_configs',
+    'newest_checkpoint',
+    'nonfinite_names',
     'open_arrays',
     'read_checkpoint',
     'replacing',

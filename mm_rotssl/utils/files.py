@@ -1,3 +1,4 @@
+import glob
 import io
 import os
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 def replacing(path: str | Path) -> Iterator[Path]:
     """Replace a file at once, so that none is ever there in part.
 
-    If the ``with`` block raises, what was there before stays.
+    If the ``with`` block raises, what was there before stays. What a process
+    that was killed while it wrote the same file has left is removed.
 
     Args:
         path (str | Path): The file; its folder is made.
@@ -23,15 +25,61 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Yields:
         Path: Where to write, a file beside it with the same suffix, which
         takes its place at the end of the block.
+
+    Raises:
+        OSError: If it can't be written, such as on a full disk; the message
+            names the file.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.stem}.{os.getpid()}{path.suffix}')
     try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
+        try:
+            yield temporary
+            # on the disk before its name is: a crash leaves the old or this
+            with open(temporary, 'rb') as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        # writing has no name, or one that the user does not know
+        if error.errno is None or error.filename not in (
+            None,
+            str(temporary),
+            str(path.parent),
+        ):
+            raise
+        raise type(error)(
+            f'"{path}" can\'t be written: {error.strerror}.'
+        ) from error
+
+
+def _remove_leftovers(path: Path) -> None:
+    for file in path.parent.glob(f'.{glob.escape(path.stem)}.*'):
+        process = file.name.removeprefix(f'.{path.stem}.')
+        process = process.removesuffix(path.suffix)
+        if (
+            file.suffix == path.suffix
+            and process.isdecimal()
+            and not _is_running(int(process))
+        ):
+            file.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    # there, asking is ending it
+    if os.name == 'nt':
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        # of another user
+        pass
+    return True
 
 
 def write_file(path: str | Path, data: bytes) -> None:

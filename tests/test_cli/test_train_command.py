@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -114,7 +115,7 @@ def test_resume_auto(monkeypatch, tmp_path, tiny):
     assert cfg.load_from == str(start)
     newest = tmp_path / 'w' / 'epoch_1.pth'
     newest.parent.mkdir()
-    newest.write_bytes(b'')
+    torch.save({}, newest)
     (tmp_path / 'w' / 'last_checkpoint').write_text(str(newest))
     for value in ([], ['auto']):
         cfg = load(monkeypatch, *words, '--resume', *value)
@@ -123,6 +124,42 @@ def test_resume_auto(monkeypatch, tmp_path, tiny):
     cfg = load(monkeypatch, *words, '--resume', start)
     assert cfg.resume
     assert cfg.load_from == str(start)
+
+
+def test_resume_of_damaged_checkpoints(monkeypatch, tmp_path, tiny):
+    (tmp_path / 'epoch_1.pth').write_bytes(b'')
+    with pytest.raises(
+        SystemExit, match=r'Error: .* names no checkpoint, and'
+    ):
+        load(monkeypatch, tiny, '--work-dir', tmp_path, '--resume')
+
+
+def test_divergence_ends_with_one_line(monkeypatch, tmp_path, tiny):
+    words = [tiny, '--work-dir', tmp_path, '--epochs', 9, '--lr', 1e30]
+    with pytest.raises(SystemExit) as info:
+        call(monkeypatch, 'train', *words)
+    assert re.fullmatch(
+        r'Error: Training has diverged\. loss.* is not finite since step \d '
+        r'\(epoch 1\); .* Nothing was saved\.',
+        info.value.code,
+    )
+    assert not list(tmp_path.rglob('*.pth'))
+
+
+def test_full_disk_ends_with_one_line(monkeypatch, tmp_path, tiny):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # more than the log, less than a checkpoint
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, hard))
+    try:
+        with pytest.raises(SystemExit) as info:
+            call(monkeypatch, 'train', tiny, '--work-dir', tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    path = tmp_path / 'epoch_1.pth'
+    want = f'Error: "{path}" can\'t be written: File too large.'
+    assert info.value.code == want
+    assert not [p for p in tmp_path.rglob('*') if '.pth' in p.name]
+    assert not (tmp_path / 'last_checkpoint').exists()
 
 
 def test_amp(monkeypatch):

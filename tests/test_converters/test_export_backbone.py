@@ -1,3 +1,4 @@
+import errno
 import importlib
 import sys
 from pathlib import Path
@@ -733,12 +734,13 @@ def test_a_failed_write_leaves_nothing(run, tmp_path, small, monkeypatch):
     torch.save(training_checkpoint(small), tmp_path / 'in.pth')
     (tmp_path / 'out.pth').write_bytes(b'of before')
 
-    def fail(_, path):
-        Path(path).write_bytes(b'half')
-        raise OSError('No space left on device')
+    def fail(path, content):
+        with open(path, 'wb') as file:
+            file.write(content[:9])
+        raise OSError(errno.ENOSPC, 'No space left on device')
 
-    monkeypatch.setattr(torch, 'save', fail)
-    with pytest.raises(OSError, match='No space left'):
+    monkeypatch.setattr(Path, 'write_bytes', fail)
+    with pytest.raises(OSError, match=r'out\.pth" .*No space left'):
         run(
             *(tmp_path / 'in.pth', 'mmpretrain', tmp_path / 'out.pth'),
             backbone=SMALL,

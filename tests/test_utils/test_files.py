@@ -1,5 +1,8 @@
+import errno
 import io
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +74,54 @@ def test_replacing_keeps_what_was_there_until_the_end(tmp_path):
         raise ValueError('reason')
     assert path.read_bytes() == b'second'
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize('code', [errno.ENOSPC, errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize('where', ['mkdir', 'write_bytes', 'replace'])
+def test_what_cannot_be_written_is_named(tmp_path, monkeypatch, code, where):
+    path = tmp_path / 'new/a.txt'
+
+    def fail(*args, **_):
+        # as the system does, which names files that it opens
+        raise OSError(code, os.strerror(code), *map(str, args[:1]))
+
+    def half(file, data):
+        with open(file, 'wb') as opened:
+            opened.write(data[:2])
+        raise OSError(code, os.strerror(code))
+
+    owner = os if where == 'replace' else Path
+    monkeypatch.setattr(owner, where, half if where == 'write_bytes' else fail)
+    with pytest.raises(OSError, match=r"can't be written") as info:
+        write_file(path, b'content')
+    want = f'"{path}" can\'t be written: {os.strerror(code)}.'
+    assert str(info.value) == want
+    assert not [p for p in tmp_path.rglob('*') if p.is_file()]
+
+
+def test_other_errors_keep_their_words(tmp_path):
+    with (
+        pytest.raises(FileNotFoundError, match=r'No such file.*other\.txt'),
+        replacing(tmp_path / 'a.txt'),
+    ):
+        (tmp_path / 'other.txt').read_bytes()
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    done = subprocess.Popen([sys.executable, '-c', ''])
+    done.wait()
+    mine = [
+        f'.a.{done.pid}.txt',  # of a process that has ended
+        f'.a.{os.getppid()}.txt',  # may still write
+        f'.b.{done.pid}.txt',  # another file's
+        f'.a.{done.pid}.md',
+        '.a.b.txt',
+    ]
+    for name in mine:
+        (tmp_path / name).touch()
+    write_file(tmp_path / 'a.txt', b'content')
+    left = {file.name for file in tmp_path.iterdir()}
+    assert left == {'a.txt', *mine[1:]}
 
 
 def test_figure_in_a_new_folder(tmp_path):

@@ -1,16 +1,24 @@
+from .activation_checkpoint_hook import ActivationCheckpointHook
 from .batch_size_check_hook import BatchSizeCheckHook
 from .bind_dataset_hook import BindDatasetHook
 from .checkpoint_check_hook import CheckpointCheckHook
+from .checkpoint_hook import CheckpointHook
+from .divergence_check_hook import DivergenceCheckHook
 from .epoch_seed_hook import EpochSeedHook
+from .gradient_check_hook import GradientCheckHook
 from .pretrained_check_hook import PretrainedCheckHook
 from .progress_bar_hook import ProgressBarHook
 from .task_weight_hook import TaskWeightHook
 
 __all__ = [
+    'ActivationCheckpointHook',
     'BatchSizeCheckHook',
     'BindDatasetHook',
     'CheckpointCheckHook',
+    'CheckpointHook',
+    'DivergenceCheckHook',
     'EpochSeedHook',
+    'GradientCheckHook',
     'PretrainedCheckHook',
     'ProgressBarHook',
     'TaskWeightHook',

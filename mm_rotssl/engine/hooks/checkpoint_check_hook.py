@@ -4,12 +4,13 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mm_rotssl.registry import HOOKS
+from mm_rotssl.utils import InputError, newest_checkpoint, nonfinite_names
 
 
 def check_state_dict(
     model: nn.Module, state_dict: dict, source: str, prefix: str = ''
 ) -> None:
-    """Refuse weights that don't fit a model.
+    """Refuse weights that don't fit a model or are not finite.
 
     Args:
         model (nn.Module): The model.
@@ -19,8 +20,9 @@ def check_state_dict(
             all of them.
 
     Raises:
-        ValueError: If a name is missing, unexpected or of another shape; it
-            lists the first few.
+        InputError: If a name is missing, unexpected or of another shape, or a
+            tensor has NaN or infinity which has none in the model, whatever
+            its name begins with; it lists the first few.
     """
     state_dict = dict(state_dict)
     for place, module in model.named_modules():
@@ -55,23 +57,50 @@ def check_state_dict(
         if names
     ]
     if problems:
-        raise ValueError(
+        raise InputError(
             f'The checkpoint {source} was made by another architecture than '
             f'the config describes ({len(want)} tensors):\n  '
             + '\n  '.join(problems)
             + '\nUse the config that the checkpoint was trained with (it is '
             'saved beside it in the work directory), or change model.'
         )
+    own = model.state_dict()
+    diverged = [
+        name
+        for name in nonfinite_names(state_dict)
+        if name in own and not nonfinite_names({name: own[name]})
+    ]
+    if diverged:
+        raise InputError(
+            f'The checkpoint {source} is of a run that has diverged: '
+            f'{len(diverged)} of its tensors are not finite, such as '
+            + ', '.join(diverged[:3])
+            + '. Take an earlier one.'
+        )
 
 
 @HOOKS.register_module()
 class CheckpointCheckHook(Hook):
-    """Stop when a checkpoint does not fit the model.
+    """Stop when a checkpoint does not fit the model, or find a better one.
 
     The engine loads what fits and logs the rest, so a run with the wrong
     checkpoint goes on from random weights. Here ``--resume`` demands all of
-    the model, ``load_from`` the backbone.
+    the model, ``load_from`` the backbone, and both that what is loaded is
+    finite. ``--resume`` without a file passes over checkpoints that are
+    damaged.
     """
+
+    def before_run(self, runner: Runner) -> None:
+        """Choose what to resume from.
+
+        Args:
+            runner (Runner): The runner.
+
+        Raises:
+            InputError: If there are only damaged checkpoints.
+        """
+        if runner._resume and runner._load_from is None:
+            runner._load_from = newest_checkpoint(runner.work_dir)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare names and shapes before the weights are used.
@@ -81,7 +110,7 @@ class CheckpointCheckHook(Hook):
             checkpoint (dict): What was read.
 
         Raises:
-            ValueError: If the weights don't fit.
+            InputError: If the weights don't fit or are not finite.
         """
         model = runner.model
         model = model.module if is_model_wrapper(model) else model
