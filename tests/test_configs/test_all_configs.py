@@ -13,6 +13,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from mmengine.runner import Runner
 
+from mm_rotssl.registry import MODELS
+
 pytest_plugins = ['stand_ins']
 
 ROOT = Path(__file__).parents[2]
@@ -289,8 +291,8 @@ def test_tables_of_the_official_code(name, table):
         ('66xb62-larc-coslr-800e', 800, 3.2, 10),
         ('8xb32-larc-coslr-100e', 100, 0.3, 0),
         ('8xb64-larc-coslr-100e', 100, 0.6, 0),
-        ('8xb128-larc-coslr-100e', 100, 1.2, 0),
-        ('8xb256-larc-coslr-100e', 100, 2.4, 0),
+        ('8xb128-larc-coslr-100e', 100, 1.2, 10),
+        ('8xb256-larc-coslr-100e', 100, 2.4, 10),
     ],
 )
 def test_rates_of_self_classifier(name, epochs, top, warmup):
@@ -300,8 +302,30 @@ def test_rates_of_self_classifier(name, epochs, top, warmup):
     last = top / 1000
     expected = last + (top - last) * (1 + np.cos(np.pi * share)) / 2
     # mmengine's warm-up arrives a step early
-    start = np.linspace(top / 16, top, warmup)
+    start = np.linspace(0.2 if epochs == 800 else 0.3, top, warmup)
     np.testing.assert_allclose(rates, [*start, *expected], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('name', 'batch', 'queue'),
+    [
+        ('66xb62-larc-coslr-100e', 4092, 262144),
+        ('8xb32-larc-coslr-100e', 256, 16384),
+        ('8xb64-larc-coslr-100e', 512, 262144),
+        ('8xb128-larc-coslr-100e', 1024, 262144),
+        ('8xb256-larc-coslr-100e', 2048, 262144),
+    ],
+)
+def test_recipes_of_self_classifier(name, batch, queue):
+    """All of the authors' are in float32 and normalize in the neck."""
+    name = f'self-classifier_resnet50_{name}_in1k.py'
+    cfg = read_only(ROOT / 'configs/self_classifier' / name)
+    processes = int(name.split('_')[2].split('xb')[0])
+    assert processes * cfg.train_dataloader.batch_size == batch
+    assert cfg.auto_scale_lr.base_batch_size == batch
+    assert MODELS.build(cfg.model.queue).length == queue
+    assert cfg.model.neck.norm_cfg.type == 'SyncBN'
+    assert cfg.optim_wrapper.get('type', 'OptimWrapper') == 'OptimWrapper'
 
 
 def test_views_of_self_classifier():
