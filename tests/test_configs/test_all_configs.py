@@ -10,8 +10,10 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from mmengine.runner import Runner
+from torch import nn
 
 from mm_rotssl.registry import MODELS
 
@@ -280,6 +282,39 @@ def test_tables_of_the_official_code(name, table):
         expected = next(lr for end, lr in table if end > epoch)
         assert rate == pytest.approx(expected), epoch
     assert len(rates) == table[-1][0]
+
+
+def test_rates_of_exemplar_cnn():
+    """Those of the released solver: factors of rate and weight decay."""
+    cfg = read_only(
+        ROOT / 'configs/exemplar_cnn/exemplar-cnn_64c5-128c5-256c5-512f_'
+        '1xb128-steplr-156e_stl10.py'
+    )
+    model = nn.ModuleDict(
+        dict(
+            backbone=MODELS.build(
+                {**cfg.model.backbone, 'arch': '2c5-2c5-2c5-2f'}
+            ),
+            head=MODELS.build(
+                {**cfg.model.head, 'in_channels': 2, 'num_exemplars': 3}
+            ),
+        )
+    )
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    found = {
+        names[group['params'][0]]: (
+            group['lr'] / 0.01,
+            group['weight_decay'] / 0.004,
+        )
+        for group in optimizer.param_groups
+    }
+    assert len(found) == len(names) == 10
+    weights = [(1, 0), (1, 0), (1, 0.25), (1, 1), (0.25, 4)]
+    for (name, factors), want in zip(
+        found.items(), [x for w in weights for x in (w, (2, 0))], strict=True
+    ):
+        assert factors == pytest.approx(want), name
 
 
 @pytest.mark.parametrize(
