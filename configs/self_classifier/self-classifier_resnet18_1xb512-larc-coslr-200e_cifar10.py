@@ -13,26 +13,25 @@ color_jitter = _base_.color_jitter
 color_jitter.transforms[1].saturation = 0.2
 # this dataset gives RGB, files are read as BGR
 color_jitter.transforms[0].to_rgb = color_jitter.transforms[2].to_bgr = False
-color = [_base_.flip, color_jitter, _base_.grayscale]
+grayscale = _base_.grayscale
+grayscale.channel_weights = grayscale.channel_weights[::-1]
+color = [_base_.flip, color_jitter, grayscale]
+crop = dict(
+    type='mm_rotssl.RandomResizedCropFlip',
+    backend='pillow',
+    interpolation='bicubic',
+)
 train_pipeline = [
     dict(
         type='MultiView',
         num_views=[2, 4],
         transforms=[
             [
-                dict(
-                    type='mm_rotssl.RandomResizedCropFlip',
-                    scale=32,
-                    crop_ratio_range=(0.4, 1.0),
-                ),
+                dict(crop, scale=32, crop_ratio_range=(0.4, 1.0)),
                 *color,
             ],
             [
-                dict(
-                    type='mm_rotssl.RandomResizedCropFlip',
-                    scale=16,
-                    crop_ratio_range=(0.1, 0.4),
-                ),
+                dict(crop, scale=16, crop_ratio_range=(0.1, 0.4)),
                 *color,
             ],
         ],
