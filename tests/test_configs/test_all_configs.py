@@ -170,7 +170,12 @@ def test_batch_size_of_the_name(path):
 
 @pytest.mark.parametrize(
     'path',
-    [path for path in CONFIGS if path.parent.name == 'essl'],
+    [
+        path
+        for path in CONFIGS
+        # the authors' recipe is none of the pairs
+        if path.parent.name == 'essl' and '-warmup-' not in path.stem
+    ],
     ids=lambda path: path.stem,
 )
 def test_essl_adds_nothing_but_rotations(path):
