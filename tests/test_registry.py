@@ -54,6 +54,9 @@ arguments = dict(
         neck=dict(type='mm_rotssl.SelfClassifierNeck', in_channels=6),
         head=dict(type='mm_rotssl.SelfClassifierHead', in_channels=128),
         queue=dict(type='mm_rotssl.NearestNeighborQueue', length=5)),
+    LatentCrossCorrelationHead=dict(
+        in_channels=4, loss=dict(type='mmpretrain.CrossCorrelationLoss')
+    ),
     SimCLR=dict(
         backbone=backbone,
         data_preprocessor=dict(type='mmpretrain.SelfSupDataPreprocessor')),
@@ -130,6 +133,7 @@ def test_every_name_from_every_scope(scope, tmp_path):
         'KNNValLoop',
         'RowSGD',
         'SelfClassifier',
+        'LatentCrossCorrelationHead',
         'SimCLR',
         'SwAVLoss',
         'UniformPriorCrossEntropy',
@@ -145,7 +149,8 @@ def test_every_name_from_every_scope(scope, tmp_path):
 def test_names_of_upstream():
     """Each has a test that it gives upstream's result on one process.
 
-    CheckpointHook: ``test_files_are_those_of_the_engine``; PackInputs:
+    CheckpointHook: ``test_files_are_those_of_the_engine``;
+    LatentCrossCorrelationHead: ``test_equals_the_host``; PackInputs:
     ``test_as_mmpretrains``; SimCLR: ``test_loss_and_gradient``; SwAVLoss:
     ``test_without_a_queue`` and ``test_with_the_host_queue``.
     """
@@ -161,4 +166,7 @@ def test_names_of_upstream():
         ours, *theirs = (set(node.module_dict) for node in nodes)
         assert theirs[0] | theirs[1], kind
         shared |= ours & (theirs[0] | theirs[1])
-    assert shared == {'CheckpointHook', 'PackInputs', 'SimCLR', 'SwAVLoss'}
+    assert shared == {
+        'CheckpointHook',
+        *('LatentCrossCorrelationHead', 'PackInputs', 'SimCLR', 'SwAVLoss'),
+    }

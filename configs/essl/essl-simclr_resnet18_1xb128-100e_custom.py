@@ -17,6 +17,13 @@ _base_ = [
 weight = 0.4
 
 # -----------------------------------------------------------------------
-model = dict(_base_.essl, _delete_=True, algorithm=_base_.model, weight=weight)
+model = dict(
+    _base_.essl,
+    _delete_=True,
+    algorithm=_base_.model,
+    # the authors' number of layers for images of 224 pixels
+    head=dict(_base_.essl.head, num_hidden=3),
+    weight=weight,
+)
 # two views of each image, and a small crop, which is rotated
 train_dataloader = dict(dataset=dict(pipeline=_base_.essl_pipeline))

@@ -49,9 +49,9 @@ optim_wrapper = dict(
             'stage2.conv.weight': dict(decay_mult=0),
             'stage3.conv.weight': dict(decay_mult=0.25),
             'head.fc.weight': dict(lr_mult=0.25, decay_mult=4),
-            # twice the rate of the weights, no decay
+            # no decay; of the classifier too twice the rate of the others
             'conv.bias': dict(lr_mult=2, decay_mult=0),
-            'head.fc.bias': dict(lr_mult=0.5, decay_mult=0),
+            'head.fc.bias': dict(lr_mult=2, decay_mult=0),
         }
     ),
 )

@@ -1,14 +1,13 @@
 # Self-Classifier on ImageNet with 256 images a step, the authors' script of
-# their ablation: no warm-up, a shorter queue, half precision, and no
-# normalization in the neck.
+# their ablation: no warm-up and a shorter queue.
 _base_ = ['./self-classifier_resnet50_66xb62-larc-coslr-100e_in1k.py']
 
-model = dict(neck=dict(norm_cfg=None), queue=dict(length=16384))
+model = dict(queue=dict(length=16384))
 
 train_dataloader = dict(batch_size=32)
 
 # 0.3 for 256 images
-optim_wrapper = dict(type='AmpOptimWrapper', optimizer=dict(lr=0.3))
+optim_wrapper = dict(optimizer=dict(lr=0.3))
 param_scheduler = [
     dict(
         type='CosineAnnealingLR',

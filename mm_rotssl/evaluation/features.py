@@ -35,7 +35,7 @@ def extract_features(
         pool (Callable): Makes a vector an image of each of the backbone's
             outputs. Defaults to :func:`pool_features`, their mean.
         input_size (int, optional): Scale the images to this side in
-            pixels, bilinearly, before they enter the network. Defaults to
+            pixels, bicubically, before they enter the network. Defaults to
             None.
 
     Returns:
@@ -53,8 +53,12 @@ def extract_features(
         data = model.data_preprocessor(data_batch, False)
         inputs = data['inputs']
         if input_size is not None:
+            # with antialias=True the cubic is that of Pillow and Matlab
             inputs = F.interpolate(
-                inputs, (input_size, input_size), mode='bilinear'
+                inputs,
+                (input_size, input_size),
+                mode='bicubic',
+                antialias=True,
             )
         feats = pool(model(inputs, mode='tensor'))
         batches.append([feat.cpu() for feat in feats])

@@ -67,7 +67,7 @@ def _recolor(
     # x' = mean + E^T diag(f) E (x - mean) = M x + (mean - M mean)
     mix = components.T @ (color[:, :3, None] * components)
     shift = mean[:, None] - mix @ mean[:, None]
-    pixels = torch.baddbmm(shift, mix, pixels)
+    pixels = torch.baddbmm(shift, mix, pixels).clamp_(0, 1)
 
     low = pixels.amin((1, 2), keepdim=True)
     span = pixels.amax((1, 2), keepdim=True).sub_(low)
@@ -89,8 +89,8 @@ def _recolor(
     )
     saturation = chroma.div_(value.clamp(min=1e-12))
     numbers = color[:, 3:, None].unbind(1)
-    value = _power(value, *numbers[:3])
-    saturation = _power(saturation, *numbers[3:6])
+    value = _power(value, *numbers[:3]).clamp_(0, 1)
+    saturation = _power(saturation, *numbers[3:6]).clamp_(0, 1)
     # hue is in sixths of a circle here, its summand in circles
     hue.add_(6 * numbers[6]).remainder_(6)
 
@@ -100,7 +100,7 @@ def _recolor(
     ):
         share = (hue - middle).abs_().mul_(sign).add_(offset).clamp_(0, 1)
         torch.addcmul(value, weakened, share, value=-1, out=pixels[:, channel])
-    return pixels.clamp_(0, 1).view(shape)
+    return pixels.view(shape)
 
 
 @torch.no_grad()
@@ -113,10 +113,11 @@ def deform_patches(
 ) -> torch.Tensor:
     r"""Cut deformed patches out of windows and change their colors.
 
-    In the order of the authors' code: geometry, contrast along the
-    principal components of color, then the patch is stretched to 0..1 over
-    all pixels and channels together, then saturation, value and hue change;
-    what leaves 0..1 is cut off at the end.
+    In the order of the authors' code: geometry; contrast along the
+    principal components of color, of which what leaves 0..1 is cut off; then
+    the patch is stretched to 0..1 over all pixels and channels together; then
+    saturation, value and hue change, and are cut off before they become
+    colors again.
 
     Source: Dosovitskiy et al., *Discriminative Unsupervised Feature Learning
     with Exemplar Convolutional Neural Networks*, NIPS 2014

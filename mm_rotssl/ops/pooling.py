@@ -67,7 +67,9 @@ def pool_cells(
             (N, C) and tokens (N, L, C) become what `pool_features` makes of
             them: the vector itself, the tokens' mean.
         levels (Sequence[int]): Cells along a side; with several, a spatial
-            pyramid. Defaults to (2,), the four quadrants.
+            pyramid, in which a level counts in proportion to the side of its
+            cells: 1, 1/2 and 1/4 for (1, 2, 4), as in Exemplar-CNN's code.
+            Defaults to (2,), the four quadrants.
 
     Returns:
         tuple[Tensor, ...]: For each stage (N, C * the sum of ``l * l``),
@@ -99,7 +101,11 @@ def pool_cells(
         if isinstance(feat, (tuple, list)):
             feat = feat[-1]
         if feat.dim() == 4 and feat.shape[2:] != (1, 1):
-            cells = [_largest(feat.float(), level) for level in levels]
+            coarsest = min(levels)
+            cells = [
+                _largest(feat.float(), level) * (coarsest / level)
+                for level in levels
+            ]
             pooled.append(torch.cat(cells, 1))
         else:
             pooled.extend(pool_features(feat))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from PIL import Image
 from rich.console import Console
 from sklearn.svm import LinearSVC
 
@@ -76,8 +77,23 @@ def reference_features(config, checkpoint, split, count, side):
         ]
     )
     images = (images - 78) / 87
-    images = torch.nn.functional.interpolate(
-        images, (side, side), mode='bilinear'
+    # Pillow's, channel by channel
+    images = torch.stack(
+        [
+            torch.stack(
+                [
+                    torch.from_numpy(
+                        np.asarray(
+                            Image.fromarray(plane.numpy()).resize(
+                                (side, side), Image.Resampling.BICUBIC
+                            )
+                        ).copy()
+                    )
+                    for plane in image
+                ]
+            )
+            for image in images
+        ]
     )
     with torch.no_grad():
         stages = model.backbone(images)

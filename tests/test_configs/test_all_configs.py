@@ -10,8 +10,12 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from mmengine.runner import Runner
+from torch import nn
+
+from mm_rotssl.registry import MODELS
 
 pytest_plugins = ['stand_ins']
 
@@ -166,7 +170,12 @@ def test_batch_size_of_the_name(path):
 
 @pytest.mark.parametrize(
     'path',
-    [path for path in CONFIGS if path.parent.name == 'essl'],
+    [
+        path
+        for path in CONFIGS
+        # the authors' recipe is none of the pairs
+        if path.parent.name == 'essl' and '-warmup-' not in path.stem
+    ],
     ids=lambda path: path.stem,
 )
 def test_essl_adds_nothing_but_rotations(path):
@@ -280,6 +289,39 @@ def test_tables_of_the_official_code(name, table):
     assert len(rates) == table[-1][0]
 
 
+def test_rates_of_exemplar_cnn():
+    """Those of the released solver: factors of rate and weight decay."""
+    cfg = read_only(
+        ROOT / 'configs/exemplar_cnn/exemplar-cnn_64c5-128c5-256c5-512f_'
+        '1xb128-steplr-156e_stl10.py'
+    )
+    model = nn.ModuleDict(
+        dict(
+            backbone=MODELS.build(
+                {**cfg.model.backbone, 'arch': '2c5-2c5-2c5-2f'}
+            ),
+            head=MODELS.build(
+                {**cfg.model.head, 'in_channels': 2, 'num_exemplars': 3}
+            ),
+        )
+    )
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    found = {
+        names[group['params'][0]]: (
+            group['lr'] / 0.01,
+            group['weight_decay'] / 0.004,
+        )
+        for group in optimizer.param_groups
+    }
+    assert len(found) == len(names) == 10
+    weights = [(1, 0), (1, 0), (1, 0.25), (1, 1), (0.25, 4)]
+    for (name, factors), want in zip(
+        found.items(), [x for w in weights for x in (w, (2, 0))], strict=True
+    ):
+        assert factors == pytest.approx(want), name
+
+
 @pytest.mark.parametrize(
     ('name', 'epochs', 'top', 'warmup'),
     [
@@ -289,8 +331,8 @@ def test_tables_of_the_official_code(name, table):
         ('66xb62-larc-coslr-800e', 800, 3.2, 10),
         ('8xb32-larc-coslr-100e', 100, 0.3, 0),
         ('8xb64-larc-coslr-100e', 100, 0.6, 0),
-        ('8xb128-larc-coslr-100e', 100, 1.2, 0),
-        ('8xb256-larc-coslr-100e', 100, 2.4, 0),
+        ('8xb128-larc-coslr-100e', 100, 1.2, 10),
+        ('8xb256-larc-coslr-100e', 100, 2.4, 10),
     ],
 )
 def test_rates_of_self_classifier(name, epochs, top, warmup):
@@ -300,8 +342,30 @@ def test_rates_of_self_classifier(name, epochs, top, warmup):
     last = top / 1000
     expected = last + (top - last) * (1 + np.cos(np.pi * share)) / 2
     # mmengine's warm-up arrives a step early
-    start = np.linspace(top / 16, top, warmup)
+    start = np.linspace(0.2 if epochs == 800 else 0.3, top, warmup)
     np.testing.assert_allclose(rates, [*start, *expected], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('name', 'batch', 'queue'),
+    [
+        ('66xb62-larc-coslr-100e', 4092, 262144),
+        ('8xb32-larc-coslr-100e', 256, 16384),
+        ('8xb64-larc-coslr-100e', 512, 262144),
+        ('8xb128-larc-coslr-100e', 1024, 262144),
+        ('8xb256-larc-coslr-100e', 2048, 262144),
+    ],
+)
+def test_recipes_of_self_classifier(name, batch, queue):
+    """All of the authors' are in float32 and normalize in the neck."""
+    name = f'self-classifier_resnet50_{name}_in1k.py'
+    cfg = read_only(ROOT / 'configs/self_classifier' / name)
+    processes = int(name.split('_')[2].split('xb')[0])
+    assert processes * cfg.train_dataloader.batch_size == batch
+    assert cfg.auto_scale_lr.base_batch_size == batch
+    assert MODELS.build(cfg.model.queue).length == queue
+    assert cfg.model.neck.norm_cfg.type == 'SyncBN'
+    assert cfg.optim_wrapper.get('type', 'OptimWrapper') == 'OptimWrapper'
 
 
 def test_views_of_self_classifier():

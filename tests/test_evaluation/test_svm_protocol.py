@@ -62,3 +62,4 @@ def test_only_what_is_given_replaces_the_published_settings():
     assert (found.labels, found.draws, found.trials) == (400, 2, 50)
     assert found.input_size == 64
     assert SVM_PROTOCOLS['cifar10-400'].draws == 10
+    assert SVM_PROTOCOLS['cifar10'].trials == 30

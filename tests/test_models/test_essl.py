@@ -519,7 +519,23 @@ def test_refuses_what_predicts_rotations_already():
         build(settings)
 
 
-@pytest.mark.parametrize('name', ['in_channels', 'hid_channels'])
+def test_hidden_layers():
+    head = build(dict(HEAD, num_hidden=3))
+    x = torch.randn(4, HEAD['in_channels'])
+    want = x
+    for i in range(0, 9, 3):
+        linear, norm = head.hidden[i : i + 2]
+        want = (want @ linear.weight.T + linear.bias).double()
+        want = (want - want.mean(1, keepdim=True)) / (
+            want.var(1, unbiased=False, keepdim=True) + norm.eps
+        ).sqrt()
+        want = (want * norm.weight + norm.bias).clamp(min=0).float()
+    want = want @ head.fc.weight.T + head.fc.bias
+    torch.testing.assert_close(head((x,)), want)
+    assert len(list(head.parameters())) == 3 * 4 + 2
+
+
+@pytest.mark.parametrize('name', ['in_channels', 'hid_channels', 'num_hidden'])
 def test_head_refuses_widths_that_are_none(name):
     with pytest.raises(ValueError, match=rf'{name}=0\b.*must be positive'):
         build(dict(HEAD, **{name: 0}))

@@ -50,14 +50,17 @@ def sample(window, matrix, size):
 
 
 def contrast(patch, factors, mean, components):
-    """Scale the pixels' parts along the components; (3, S, S) in 0..1."""
+    """Scale the pixels' parts along the components; (3, S, S) in 0..1.
+
+    What leaves 0..1 is cut off.
+    """
     out = np.empty_like(patch)
     for row, col in np.ndindex(patch.shape[1:]):
         pixel = np.array(mean, float)
         for factor, component in zip(factors, components, strict=True):
             part = np.dot(patch[:, row, col] - mean, component)
             pixel += factor * part * np.array(component)
-        out[:, row, col] = pixel
+        out[:, row, col] = np.clip(pixel, 0, 1)
     return out
 
 
@@ -74,8 +77,9 @@ def recolor(patch, value, saturation, hue):
         v = factor * v**power + summand
         power, factor, summand = saturation
         s = factor * s**power + summand
+        s, v = np.clip([s, v], 0, 1).tolist()
         out[:, row, col] = colorsys.hsv_to_rgb((h + hue) % 1, s, v)
-    return np.clip(out, 0, 1)
+    return out
 
 
 def reference(window, numbers, size, mean=MEAN, components=COMPONENTS):
@@ -324,22 +328,35 @@ def test_power_factor_and_summand(part, numbers):
     np.testing.assert_allclose(got, 255 * want, atol=0.01)
 
 
-def test_what_leaves_the_range_is_cut_off_at_the_end():
-    # Saturations below 0 and values above 1 do occur on the way. To cut
-    # them off there would give something else.
+def test_cut_off_after_the_contrast():
+    """Before the patch is stretched: what was cut off is not told apart."""
+    patch = image_of([(0, 0, 0), (90, 120, 60), (140, 140, 150), (255,) * 3])
+    # three times as far from a mean in the middle
+    numbers = change(2, contrast=(3, 3, 3))
+    plain = {**PLAIN, 'mean': (0.5, 0.5, 0.5)}
+    got = deform(patch, numbers, **plain)
+    want = np.clip(3 * (patch - 127.5) + 127.5, 0, 255)
+    np.testing.assert_allclose(got, want, atol=0.01)
+    assert (want == 0).sum() == 4
+    assert (want == 255).sum() == 3
+
+
+def test_cut_off_before_colors():
+    """A saturation below 0 would turn a hue around, one above 1 go beyond."""
     value, saturation = (1, 1.4, 0.1), (1, 0.7, -0.1)
     patch = COLORS.astype(np.float64) / 255
-    early = np.empty_like(patch)
+    late = np.empty_like(patch)
     for row, col in np.ndindex(patch.shape[1:]):
         h, s, v = colorsys.rgb_to_hsv(*patch[:, row, col])
-        s, v = max(0.7 * s - 0.1, 0), min(1.4 * v + 0.1, 1)
-        early[:, row, col] = colorsys.hsv_to_rgb(h, s, v)
+        late[:, row, col] = colorsys.hsv_to_rgb(
+            h, 0.7 * s - 0.1, 1.4 * v + 0.1
+        )
     got = deform(
         COLORS, change(5, value=value, saturation=saturation), **PLAIN
     )
     want = recolor(patch, value, saturation, 0)
     np.testing.assert_allclose(got, 255 * want, atol=0.01)
-    assert np.abs(got - 255 * early).max() > 20
+    assert np.abs(got - 255 * np.clip(late, 0, 1)).max() > 20
 
 
 @pytest.mark.parametrize('hue', [0.1, -0.1, 1 / 6, 0.5, -0.97, 1, 2.3])

@@ -5,7 +5,10 @@ _base_ = ['./cifar10.py', './pipelines/two_views.py']
 # this dataset gives RGB, files are read as BGR
 view, small_crop = _base_.view, _base_.small_crop
 view[2].transforms[0].to_rgb = view[2].transforms[2].to_bgr = False
-small_crop[2] = view[2]
+view[3].channel_weights = view[3].channel_weights[::-1]
+small_crop[2:] = view[2:]
+# without aliasing, as in the official codes
+view[0].backend = small_crop[0].backend = 'pillow'
 
 train_pipeline = [
     dict(type='MultiView', num_views=[2], transforms=[view]),

@@ -1,4 +1,6 @@
-# ImageNet for rotation prediction: crop and flip, no color augmentation.
+# ImageNet for rotation prediction: crop and flip, no color augmentation. A
+# departure from the official codes: OpenCV resizes without antialiasing, for
+# speed. backend='pillow' of both resizing transforms gives theirs.
 data_preprocessor = dict(
     type='SelfSupDataPreprocessor',
     mean=[123.675, 116.28, 103.53],

@@ -1,4 +1,5 @@
-# Barlow Twins of mmpretrain on a small network, for machines without a GPU.
+# Barlow Twins on a small network, for machines without a GPU. mmpretrain's, with
+# the gradient of one process on several.
 model = dict(
     type='BarlowTwins',
     backbone=dict(
@@ -14,7 +15,7 @@ model = dict(
         norm_cfg=dict(type='BN1d'),
     ),
     head=dict(
-        type='LatentCrossCorrelationHead',
+        type='mm_rotssl.LatentCrossCorrelationHead',
         in_channels=128,
         loss=dict(type='CrossCorrelationLoss'),
     ),

@@ -212,8 +212,8 @@ class _Sampler:
     ) -> list[tuple[int, float, float, float]]:
         """Draw seed patches: image, x, y and scale of each."""
         rng = np.random.default_rng(self.random_seed)
-        weights = self.energies[:, int(np.argmax(self.scales))]
-        left = np.where(weights > 0, max_per_image, 0)
+        usable = self.energies[:, int(np.argmax(self.scales))] > 0
+        left = np.where(usable, max_per_image, 0)
         drawn: list[tuple[int, float, float, float]] = []
         while len(drawn) < num_exemplars:
             # drawn without replacement from a list that holds each image as
@@ -224,15 +224,12 @@ class _Sampler:
                 raise ValueError(
                     f'{num_exemplars} seed patches were asked for, and there '
                     f'are only {len(drawn) + len(slots)}: {len(self.keys)} '
-                    f'images, {(weights > 0).sum()} of which are readable and '
+                    f'images, {usable.sum()} of which are readable and '
                     f'large enough, at most {max_per_image} an image. Ask for '
                     'fewer, add images, raise max_per_image or take a '
                     f'patch_size below {self.patch_size}.'
                 )
-            share = weights[slots] / weights[slots].sum()
-            chosen = slots[
-                rng.choice(len(slots), missing, replace=False, p=share)
-            ]
+            chosen = rng.choice(slots, missing, replace=False)
             images, counts = np.unique(chosen, return_counts=True)
             found = dict(
                 zip(
@@ -313,11 +310,13 @@ def sample_seed_patches(
 ) -> SeedPatches:
     """Sample seed patches where images have structure.
 
-    As in the authors' code images are drawn, each at most
-    ``max_per_image`` times, in proportion to their mean energy at the
-    largest scale, a scale uniformly, and the place in proportion to the
-    energy there. In datasets of images of different sizes a scale is
-    drawn from those at which the image is large enough.
+    As in the authors' code images are drawn uniformly, each at most
+    ``max_per_image`` times, a scale uniformly, and the place in proportion
+    to the energy there. (Their code weighs images by their energy, but those
+    that it weighs were drawn uniformly before, and each of them is used.)
+    Images that have none at the largest scale are left out. In datasets of
+    images of different sizes a scale is drawn from those at which the image
+    is large enough.
 
     The centers of two seed patches of an image are at least half the smaller
     patch apart along one axis, so that no two classes show the same.

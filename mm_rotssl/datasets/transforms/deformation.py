@@ -29,7 +29,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         translation=0.25,
         scale=(math.sqrt(0.5), math.sqrt(2)),
         rotation=20.0,
-        pca_contrast=(1.0, 1.0, 0.5),
+        # the strongest component, gray, changes least
+        pca_contrast=(0.5, 1.0, 1.0),
         power=(0.25, 4.0),
         multiply=(math.sqrt(0.5), math.sqrt(2)),
         add=0.1,
@@ -86,9 +87,9 @@ class RandomDeformation(BaseTransform):
         rotation (float, optional): Largest angle in degrees, either way;
             uniform.
         pca_contrast (Sequence[float], optional): Factor of each principal
-            component of the color. Two numbers: range, log-uniform. Three:
-            standard deviations, for each component, of the factor's base-2
-            logarithm, which is Gaussian.
+            component of the color, the strongest first. Two numbers: range,
+            log-uniform. Three: standard deviations, for each component, of
+            the factor's base-2 logarithm, which is Gaussian.
         power (Sequence[float], optional): Range of the exponent of value and
             saturation, log-uniform, drawn for each.
         multiply (Sequence[float], optional): Range of the factor of both,

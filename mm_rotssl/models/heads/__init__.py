@@ -1,11 +1,13 @@
 from .exemplar_head import ExemplarHead
 from .instance_discrimination_head import InstanceDiscriminationHead
+from .latent_cross_correlation_head import LatentCrossCorrelationHead
 from .rotation_head import RotationHead
 from .self_classifier_head import SelfClassifierHead
 
 __all__ = [
     'ExemplarHead',
     'InstanceDiscriminationHead',
+    'LatentCrossCorrelationHead',
     'RotationHead',
     'SelfClassifierHead',
 ]

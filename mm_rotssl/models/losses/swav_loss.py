@@ -10,6 +10,8 @@ from torch import nn
 from mm_rotssl.ops import sinkhorn
 from mm_rotssl.registry import MODELS
 
+from ..utils import check_batch_sizes
+
 
 @MODELS.register_module()
 class SwAVLoss(BaseModule):
@@ -225,16 +227,7 @@ class SwAVLoss(BaseModule):
                 f'{self.num_views}: they must be ({self.num_views} * B, '
                 f'{self.feat_dim}).'
             )
-        # compared on all processes, so that all raise: any that went on
-        # would wait for the others forever
-        count = torch.tensor([len(x) // self.num_views], device=x.device)
-        counts = torch.cat(all_gather(count)).tolist()
-        if len(set(counts)) > 1:
-            raise ValueError(
-                f'The processes have batches of {counts} images, and '
-                'SwAVLoss needs them alike. Set '
-                'train_dataloader.drop_last=True.'
-            )
+        check_batch_sizes(len(x) // self.num_views, 'SwAVLoss', x.device)
 
     def _load_from_state_dict(
         self,

@@ -25,13 +25,15 @@ class _Settings(NamedTuple):
 class _Sums(NamedTuple):
     """Sums that all parts need; float32, or float64 for float64 logits."""
 
-    # logarithm of the sum over all rows of exp(logits / column temperature),
-    # (V, 1, C)
+    # of all rows, (V, 1, C): the largest logit, and the sum of
+    # exp((logits - largest) / column temperature)
+    column_top: torch.Tensor
     column: torch.Tensor
     # sum over all rows of the softmax over the classes, (V, 1, C)
     prediction: torch.Tensor
-    # logarithm of the sum over the classes of exp(logits / row temperature),
-    # (V, B, 1)
+    # of the classes, (V, B, 1): the largest logit, and the sum of
+    # exp((logits - largest) / row temperature)
+    row_top: torch.Tensor
     row: torch.Tensor
 
 
@@ -41,9 +43,10 @@ class _Terms(NamedTuple):
     target: torch.Tensor
     # sum of a target over the classes, before it is normalized to 1
     mass: torch.Tensor
-    # q: N / C times the row's share of the class's sum of predictions
+    # softmax over the classes, and N / C over the class's sum of it, (V, 1, C)
     prediction: torch.Tensor
-    # q + eps, and its logarithm
+    ratio: torch.Tensor
+    # q + eps, where q is prediction times ratio, and its logarithm
     padded: torch.Tensor
     log: torch.Tensor
 
@@ -56,27 +59,31 @@ def _parts(logits: torch.Tensor) -> Iterator[slice]:
         yield slice(start, start + step)
 
 
+# The largest logit is taken off before a temperature divides: those near it,
+# which alone count, have no rounding error then. A logit of 20 over 0.05 has
+# one of 1e-5, which the exponential turns into a relative one. And what sums
+# up to 1 has to do so to the last digit: the gradient is the small rest of
+# terms that cancel, so a softmax is divided by its own sum.
 def _sum_up(logits: torch.Tensor, settings: _Settings) -> _Sums:
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    top = logits.amax(1, keepdim=True).to(dtype) / settings.column_temperature
-    column, prediction = torch.zeros_like(top), torch.zeros_like(top)
-    row = top.new_empty(*logits.shape[:2], 1)
+    column_top = logits.amax(1, keepdim=True).to(dtype)
+    if settings.num_processes > 1:
+        dist.all_reduce(column_top, dist.ReduceOp.MAX)
+    # sums of the targets and of the predictions
+    column, prediction = sums = column_top.new_zeros(2, *column_top.shape)
+    row_top = logits.amax(2, keepdim=True).to(dtype)
+    row = torch.empty_like(row_top)
     for part in _parts(logits):
         scores = logits[:, part].to(dtype)
-        share = torch.add(-top, scores, alpha=1 / settings.column_temperature)
-        column += share.exp_().sum(1, keepdim=True)
-        scores = scores / settings.row_temperature
-        row[:, part] = scores.logsumexp(2, keepdim=True)
-        prediction += scores.sub_(row[:, part]).exp_().sum(1, keepdim=True)
-    column = column.log_().add_(top)
+        terms = (scores - column_top).div_(settings.column_temperature)
+        column += terms.exp_().sum(1, keepdim=True)
+        torch.sub(scores, row_top[:, part], out=terms)
+        terms.div_(settings.row_temperature).exp_()
+        row[:, part] = terms.sum(2, keepdim=True)
+        prediction += terms.div_(row[:, part]).sum(1, keepdim=True)
     if settings.num_processes > 1:
-        parts = [
-            torch.empty_like(column) for _ in range(dist.get_world_size())
-        ]
-        dist.all_gather(parts, column)
-        column = torch.stack(parts).logsumexp(0)
-        dist.all_reduce(prediction)
-    return _Sums(column, prediction, row)
+        dist.all_reduce(sums)
+    return _Sums(column_top, column, prediction, row_top, row)
 
 
 def _terms(
@@ -87,17 +94,15 @@ def _terms(
     settings: _Settings,
 ) -> _Terms:
     scores = logits[:, part].to(sums.row.dtype)
-    target = torch.add(
-        -sums.column, scores, alpha=1 / settings.column_temperature
-    ).exp_()
+    target = scores - sums.column_top
+    target.div_(settings.column_temperature).exp_().div_(sums.column)
     mass = target.sum(2, keepdim=True)
     target.div_(mass.clamp(min=settings.eps))
-    # divide by the class's sum inside the exponential
-    offset = (sums.prediction.clamp(min=settings.eps) / share).log_()
-    prediction = torch.add(-offset, scores, alpha=1 / settings.row_temperature)
-    prediction = prediction.sub_(sums.row[:, part]).exp_()
-    padded = prediction + settings.eps
-    return _Terms(target, mass, prediction, padded, padded.log())
+    prediction = scores - sums.row_top[:, part]
+    prediction.div_(settings.row_temperature).exp_().div_(sums.row[:, part])
+    ratio = share / sums.prediction.clamp(min=settings.eps)
+    padded = torch.addcmul(ratio.new_tensor(settings.eps), prediction, ratio)
+    return _Terms(target, mass, prediction, ratio, padded, padded.log())
 
 
 def _partners(x: torch.Tensor, num_global: int) -> torch.Tensor:
@@ -132,7 +137,7 @@ def _exponent_gradients(
     total.masked_fill_(terms.mass < settings.eps, 0)
     by_target = inner.addcmul_(terms.target, total, value=-1)
     by_prediction = _partners(terms.target, settings.num_global)
-    by_prediction.mul_(terms.prediction).div_(terms.padded)
+    by_prediction.mul_(terms.prediction).mul_(terms.ratio).div_(terms.padded)
     return by_target, by_prediction
 
 
@@ -194,11 +199,9 @@ class _UniformPriorCrossEntropy(torch.autograd.Function):
             by_target.addcmul_(terms.target.mul_(mass), by_column_sum)
             by_target.mul_(scale / settings.column_temperature)
             # backward of the softmax over the classes
-            divisor = sums.prediction.clamp(min=settings.eps) / share
-            probability = terms.prediction.mul_(divisor)
-            by_prediction.addcmul_(probability, by_prediction_sum)
+            by_prediction.addcmul_(terms.prediction, by_prediction_sum)
             by_prediction.addcmul_(
-                probability, by_prediction.sum(2, keepdim=True), value=-1
+                terms.prediction, by_prediction.sum(2, keepdim=True), value=-1
             )
             by_target.add_(
                 by_prediction.mul_(scale / settings.row_temperature)

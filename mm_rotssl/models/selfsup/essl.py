@@ -31,8 +31,9 @@ class ESSL(MultiTask):
         algorithm (dict | nn.Module): A self-supervised algorithm with a
             ``backbone``, one of mmpretrain or of this package.
         head (dict | nn.Module): A :class:`RotationHead`; its
-            ``num_rotations`` is filled in from ``rotations``. The paper's has
-            ``hid_channels=2048``.
+            ``num_rotations`` is filled in from ``rotations``. The authors'
+            has ``hid_channels=2048`` and ``num_hidden=2`` on CIFAR-10, 3 on
+            ImageNet.
         neck (dict | nn.Module, optional): Applied to the backbone's outputs
             before the head. Defaults to None.
         weight (float): Of the rotation loss. With 0 the extra crop is left
@@ -58,6 +59,7 @@ class ESSL(MultiTask):
         ...         type='mm_rotssl.RotationHead',
         ...         in_channels=512,
         ...         hid_channels=2048,
+        ...         num_hidden=2,
         ...     ),
         ... )
         >>> # and in the pipeline, as the last view, the crop to be rotated

@@ -1,30 +1,12 @@
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather, all_reduce, get_rank
 from mmpretrain.models.selfsup import SimCLR as BaseSimCLR
 from mmpretrain.structures import DataSample
-from torch.autograd.function import once_differentiable
 
 from mm_rotssl.registry import MODELS
 
-
-class _GatherRows(torch.autograd.Function):
-    """Rows of all processes, in whose losses those of this one take part."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:
-        first = get_rank() * len(rows)
-        ctx.own = slice(first, first + len(rows))
-        return torch.cat(all_gather(rows.contiguous()))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: torch.Tensor) -> torch.Tensor:
-        # a copy, since it is summed in place and belongs to autograd
-        total = grad_output.clone(memory_format=torch.contiguous_format)
-        all_reduce(total)
-        return total[ctx.own]
+from ..utils import check_batch_sizes, gather_rows
 
 
 @MODELS.register_module()
@@ -75,19 +57,11 @@ class SimCLR(BaseSimCLR):
         # the views of an image are neighbors
         feats = self.neck(self.backbone(torch.stack(inputs, 1).flatten(0, 1)))
         z = feats[0].to(torch.promote_types(feats[0].dtype, torch.float32))
-        # on all processes alike, or those left would wait for ever
-        count = torch.tensor([len(inputs[0])], device=z.device)
-        counts = torch.cat(all_gather(count)).tolist()
-        if len(set(counts)) > 1:
-            raise ValueError(
-                f'The processes have batches of {counts} images, and SimCLR '
-                'needs them alike. Set train_dataloader.drop_last=True.'
-            )
+        total = sum(check_batch_sizes(len(inputs[0]), 'SimCLR', z.device))
         with torch.autocast(z.device.type, enabled=False):
             z = z / (z.norm(dim=1, keepdim=True) + 1e-10)
-            z = _GatherRows.apply(z)
+            z = gather_rows(z)
             similarity = z @ z.t()
-        total = sum(counts)
         mask, positive, negative = self._create_buffer(total, z.device)
         # without that of an embedding with itself, (2N, 2N - 1)
         similarity = similarity[mask == 1].reshape(2 * total, -1)

@@ -1,11 +1,14 @@
 from .data_preprocessor import DeformationDataPreprocessor
 from .dataset_bound import DatasetBound
 from .feats import set_feats
+from .processes import check_batch_sizes, gather_rows
 from .zero_loss import zero_loss
 
 __all__ = [
     'DatasetBound',
     'DeformationDataPreprocessor',
+    'check_batch_sizes',
+    'gather_rows',
     'set_feats',
     'zero_loss',
 ]
