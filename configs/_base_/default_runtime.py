@@ -15,6 +15,8 @@ custom_hooks = [
     dict(type='mm_rotssl.EpochSeedHook'),
     # a checkpoint of another architecture is an error
     dict(type='mm_rotssl.CheckpointCheckHook'),
+    # a resumed run obeys its config, not the one of its checkpoint
+    dict(type='mm_rotssl.ResumeSettingsHook'),
     # a live bar, if the output is a terminal
     dict(type='mm_rotssl.ProgressBarHook'),
 ]

@@ -1,6 +1,7 @@
 from .checkpoint import read_checkpoint
 from .config import algorithm_settings
 from .config_files import config_summary, find_config, list_configs
+from .errors import InputError
 from .files import (
     open_arrays,
     replacing,
@@ -11,6 +12,7 @@ from .files import (
 from .fingerprint import fingerprint
 
 __all__ = [
+    'InputError',
     'algorithm_settings',
     'config_summary',
     'find_config',

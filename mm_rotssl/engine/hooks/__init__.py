@@ -4,6 +4,7 @@ from .checkpoint_check_hook import CheckpointCheckHook
 from .epoch_seed_hook import EpochSeedHook
 from .pretrained_check_hook import PretrainedCheckHook
 from .progress_bar_hook import ProgressBarHook
+from .resume_settings_hook import ResumeSettingsHook
 from .task_weight_hook import TaskWeightHook
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     'EpochSeedHook',
     'PretrainedCheckHook',
     'ProgressBarHook',
+    'ResumeSettingsHook',
     'TaskWeightHook',
 ]
