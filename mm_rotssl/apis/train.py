@@ -7,6 +7,7 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from .checks import check_data, check_schedule
 from .config import merge_options, read_config
 from .shortcuts import apply_shortcuts
 
@@ -104,7 +105,12 @@ def train_model(cfg: Config) -> Runner:
 
     Returns:
         Runner: That has trained; its ``model`` has the final weights.
+
+    Raises:
+        InputError: If the images are missing or too few, or the schedule
+            does not fit the run.
     """
+    check_schedule(cfg, check_data(cfg))
     runner = (
         RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     )

@@ -119,6 +119,11 @@ def run(args: argparse.Namespace) -> None:
     """
     cfg = load_config(args)
     from mm_rotssl.apis import train_model
+    from mm_rotssl.utils import InputError
 
-    # what goes wrong in a run may be anything, and ends with its traceback
-    train_model(cfg)
+    # what else goes wrong in a run may be anything, and ends with its
+    # traceback
+    try:
+        train_model(cfg)
+    except InputError as error:
+        raise SystemExit(f'Error: {error}') from error
