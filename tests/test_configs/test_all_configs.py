@@ -212,7 +212,8 @@ def learning_rates(name):
     schedulers = [
         PARAM_SCHEDULERS.build(
             # here a step is an epoch
-            dict(one, optimizer=optimizer, convert_to_iter_based=False)
+            dict(end=cfg.train_cfg.max_epochs)
+            | dict(one, optimizer=optimizer, convert_to_iter_based=False)
         )
         for one in (settings if isinstance(settings, list) else [settings])
     ]

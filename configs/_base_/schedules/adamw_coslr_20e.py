@@ -2,7 +2,6 @@
 optim_wrapper = dict(optimizer=dict(type='AdamW', lr=2e-3, weight_decay=1e-4))
 param_scheduler = dict(
     type='CosineAnnealingLR',
-    T_max=20,
     by_epoch=True,
     convert_to_iter_based=True,
 )

@@ -5,7 +5,6 @@ optim_wrapper = dict(
 )
 param_scheduler = dict(
     type='CosineAnnealingLR',
-    T_max=200,
     by_epoch=True,
     convert_to_iter_based=True,
 )
