@@ -121,7 +121,11 @@ def check_schedule(cfg: Config, epoch_length: int | None = None) -> None:
     for i, scheduler in enumerate(schedulers):
         key = 'param_scheduler' + (f'.{i}' if len(schedulers) > 1 else '')
         by_epoch = scheduler.get('by_epoch', True)
-        if by_epoch and not epochs and 'convert_to_iter_based' not in scheduler:
+        if (
+            by_epoch
+            and not epochs
+            and 'convert_to_iter_based' not in scheduler
+        ):
             raise InputError(
                 f'{key} counts epochs, but a run of train_cfg.max_iters='
                 f'{steps} has none: it would have no effect. Set '
@@ -177,9 +181,7 @@ def _class(settings: dict[str, Any]) -> str:
     return kind.split('.')[-1] if isinstance(kind, str) else kind.__name__
 
 
-def _own_end(
-    scheduler: dict[str, Any], begin: int
-) -> tuple[str | None, int]:
+def _own_end(scheduler: dict[str, Any], begin: int) -> tuple[str | None, int]:
     """The setting that says where a schedule ends, if one does."""
     for name in ('T_max', 'total_steps', 'periods', 'milestones', 'end'):
         value = scheduler.get(name)

@@ -127,7 +127,6 @@ def test_short_runs(name, epochs):
             # no decay before the end of the run
             [dict(milestones=[1, 1, 1])],
         ),
-        ('rotnet_resnet18_1xb64-100e_custom', 7, [dict(by_epoch=True)]),
         (
             'self-classifier_resnet50_66xb62-larc-coslr-800e_in1k',
             100,

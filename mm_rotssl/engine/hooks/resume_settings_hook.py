@@ -35,15 +35,22 @@ def _read_settings(text: str) -> dict[str, Any]:
 
     def value(node: ast.AST) -> Any:
         if isinstance(node, ast.Call):
-            return {str(k.arg): value(k.value) for k in node.keywords}
+            found = {str(k.arg): value(k.value) for k in node.keywords}
+            # names that are no identifiers come in a display
+            for argument in node.args:
+                inner = value(argument)
+                found |= inner if isinstance(inner, dict) else {}
+            return found
         if isinstance(node, ast.Dict):
             return {
                 value(key): value(child)
                 for key, child in zip(node.keys, node.values, strict=True)
-                if key is not None
+                if isinstance(key, ast.Constant)
             }
-        if isinstance(node, (ast.List, ast.Tuple)):
+        if isinstance(node, ast.List):
             return [value(child) for child in node.elts]
+        if isinstance(node, ast.Tuple):
+            return tuple(value(child) for child in node.elts)
         try:
             return ast.literal_eval(node)
         except ValueError:
@@ -241,18 +248,16 @@ class ResumeSettingsHook(Hook):
             )
         changed = {}
         for group, before in zip(groups, saved_groups, strict=False):
-            for key, value in group.items():
-                if key == 'params':
-                    continue
-                if before.get(key, value) != value:
-                    changed[key] = (
-                        f'{key}={value} (checkpoint: {before[key]})'
-                    )
-                before[key] = value
+            for key in group.keys() & before.keys() - {'params'}:
+                if before[key] != group[key]:
+                    changed[key] = f'{group[key]} (checkpoint: {before[key]})'
+            parameters = before['params']
+            before.clear()
+            before.update(group, params=parameters)
         if changed:
             _say(
                 'Of the config, not of the checkpoint: '
-                + ', '.join(changed.values())
+                + ', '.join(f'{key}={changed[key]}' for key in sorted(changed))
             )
 
     @staticmethod
@@ -309,7 +314,8 @@ class ResumeSettingsHook(Hook):
         saved = checkpoint.get('param_schedulers') or []
         same = len(saved) == len(schedulers) and all(
             _settings(scheduler.state_dict()) == _settings(state)
-            and state['_global_step'] == (epoch if scheduler.by_epoch else step)
+            and state['_global_step']
+            == (epoch if scheduler.by_epoch else step)
             for scheduler, state in zip(schedulers, saved, strict=True)
         )
         # kept by schedulers that don't remember what they started from
@@ -345,7 +351,9 @@ class ResumeSettingsHook(Hook):
         for behind in range(epoch + 1):
             for scheduler in by_epoch if behind else ():
                 scheduler.step()
-            for _ in range(min(steps, step - behind * steps) if by_step else 0):
+            for _ in range(
+                min(steps, step - behind * steps) if by_step else 0
+            ):
                 for scheduler in by_step:
                     scheduler.step()
         if saved:
