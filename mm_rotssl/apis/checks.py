@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from mm_rotssl.utils import InputError
 from .config import process_of
 
 
-def check_data(cfg: Config) -> int | None:
+def build_datasets(cfg: Config) -> tuple[dict[str, Any], int | None]:
     """Build the datasets of training and validation, and count images.
 
     What they complain about, such as a missing folder, is so said before
@@ -27,8 +27,10 @@ def check_data(cfg: Config) -> int | None:
         cfg (Config): Of a run.
 
     Returns:
-        int | None: Steps of an epoch in each process. None on processes
-        that are not connected yet, but the first, which looks for all.
+        tuple[dict[str, Dataset], int | None]: The datasets by the keys of
+        their dataloaders, and the steps of an epoch in each process. Nothing
+        on processes that are not connected yet, but the first, which looks
+        for all.
 
     Raises:
         InputError: If a dataset cannot be built, or ``drop_last`` leaves no
@@ -36,18 +38,22 @@ def check_data(cfg: Config) -> int | None:
     """
     rank, processes = process_of(cfg)
     if torch.distributed.is_initialized():
-        # each has its own part of the images
-        rank, processes = 0, 1
-    if rank:
-        return None
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+        # each sampler has its own part of the images
+        rank, parts = 0, 1
+    else:
+        parts = processes
+    datasets: dict[str, Any] = {}
     steps = None
+    if rank:
+        return datasets, steps
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
     for key, settings in _dataloaders(cfg):
         try:
             loader = Runner.build_dataloader(settings, seed=0)
         except (ValueError, RuntimeError, OSError, AssertionError) as error:
             raise InputError(f'{key}: {_reason(error)}') from error
-        images = math.ceil(len(loader.sampler) / processes)
+        datasets[key] = loader.dataset
+        images = math.ceil(len(loader.sampler) / parts)
         size, last = loader.batch_size, loader.drop_last
         if size is None or isinstance(loader.sampler, InfiniteSampler):
             # batches of another kind, or without an end
@@ -55,7 +61,7 @@ def check_data(cfg: Config) -> int | None:
         else:
             length = images // size if last else math.ceil(images / size)
             if not length:
-                each = ' a process' if cfg.get('launcher') != 'none' else ''
+                each = ' a process' if processes > 1 else ''
                 raise InputError(
                     f'{key}: {images} images{each} are less than one batch '
                     f'of batch_size={size}, and drop_last={last} leaves '
@@ -65,7 +71,27 @@ def check_data(cfg: Config) -> int | None:
                 )
         if key == 'train_dataloader':
             steps = length
-    return steps
+    return datasets, steps
+
+
+def use_datasets(runner: Runner, datasets: dict[str, Any]) -> None:
+    """Let a runner take datasets that are built, in place of building them.
+
+    Args:
+        runner (Runner): That has not trained yet.
+        datasets (dict[str, Dataset]): Of :func:`build_datasets`.
+    """
+    for key, dataset in datasets.items():
+        part, _, inner = key.partition('.')
+        settings: Any = {
+            'train_dataloader': runner._train_dataloader,
+            'val_dataloader': runner._val_dataloader,
+            'val_cfg': runner._val_loop,
+        }[part]
+        if inner:
+            settings = settings[inner]
+        # the engine copies settings, but no function
+        settings['dataset'] = dict(type=_giving(dataset))
 
 
 def _dataloaders(cfg: Config) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -76,6 +102,10 @@ def _dataloaders(cfg: Config) -> Iterator[tuple[str, dict[str, Any]]]:
     for key, value in (cfg.get('val_cfg') or {}).items():
         if isinstance(value, dict) and 'dataset' in value:
             yield f'val_cfg.{key}', value
+
+
+def _giving(dataset: Any) -> Callable[[], Any]:
+    return lambda: dataset
 
 
 def _reason(error: Exception) -> str:

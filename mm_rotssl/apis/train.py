@@ -7,7 +7,7 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from .checks import check_data, check_schedule
+from .checks import build_datasets, check_schedule, use_datasets
 from .config import merge_options, read_config
 from .shortcuts import apply_shortcuts
 
@@ -110,10 +110,12 @@ def train_model(cfg: Config) -> Runner:
         InputError: If the images are missing or too few, or the schedule
             does not fit the run.
     """
-    check_schedule(cfg, check_data(cfg))
+    datasets, steps = build_datasets(cfg)
+    check_schedule(cfg, steps)
     runner = (
         RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     )
+    use_datasets(runner, datasets)
     runner.train()
     # NCCL asks for it; gloo does not, and torch 2.5 may hang there
     if (
