@@ -13,6 +13,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from mmengine.runner import Runner
 
+from mm_rotssl.apis import set_epochs
+
 pytest_plugins = ['stand_ins']
 
 ROOT = Path(__file__).parents[2]
@@ -95,7 +97,7 @@ def shrink(cfg):
     if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper':
         # half precision needs a GPU
         cfg.optim_wrapper.type = 'OptimWrapper'
-    cfg.train_cfg.update(max_epochs=1, val_interval=1)
+    set_epochs(cfg, 1)
     cfg.default_hooks.checkpoint.update(interval=-1, save_last=False)
 
 

@@ -1,4 +1,5 @@
-# A schedule that fits small networks on the embedded digits.
+# A schedule that fits small networks on the embedded digits. It lasts as long
+# as the run.
 optim_wrapper = dict(optimizer=dict(type='AdamW', lr=2e-3, weight_decay=1e-4))
 param_scheduler = dict(
     type='CosineAnnealingLR',
