@@ -24,6 +24,8 @@ custom_hooks = [
     dict(type='mm_rotssl.GradientCheckHook'),
     # `activation_checkpointing` changes memory and time only
     dict(type='mm_rotssl.ActivationCheckpointHook'),
+    # a resumed run obeys its config, not the one of its checkpoint
+    dict(type='mm_rotssl.ResumeSettingsHook'),
     # a live bar, if the output is a terminal
     dict(type='mm_rotssl.ProgressBarHook'),
 ]

@@ -52,7 +52,6 @@ train_dataloader = dict(
 )
 
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
-param_scheduler = dict(T_max=15)
 train_cfg = dict(max_epochs=15, val_interval=1)
 val_cfg = dict(
     type='mm_rotssl.KNNValLoop',

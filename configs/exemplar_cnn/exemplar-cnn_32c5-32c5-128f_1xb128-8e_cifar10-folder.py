@@ -71,7 +71,6 @@ reference_dataloader.dataset.indices = every_fifth
 
 # with the paper's SGD the loss stays at chance for thousands of steps
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
-param_scheduler = dict(T_max=8)
 train_cfg = dict(max_epochs=8, val_interval=8)
 val_cfg = dict(
     type='mm_rotssl.KNNValLoop', reference_dataloader=reference_dataloader

@@ -39,7 +39,6 @@ optim_wrapper = dict(optimizer=dict(lr=0.05))
 param_scheduler = [
     dict(
         type='CosineAnnealingLR',
-        T_max=12,
         end=12,
         by_epoch=True,
         convert_to_iter_based=True,
@@ -49,7 +48,6 @@ param_scheduler = [
         periods=[3],
         restart_weights=[0.2],
         begin=12,
-        end=15,
         eta_min=0,
         by_epoch=True,
         convert_to_iter_based=True,

@@ -101,7 +101,6 @@ train_dataloader = dict(
 )
 
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
-param_scheduler = dict(T_max=10)
 auto_scale_lr = dict(base_batch_size=64)
 
 train_cfg = dict(max_epochs=10, val_interval=1)

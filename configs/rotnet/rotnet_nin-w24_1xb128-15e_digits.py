@@ -26,7 +26,6 @@ optim_wrapper = dict(
 param_scheduler = [
     dict(
         type='CosineAnnealingLR',
-        T_max=15,
         by_epoch=True,
         convert_to_iter_based=True,
     )

@@ -23,7 +23,6 @@ auto_scale_lr = dict(base_batch_size=64)
 param_scheduler = [
     dict(
         type='CosineAnnealingLR',
-        T_max=10,
         by_epoch=True,
         convert_to_iter_based=True,
     )

@@ -38,7 +38,6 @@ optim_wrapper = dict(
 # so short a run gains from a smooth decay
 param_scheduler = dict(
     type='CosineAnnealingLR',
-    T_max=8,
     by_epoch=True,
     convert_to_iter_based=True,
 )

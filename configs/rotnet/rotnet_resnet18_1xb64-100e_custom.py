@@ -94,7 +94,6 @@ optim_wrapper = dict(
 )
 param_scheduler = dict(
     type='CosineAnnealingLR',
-    T_max=max_epochs,
     by_epoch=True,
     convert_to_iter_based=True,
 )

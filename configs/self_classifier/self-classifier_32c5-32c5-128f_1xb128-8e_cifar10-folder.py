@@ -77,7 +77,6 @@ reference_dataloader.num_workers = 0
 reference_dataloader.dataset.indices = every_fifth
 
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
-param_scheduler = dict(T_max=8)
 train_cfg = dict(max_epochs=8, val_interval=4)
 val_cfg = dict(
     type='mm_rotssl.KNNValLoop', reference_dataloader=reference_dataloader

@@ -79,8 +79,6 @@ param_scheduler = [
         eta_min_ratio=0.001,
         by_epoch=True,
         begin=10,
-        end=200,
-        T_max=190,
         convert_to_iter_based=True,
     ),
 ]

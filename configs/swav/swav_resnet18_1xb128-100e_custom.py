@@ -36,7 +36,6 @@ train_dataloader = dict(
     dataset=dict(data_root=data_root),
 )
 optim_wrapper = dict(optimizer=dict(lr=base_lr))
-param_scheduler = dict(T_max=max_epochs)
 auto_scale_lr = dict(base_batch_size=128)
 train_cfg = dict(max_epochs=max_epochs)
 

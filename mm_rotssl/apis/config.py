@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,35 @@ def places_of(value: Any, node: Any, path: str = '') -> list[str]:
             places.append(name)
         places += places_of(value, child, name)
     return places
+
+
+def check_keys(cfg: Config) -> None:
+    """Refuse a misspelled key at the top of a config.
+
+    The runner passes over keys that it does not know, because a config may
+    have intermediate values. One that the config itself never uses, and that
+    looks like a key of the runner, is no such value.
+
+    Args:
+        cfg (Config): As read from its file.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    for key in cfg.keys() - RUNNER_KEYS:
+        near = difflib.get_close_matches(key, RUNNER_KEYS, 1, 0.75)
+        if not near:
+            continue
+        # the text begins with the file's name, and has that of its bases
+        text = cfg.text.partition('\n')[2]
+        others = re.sub(rf'(?m)^{re.escape(key)}\s*=', '', text)
+        used = re.search(rf'\b{re.escape(key)}\b(?!["\']?:)', others)
+        # what a run leaves beside its checkpoints has its values copied
+        if not used and text.strip() != cfg.pretty_text.strip():
+            raise ValueError(
+                f'{cfg.filename}: nothing reads "{key}". Did you mean '
+                f'"{near[0]}"?'
+            )
 
 
 def check_option(cfg: Config, option: str) -> None:
@@ -122,6 +152,35 @@ def check_option(cfg: Config, option: str) -> None:
         node = node[name] if isinstance(node, dict) else node[int(name)]
 
 
+# Rank, number of processes and local rank as each launcher tells them.
+_LAUNCHERS = {
+    'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'torchrun'),
+    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID', 'srun'),
+    'mpi': (
+        'OMPI_COMM_WORLD_RANK',
+        'OMPI_COMM_WORLD_SIZE',
+        'OMPI_COMM_WORLD_LOCAL_RANK',
+        'mpirun of Open MPI',
+    ),
+}
+
+
+def process_of(cfg: Config) -> tuple[int, int]:
+    """Tell which process this is, before processes are connected.
+
+    Args:
+        cfg (Config): Its ``launcher`` tells how they were started.
+
+    Returns:
+        tuple[int, int]: Its number, from 0, and how many there are.
+    """
+    launcher = cfg.get('launcher', 'none')
+    if launcher == 'none':
+        return 0, 1
+    rank, processes, *_ = _LAUNCHERS[launcher]
+    return int(os.environ.get(rank, 0)), int(os.environ.get(processes, 1))
+
+
 def prepare_cpu_processes(cfg: Config) -> None:
     """Let several processes work together on a machine without a GPU.
 
@@ -142,16 +201,7 @@ def prepare_cpu_processes(cfg: Config) -> None:
         os.environ.setdefault('LOCAL_RANK', '0')
     if get_device() != 'cpu':
         return
-    rank, world_size, local_rank, starter = {
-        'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'torchrun'),
-        'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID', 'srun'),
-        'mpi': (
-            'OMPI_COMM_WORLD_RANK',
-            'OMPI_COMM_WORLD_SIZE',
-            'OMPI_COMM_WORLD_LOCAL_RANK',
-            'mpirun of Open MPI',
-        ),
-    }[cfg.launcher]
+    rank, world_size, local_rank, starter = _LAUNCHERS[cfg.launcher]
     environ = os.environ
     missing = [n for n in (rank, world_size, local_rank) if n not in environ]
     if missing:
@@ -199,7 +249,7 @@ def read_config(config: str | Path, options: dict | None = None) -> Config:
     Raises:
         FileNotFoundError: If there is no such config.
         ValueError: If several have the name, a package that it builds on is
-            missing, or an option would have no effect.
+            missing, or one of its keys or an option would have no effect.
     """
     path = find_config(config)
     try:
@@ -211,6 +261,7 @@ def read_config(config: str | Path, options: dict | None = None) -> Config:
             '"mm-rotssl[transfer]".'
         ) from error
     translate_old_names(cfg._cfg_dict)
+    check_keys(cfg)
     merge_options(cfg, options or {})
     return cfg
 

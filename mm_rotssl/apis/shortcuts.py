@@ -1,6 +1,7 @@
 """Changes of a config that concern several of its settings."""
 
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -95,7 +96,12 @@ def set_epochs(cfg: Config, epochs: int) -> None:
     place = _rescaling(old, epochs, warmup)
     for scheduler in by_epoch:
         _rescale_scheduler(scheduler, place)
-    left = [s for s in schedulers if s.get('begin', 0) < s.get('end', 1e9)]
+    left = [
+        s
+        for s in schedulers
+        if s.get('begin', 0)
+        < s.get('end', epochs if s.get('by_epoch', True) else math.inf)
+    ]
     if not single or not left:
         cfg.param_scheduler = left
     hooks = [

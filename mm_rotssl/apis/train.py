@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 
 from mm_rotssl.utils import newest_checkpoint
 
+from .checks import build_datasets, check_schedule, use_datasets
 from .config import merge_options, read_config
 from .shortcuts import apply_shortcuts
 
@@ -106,10 +107,17 @@ def train_model(cfg: Config) -> Runner:
 
     Returns:
         Runner: That has trained; its ``model`` has the final weights.
+
+    Raises:
+        InputError: If the images are missing or too few, or the schedule
+            does not fit the run.
     """
+    datasets, steps = build_datasets(cfg)
+    check_schedule(cfg, steps)
     runner = (
         RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     )
+    use_datasets(runner, datasets)
     runner.train()
     # NCCL asks for it; gloo does not, and torch 2.5 may hang there
     if (

@@ -54,7 +54,8 @@ def rates(cfg):
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
     built = []
     for settings in schedulers(cfg):
-        settings = dict(settings)
+        # as the runner does
+        settings = dict(end=cfg.train_cfg.max_epochs) | settings
         if settings.pop('convert_to_iter_based', False):
             settings['epoch_length'] = 1
             settings['convert_to_iter_based'] = True
@@ -126,7 +127,6 @@ def test_short_runs(name, epochs):
             # no decay before the end of the run
             [dict(milestones=[1, 1, 1])],
         ),
-        ('rotnet_resnet18_1xb64-100e_custom', 7, [dict(T_max=7)]),
         (
             'self-classifier_resnet50_66xb62-larc-coslr-800e_in1k',
             100,
@@ -146,7 +146,7 @@ def test_short_runs(name, epochs):
         (
             'feature-decoupling_nin-w24_1xb128-15e_digits',
             30,
-            [dict(T_max=24, end=24), dict(begin=24, end=30, periods=[6])],
+            [dict(end=24), dict(begin=24, periods=[6])],
         ),
     ],
 )

@@ -396,8 +396,6 @@ def test_options_have_precedence_over_shortcuts(monkeypatch):
     assert cfg.optim_wrapper.optimizer.lr == 0.25
     assert cfg.train_dataloader.batch_size == 3
     assert cfg.train_cfg.max_epochs == 20
-    # of the shortcut
-    assert cfg.param_scheduler[0].T_max == 30
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from torch import nn
 
 from mm_rotssl.registry import MODELS
 
+from mm_rotssl.apis import set_epochs
+
 pytest_plugins = ['stand_ins']
 
 ROOT = Path(__file__).parents[2]
@@ -99,7 +101,7 @@ def shrink(cfg):
     if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper':
         # half precision needs a GPU
         cfg.optim_wrapper.type = 'OptimWrapper'
-    cfg.train_cfg.update(max_epochs=1, val_interval=1)
+    set_epochs(cfg, 1)
     cfg.default_hooks.checkpoint.update(interval=-1, save_last=False)
 
 
@@ -221,7 +223,8 @@ def learning_rates(name):
     schedulers = [
         PARAM_SCHEDULERS.build(
             # here a step is an epoch
-            dict(one, optimizer=optimizer, convert_to_iter_based=False)
+            dict(end=cfg.train_cfg.max_epochs)
+            | dict(one, optimizer=optimizer, convert_to_iter_based=False)
         )
         for one in (settings if isinstance(settings, list) else [settings])
     ]

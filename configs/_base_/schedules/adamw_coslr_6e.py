@@ -1,5 +1,4 @@
 # adamw_coslr_20e.py, shortened for real images on two cores.
 _base_ = ['./adamw_coslr_20e.py']
 
-param_scheduler = dict(T_max=6)
 train_cfg = dict(max_epochs=6, val_interval=6)

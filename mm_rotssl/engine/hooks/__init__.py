@@ -8,6 +8,7 @@ from .epoch_seed_hook import EpochSeedHook
 from .gradient_check_hook import GradientCheckHook
 from .pretrained_check_hook import PretrainedCheckHook
 from .progress_bar_hook import ProgressBarHook
+from .resume_settings_hook import ResumeSettingsHook
 from .task_weight_hook import TaskWeightHook
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     'GradientCheckHook',
     'PretrainedCheckHook',
     'ProgressBarHook',
+    'ResumeSettingsHook',
     'TaskWeightHook',
 ]
