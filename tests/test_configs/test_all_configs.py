@@ -15,9 +15,8 @@ from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
-from mm_rotssl.registry import MODELS
-
 from mm_rotssl.apis import set_epochs
+from mm_rotssl.registry import MODELS
 
 pytest_plugins = ['stand_ins']
 
