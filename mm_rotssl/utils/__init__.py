@@ -4,11 +4,11 @@ from .config_files import config_summary, find_config, list_configs
 from .files import (
     open_arrays,
     replacing,
-    save_figure,
     write_arrays,
     write_file,
 )
 from .fingerprint import fingerprint
+from .output_images import list_written, save_figure, write_image
 
 __all__ = [
     'algorithm_settings',
@@ -16,10 +16,12 @@ __all__ = [
     'find_config',
     'fingerprint',
     'list_configs',
+    'list_written',
     'open_arrays',
     'read_checkpoint',
     'replacing',
     'save_figure',
     'write_arrays',
     'write_file',
+    'write_image',
 ]

@@ -191,7 +191,7 @@ def test_the_file(whole):
     # nothing unfinished is left
     assert {path.name for path in work_dir.iterdir()} == {
         *('fold0', 'fold1', 'estimation.json'),
-        *('rotation_noise.npz', 'orientation.png'),
+        *('rotation_noise.npz', 'orientation.png', '.mm_rotssl_output'),
     }
 
 

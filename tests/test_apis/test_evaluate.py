@@ -121,6 +121,7 @@ def test_summary_and_files(summary, checkpoint):
     assert {path.name for path in folder.iterdir()} == {
         *FIGURES,
         'results.json',
+        '.mm_rotssl_output',
     }
     assert json.loads((folder / 'results.json').read_text()) == summary
     assert summary['figures'] == FIGURES

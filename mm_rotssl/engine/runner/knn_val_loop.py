@@ -21,8 +21,9 @@ class KNNValLoop(ValLoop):
     """Validation with a reference set for :class:`KNNAccuracy`.
 
     Before the validation set, the reference set goes through the network;
-    only the kNN metrics see it. Classes of both are matched by name. It and the validation set are independent of
-    the training set, which needs no labels.
+    only the kNN metrics see it. It and the validation set are independent of
+    the training set, which needs no labels; their classes are matched by
+    name.
 
     Algorithms that have no ``predict``, such as mmpretrain's own, are run as
     feature extractors, so kNN accuracy works for them as well.
