@@ -396,7 +396,7 @@ def bomb(kind, side):
         return bytes(content)
     content = bytearray(encode(Image.new('I;16', (8, 8)), kind))
     for tag in (256, 257):
-        place = content.index(struct.pack('<HHIH', tag, 3, 1, 8))
+        place = content.index(struct.pack('<HHII', tag, 4, 1, 8))
         content[place : place + 12] = struct.pack('<HHII', tag, 4, 1, side)
     return bytes(content)
 
