@@ -12,7 +12,7 @@ from mm_rotssl.utils import fingerprint
 
 from ..image_keys import image_keys
 from .seed_patch_sampling import sample_seed_patches
-from .seed_patches import SeedPatches, cut_window
+from .seed_patches import SeedPatches, cut_window, load_image
 
 
 @DATASETS.register_module()
@@ -27,7 +27,7 @@ class ExemplarDataset:
 
     **Keys of an entry:**
 
-    - img: the window, uint8 (S, S, 3)
+    - img: the window, (S, S, C), uint8 (S, S, 3) of ordinary images
     - valid: left, top, right and bottom of the part of the window that is
       within the image
     - exemplar_label: number of the seed patch, which is its class
@@ -41,7 +41,7 @@ class ExemplarDataset:
 
     Args:
         dataset (dict | BaseDataset): The images. Its pipeline loads
-            ``img``, uint8 (H, W, 3), and does no more.
+            ``img``, uint8 or float32 (H, W, C), and does no more.
         seed_patches (str | dict | SeedPatches): File of the seed patches, see
             ``mm-rotssl sample-patches``; or settings of
             :func:`sample_seed_patches`, with which they are sampled at the
@@ -143,7 +143,10 @@ class ExemplarDataset:
     def _cut_all(self) -> None:
         size = self.window_size
         count, keys = len(self.seed_patches), self.seed_patches.keys
-        self.windows = np.empty((count, size, size, 3), np.uint8)
+        # all images are like the first
+        image = load_image(self.dataset, self.places[0])
+        shape = count, size, size, image.shape[2]
+        self.windows = np.empty(shape, image.dtype)
         self.valid = np.empty((count, 4), np.int32)
         print_log(
             f'Cutting {count} windows out of {len(keys)} images: '
@@ -178,10 +181,13 @@ class ExemplarDataset:
             return []
         seed_patches = self.seed_patches
         number = int(seed_patches.images[group[0]])
-        info = self.dataset.get_data_info(self.places[number])
-        image = self.dataset.pipeline(info)['img']
-        if image.ndim == 2:
-            image = np.repeat(image[..., None], 3, 2)
+        image = load_image(self.dataset, self.places[number])
+        if image.shape[2] != self.windows.shape[3]:
+            raise ValueError(
+                f'{seed_patches.keys[number]} has {image.shape[2]} channels, '
+                f'{seed_patches.keys[0]} has {self.windows.shape[3]}. Convert '
+                "one of them, or leave color_type='color' of the loader."
+            )
         want = tuple(seed_patches.sizes[number].tolist())
         if image.shape[1::-1] != want:
             raise ValueError(

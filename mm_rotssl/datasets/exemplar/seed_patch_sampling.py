@@ -15,7 +15,7 @@ from rich.progress import track
 
 from ..image_keys import image_keys
 from ..transforms.loading import BrokenImageError
-from .seed_patches import SeedPatches, scaled_image
+from .seed_patches import SeedPatches, load_image, scaled_image
 
 # scales of the authors' code
 SCALES = (1.0, 0.8, 0.64, 0.512)
@@ -168,8 +168,7 @@ class _Sampler:
             )
 
     def _load(self, index: int) -> np.ndarray:
-        img = self.dataset.pipeline(self.dataset.get_data_info(index))['img']
-        return np.repeat(img[..., None], 3, 2) if img.ndim == 2 else img
+        return load_image(self.dataset, index)
 
     def _mean_energies(self, index: int) -> list[float]:
         try:

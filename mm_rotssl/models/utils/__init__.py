@@ -1,4 +1,7 @@
-from .data_preprocessor import DeformationDataPreprocessor
+from .data_preprocessor import (
+    DeformationDataPreprocessor,
+    MultiChannelDataPreprocessor,
+)
 from .dataset_bound import DatasetBound
 from .feats import set_feats
 from .zero_loss import zero_loss
@@ -6,6 +9,7 @@ from .zero_loss import zero_loss
 __all__ = [
     'DatasetBound',
     'DeformationDataPreprocessor',
+    'MultiChannelDataPreprocessor',
     'set_feats',
     'zero_loss',
 ]
