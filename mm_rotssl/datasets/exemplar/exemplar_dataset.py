@@ -141,29 +141,38 @@ class ExemplarDataset:
         self._fully_initialized = True
 
     def _cut_all(self) -> None:
-        size = self.window_size
         count, keys = len(self.seed_patches), self.seed_patches.keys
-        # all images are like the first
-        image = load_image(self.dataset, self.places[0])
-        shape = count, size, size, image.shape[2]
-        self.windows = np.empty(shape, image.dtype)
         self.valid = np.empty((count, 4), np.int32)
-        print_log(
-            f'Cutting {count} windows out of {len(keys)} images: '
-            f'{self.windows.nbytes / 1e6:.0f} MB.',
-            'current',
-        )
+        windows = None
         order = np.argsort(self.seed_patches.images, kind='stable')
         ends = np.searchsorted(
             self.seed_patches.images[order], np.arange(len(keys)), side='right'
         )
         groups = np.split(order, ends[:-1])
         with ThreadPoolExecutor(os.cpu_count()) as threads:
-            for group, found in zip(
-                groups, threads.map(self._cut, groups), strict=True
+            for key, group, found in zip(
+                keys, groups, threads.map(self._cut, groups), strict=True
             ):
                 for i, (window, valid) in zip(group, found, strict=True):
-                    self.windows[i], self.valid[i] = window, valid
+                    if windows is None:
+                        # all are like the first
+                        windows = np.empty(
+                            (count, *window.shape), window.dtype
+                        )
+                        print_log(
+                            f'Cutting {count} windows out of {len(keys)} '
+                            f'images: {windows.nbytes / 1e6:.0f} MB.',
+                            'current',
+                        )
+                    if window.shape != windows.shape[1:]:
+                        raise ValueError(
+                            f'{key} has {window.shape[2]} channels, and other '
+                            f'images have {windows.shape[3]}. Convert it, or '
+                            "leave color_type='color' of LoadIntactImage."
+                        )
+                    windows[i], self.valid[i] = window, valid
+        assert windows is not None
+        self.windows = windows
 
     @property
     def window_size(self) -> int:
@@ -182,12 +191,6 @@ class ExemplarDataset:
         seed_patches = self.seed_patches
         number = int(seed_patches.images[group[0]])
         image = load_image(self.dataset, self.places[number])
-        if image.shape[2] != self.windows.shape[3]:
-            raise ValueError(
-                f'{seed_patches.keys[number]} has {image.shape[2]} channels, '
-                f'{seed_patches.keys[0]} has {self.windows.shape[3]}. Convert '
-                "one of them, or leave color_type='color' of the loader."
-            )
         want = tuple(seed_patches.sizes[number].tolist())
         if image.shape[1::-1] != want:
             raise ValueError(
