@@ -44,9 +44,6 @@ train_dataloader = dict(
             dict(type='mm_rotssl.RandomResizedCropFlip', scale=16,
                  flip_prob=0.5),
             dict(type='mm_rotssl.PackInputs')]))
-backbone = dict(
-    type='ResNet', depth=18, in_channels=4, stem_channels=8, base_channels=8,
-    out_indices=(0, 1, 2, 3))
 model = dict(
     type='mm_rotssl.RotNet', data_preprocessor=data_preprocessor,
     backbone=dict(
@@ -56,13 +53,14 @@ model = dict(
     head=dict(type='mm_rotssl.RotationHead', in_channels=6))
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.01))
 train_cfg = dict(by_epoch=True, max_epochs=1)
-val_dataloader = dict(loader, dataset=labeled)
+val_dataloader = dict(loader, dataset=dict(labeled, data_root={test!r}))
 val_cfg = dict(
     type='mm_rotssl.KNNValLoop',
     reference_dataloader=dict(loader, dataset=labeled))
 val_evaluator = [dict(type='mm_rotssl.RotationAccuracy'),
                  dict(type='mm_rotssl.KNNAccuracy', k=1)]
 log_level = 'ERROR'
+randomness = dict(seed=0)
 """
 
 
@@ -73,9 +71,9 @@ def quick(monkeypatch):
     monkeypatch.setitem(FINE_TUNING, 'epochs', 1)
 
 
-def write_images(folder, real):
+def write_images(folder, real, seed):
     """Only the fourth channel tells the class."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for label, name in enumerate('ab'):
         (folder / name).mkdir(parents=True)
         for i in range(6):
@@ -90,11 +88,13 @@ def write_images(folder, real):
 
 @pytest.fixture(params=[False, True], ids=['8-bit', 'real'])
 def config(request, tmp_path):
-    write_images(tmp_path / 'images', request.param)
+    for seed, name in enumerate(('images', 'test')):
+        write_images(tmp_path / name, request.param, seed)
     path = tmp_path / 'config.py'
     path.write_text(
         CONFIG.format(
             folder=str(tmp_path / 'images'),
+            test=str(tmp_path / 'test'),
             real=request.param,
             unit=0.001 if request.param else 1,
         )
@@ -114,7 +114,7 @@ def train(config, tmp_path):
 def test_training_validation_and_evaluation(config, tmp_path):
     runner, checkpoint = train(config, tmp_path)
     # what tells them apart is in the fourth channel
-    assert runner.val_loop.run()['knn/best'] == 100
+    assert runner.val_loop.run()['knn/best'] > 90
     weights = torch.load(checkpoint, weights_only=False)['state_dict']
     first = next(v for k, v in weights.items() if 'backbone' in k)
     assert first.shape[1] == 4
@@ -126,7 +126,8 @@ def test_training_validation_and_evaluation(config, tmp_path):
         shots=(1,),
         finetune_shots=1,
     )
-    assert found['results']['trained']['stages'][0]['knn'] == 100
+    stages = found['results']['trained']['stages']
+    assert max(stage['knn'] for stage in stages) > 90
     for name in found['figures']:
         assert (tmp_path / 'out' / name).stat().st_size > 5000
 
@@ -142,7 +143,8 @@ model = dict(
         type='mm_rotssl.SelfClassifierNeck', in_channels=6, hid_channels=8,
         out_channels=8, norm_cfg=None),
     head=dict(
-        type='mm_rotssl.SelfClassifierHead', in_channels=8, num_classes=3))
+        type='mm_rotssl.SelfClassifierHead', in_channels=8,
+        num_classes=(3, )))
 """
         )
     cfg = Config.fromfile(config)
@@ -184,8 +186,8 @@ train_dataloader = dict(
         pipeline=[
             dict(type='mm_rotssl.RandomDeformation', patch_size=12,
                  recolor=False, on_device=True),
-            dict(type='PackInputs', algorithm_keys=('exemplar_label', ),
-                 meta_keys=('sample_idx', 'deformation'))]))
+            dict(type='mm_rotssl.PackInputs',
+                 algorithm_keys=('exemplar_label', 'deformation'))]))
 data_preprocessor['type'] = 'mm_rotssl.DeformationDataPreprocessor'
 data_preprocessor['patch_size'] = 12
 model = dict(
@@ -205,16 +207,9 @@ val_dataloader = val_cfg = val_evaluator = None
 
 
 def test_export(config, tmp_path):
-    with config.open('a') as file:
-        file.write(
-            """
-model['backbone'] = backbone
-model['head']['in_channels'] = 64
-"""
-        )
     _, checkpoint = train(config, tmp_path)
     out = tmp_path / 'backbone.pth'
-    export(config, checkpoint, out)
+    export(config, checkpoint, 'mmpretrain', out)
     weights = torch.load(out, weights_only=True)
     weights = weights.get('state_dict', weights)
     assert next(iter(weights.values())).shape[1] == 4
