@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Callable
 from typing import Any
 
 from PIL import (
@@ -27,7 +28,7 @@ _TIFF_STARTS = (b'II*\x00', b'MM\x00*', b'II+\x00', b'MM\x00+')
 # of all kinds of JPEG; c4, c8 and cc are other segments
 _JPEG_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # the classes, since PIL's open() has a limit of its own on the size
-_READERS = {
+_READERS: dict[bytes, Callable[..., Any]] = {
     b'\xff\xd8': JpegImagePlugin.JpegImageFile,
     b'\x89PNG': PngImagePlugin.PngImageFile,
     b'RIFF': WebPImagePlugin.WebPImageFile,

@@ -39,6 +39,8 @@ def to_rgb(
     if pixels.dtype == np.uint8:
         return pixels[..., shown]
     values = pixels.astype(np.float64)
+    low: Any
+    span: Any
     if settings.get('mean') is not None:
         # they are in the order of the result where there are three
         order = slice(None) if pixels.shape[2] == 3 else shown
@@ -48,7 +50,7 @@ def to_rgb(
         )
         low, span = mean - SHOWN_DEVIATIONS * std, 2 * SHOWN_DEVIATIONS * std
     else:
-        low, span = values.min(), max(np.ptp(values), 1e-12)
+        low, span = values.min(), max(float(np.ptp(values)), 1e-12)
     values = (values[..., shown] - low) / span * 255
     return np.rint(values).clip(0, 255).astype(np.uint8)
 

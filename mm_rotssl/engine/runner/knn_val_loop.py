@@ -57,7 +57,7 @@ class KNNValLoop(ValLoop):
         metrics = self._knn_metrics()
         if metrics:
             test_to_reference = match_labels(
-                reference_dataloader.dataset, self.dataloader.dataset
+                self.reference_dataloader.dataset, self.dataloader.dataset
             )
             for metric in metrics:
                 metric.test_to_reference = test_to_reference
