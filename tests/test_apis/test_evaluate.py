@@ -14,6 +14,7 @@ from mmengine.runner import Runner, set_random_seed
 from PIL import Image
 from rich.console import Console
 from sklearn.neighbors import KNeighborsClassifier
+from stand_ins import reversed_digits  # noqa: F401
 
 from mm_rotssl.apis import evaluate, evaluation, evaluation_tables
 from mm_rotssl.evaluation import FINE_TUNING
@@ -168,6 +169,28 @@ def test_tables_show_the_summary(summary):
         tuned = np.array(numbers['fine_tuned'])
         (row,) = (line for line in lines if 'fine-tuned with 2 labels' in line)
         assert f'{tuned.mean():.1f} ± {tuned.std(ddof=1):4.1f}' in row
+
+
+@pytest.mark.usefixtures('no_figures')
+def test_classes_are_matched_by_name(
+    summary, config, checkpoint, tmp_path, reversed_digits
+):
+    found = evaluate(
+        config, checkpoint, tmp_path, cfg_options=reversed_digits, **SMALL
+    )
+    assert found['results'] == summary['results']
+    with pytest.raises(ValueError, match=r'classes that .* not have.*: ten\.'):
+        evaluate(
+            config,
+            checkpoint,
+            tmp_path,
+            cfg_options={
+                'val_dataloader.dataset.metainfo': dict(
+                    classes=['ten', *map(str, range(1, 10))]
+                )
+            },
+            **SMALL,
+        )
 
 
 def test_knn_equals_that_of_scikit_learn(summary, config, checkpoint):

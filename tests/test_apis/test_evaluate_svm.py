@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from rich.console import Console
 from sklearn.svm import LinearSVC
+from stand_ins import reversed_digits  # noqa: F401
 
 from mm_rotssl.apis import evaluate_svm, svm_table
 from mm_rotssl.datasets import Digits
@@ -198,6 +199,21 @@ def test_data_of_another_config(config, checkpoint, tmp_path):
     assert [found['data'] for found in results] == [str(config)] * 2
     with pytest.raises(ValueError, match='no labeled images'):
         evaluate_svm(bare, checkpoint, 'all', tmp_path / 'b.json')
+
+
+def test_classes_are_matched_by_name(
+    config, checkpoint, tmp_path, reversed_digits
+):
+    small = dict(labels=3, draws=1, trials=1)
+    plain, other = (
+        evaluate_svm(
+            *(config, checkpoint, 'few', tmp_path / 'a.json'),
+            cfg_options=options,
+            **small,
+        )
+        for options in (None, reversed_digits)
+    )
+    assert plain['results'] == other['results']
 
 
 def test_caltech_tests_on_the_rest(monkeypatch, config, checkpoint, tmp_path):
