@@ -14,13 +14,13 @@ from mmengine.runner import Runner, set_random_seed
 from PIL import Image
 from rich.console import Console
 from sklearn.neighbors import KNeighborsClassifier
-from stand_ins import reversed_digits  # noqa: F401
 
 from mm_rotssl.apis import evaluate, evaluation, evaluation_tables
 from mm_rotssl.evaluation import FINE_TUNING
 from mm_rotssl.registry import DATASETS, MODELS
 from mm_rotssl.utils import read_checkpoint
 
+pytest_plugins = ['stand_ins']
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / 'configs/rotnet/rotnet_nin-w24_1xb128-15e_digits.py'
 CONFIG = f"""_base_ = {str(BASE)!r}

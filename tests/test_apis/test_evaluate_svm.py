@@ -11,7 +11,6 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from rich.console import Console
 from sklearn.svm import LinearSVC
-from stand_ins import reversed_digits  # noqa: F401
 
 from mm_rotssl.apis import evaluate_svm, svm_table
 from mm_rotssl.datasets import Digits
@@ -19,6 +18,7 @@ from mm_rotssl.evaluation import draw_labels
 from mm_rotssl.evaluation.protocols import svm as protocol_svm
 from mm_rotssl.registry import MODELS
 
+pytest_plugins = ['stand_ins']
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / 'configs/rotnet/rotnet_nin-w24_1xb128-15e_digits.py'
 SIZE = 20
