@@ -56,11 +56,10 @@ class KNNValLoop(ValLoop):
         self.reference_dataloader: Any = reference_dataloader
         metrics = self._knn_metrics()
         if metrics:
-            # built by the base class
+            # both are built by now
+            reference: Any = self.reference_dataloader
             test: Any = self.dataloader
-            test_to_reference = match_labels(
-                self.reference_dataloader.dataset, test.dataset
-            )
+            test_to_reference = match_labels(reference.dataset, test.dataset)
             for metric in metrics:
                 metric.test_to_reference = test_to_reference
 
