@@ -11,10 +11,31 @@ from mmengine.config import Config
 from mmpretrain.datasets import CIFAR10
 from PIL import Image
 
-from mm_rotssl.datasets import STL10, sample_seed_patches
-from mm_rotssl.registry import MODELS
+from mm_rotssl.datasets import STL10, Digits, sample_seed_patches
+from mm_rotssl.registry import DATASETS, MODELS
 
 BOXES = {'person': (20, 10, 80, 90), 'dog': (40, 60, 120, 124)}
+
+
+class ReversedDigits(Digits):
+    """The same images and names of classes, numbered from the other end."""
+
+    METAINFO = dict(classes=Digits.METAINFO['classes'][::-1])
+
+    def load_data_list(self):
+        return [
+            dict(info, gt_label=9 - info['gt_label'])
+            for info in super().load_data_list()
+        ]
+
+
+@pytest.fixture
+def reversed_digits(monkeypatch):
+    """Options of a config that validates on them."""
+    monkeypatch.setitem(
+        DATASETS._module_dict, 'ReversedDigits', ReversedDigits
+    )
+    return {'val_dataloader.dataset.type': 'mm_rotssl.ReversedDigits'}
 
 
 def draw_images(folder, count, suffix='.jpg', size=(48, 40)):

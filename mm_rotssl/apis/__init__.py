@@ -1,6 +1,7 @@
 from mm_rotssl.converters.backbone import Export
 from mm_rotssl.evaluation.features import extract_features
 
+from .check_images import CheckedImages, check_images
 from .config import merge_options, prepare_cpu_processes, read_config
 from .digit_scenes import write_digit_scenes
 from .evaluation import (
@@ -29,6 +30,7 @@ from .transfer import compare_transfer, transfer_table
 
 __all__ = [
     'NETWORKS',
+    'CheckedImages',
     'Export',
     'NoiseEstimate',
     'SortedImages',
@@ -36,6 +38,7 @@ __all__ = [
     'apply_shortcuts',
     'build_networks',
     'build_ordered_dataloader',
+    'check_images',
     'clusters_tables',
     'compare_transfer',
     'estimate_rotation_noise',

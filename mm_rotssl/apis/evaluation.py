@@ -21,6 +21,7 @@ from torch import nn
 
 from mm_rotssl.evaluation import FINE_TUNING, read_hierarchy
 from mm_rotssl.evaluation.features import Features
+from mm_rotssl.evaluation.labels import match_labels
 from mm_rotssl.evaluation.protocols import (
     KNN,
     Clusters,
@@ -147,8 +148,9 @@ def evaluate(
 
     Raises:
         FileNotFoundError: If there is no checkpoint.
-        ValueError: If it does not fit the config, images have no labels, or
-            a class has too few of them.
+        ValueError: If it does not fit the config, images have no labels,
+            test images are of a class that no labeled image is of, or a class
+            has too few of them.
     """
     out = Path(out)
     run = _Evaluation(
@@ -160,12 +162,13 @@ def evaluate(
         max_reference=max_reference,
     )
     reference, test = run.reference, run.test
+    test_to_reference = match_labels(reference.dataset, test.dataset)
     report(
         f'features of {len(reference.dataset)} labeled and '
         f'{len(test.dataset)} test images'
     )
     feats = {
-        name: Features.extract(model, reference, test)
+        name: Features.extract(model, reference, test, test_to_reference)
         for name, model in run.networks.items()
     }
     first = feats[NETWORKS[0]]
@@ -199,6 +202,7 @@ def evaluate(
                     chosen[finetune_shots][i],
                     len(first.classes),
                     seed + i,
+                    test_to_reference,
                 )
             )
     report('figures')
@@ -492,6 +496,7 @@ def evaluate_svm(
         data=data,
     )
     test = run.test if svm.test_rest is None else run.reference
+    test_to_reference = match_labels(run.reference.dataset, test.dataset)
     results: dict[str, dict[str, Any]] = {}
     splits: list[torch.Tensor] = []
     for name, model in run.networks.items():
@@ -504,6 +509,7 @@ def evaluate_svm(
             model,
             run.reference,
             test,
+            test_to_reference,
             pool=svm.pool,
             input_size=svm.input_size,
         )

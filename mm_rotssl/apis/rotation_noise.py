@@ -2,6 +2,8 @@
 
 import copy
 import json
+import logging
+import re
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +20,9 @@ from mmengine.dist import (
     init_dist,
     is_main_process,
 )
+from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 from rich.progress import track
 
 from mm_rotssl.datasets import RotationNoise, image_keys
@@ -29,6 +32,7 @@ from mm_rotssl.registry import DATASETS, MODELS
 from mm_rotssl.utils import (
     algorithm_settings,
     fingerprint,
+    read_checkpoint,
     save_figure,
     write_file,
 )
@@ -74,7 +78,9 @@ def estimate_rotation_noise(
     rotation, how probable it is that they are un-rotated; so for every fold.
 
     Folds that are done are not done again and an unfinished one is resumed:
-    call it again with the same arguments.
+    call it again with the same arguments. The two newest checkpoints of a
+    fold are kept, and what was cut off in writing is passed over or done
+    again.
 
     Args:
         config (str | Path): Of a :class:`~mm_rotssl.models.RotNet`, see
@@ -96,7 +102,7 @@ def estimate_rotation_noise(
     Raises:
         ValueError: If the config is of another network or can't be divided
             into folds, there are fewer images than folds, or ``work_dir``
-            holds another estimation.
+            holds another estimation, or one that nothing is known of.
     """
     if folds < 2:
         raise ValueError(f'folds={folds} must be at least 2.')
@@ -222,18 +228,54 @@ def _fold_config(
     cfg.test_cfg = cfg.test_dataloader = cfg.test_evaluator = None
     # what was done when the run is stopped is not to be lost
     hooks = cfg.setdefault('default_hooks', {})
-    hooks['checkpoint'] = dict(
-        type='CheckpointHook', interval=1, max_keep_ckpts=1
-    )
+    hook = (hooks.get('checkpoint') or {}).get('type', 'CheckpointHook')
+    # one is whole while the other is written
+    hooks['checkpoint'] = dict(type=hook, interval=1, max_keep_ckpts=2)
     cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
     cfg.work_dir = str(work_dir / f'fold{fold}')
-    newest = find_latest_checkpoint(cfg.work_dir)
+    newest = _newest_checkpoint(Path(cfg.work_dir))
     cfg.resume = newest is not None
     if newest is not None:
-        cfg.load_from = newest
+        cfg.load_from = str(newest)
     # two folds that are started in one second must not share their logs
     cfg.experiment_name = f'fold{fold}_{time.time_ns()}'
     return cfg
+
+
+def _newest_checkpoint(folder: Path) -> Path | None:
+    """The newest one that is whole: the last may have been cut off."""
+    found = {
+        int(match[1]): path
+        for path in folder.glob('epoch_*.pth')
+        if (match := re.fullmatch(r'epoch_(\d+)', path.stem))
+    }
+    for epoch in sorted(found, reverse=True):
+        try:
+            checkpoint = read_checkpoint(found[epoch])
+        except ValueError as error:
+            print_log(
+                f'{error} The one before it is taken.',
+                'current',
+                logging.WARNING,
+            )
+            continue
+        if {'state_dict', 'optimizer', 'meta'} <= checkpoint.keys():
+            return found[epoch]
+    return None
+
+
+def _is_done(path: Path) -> bool:
+    """Whether a fold's file is there and whole."""
+    if not path.is_file():
+        return False
+    try:
+        RotationNoise.load(path)
+    except ValueError as error:
+        print_log(
+            f'{error} The fold is estimated again.', 'current', logging.WARNING
+        )
+        return False
+    return True
 
 
 def _predict(
@@ -279,7 +321,7 @@ def _estimate_fold(
     """Train without a fold and write what is predicted for it."""
     path = _fold_file(work_dir, fold)
     # on all processes before one of them writes it
-    done = path.is_file()
+    done = _is_done(path)
     barrier()
     if done:
         return
@@ -341,8 +383,17 @@ def _check_work_dir(
     }
     description = json.loads(json.dumps(description, default=str))
     path = work_dir / 'estimation.json'
-    if path.is_file():
-        before = json.loads(path.read_text())
+    try:
+        before = json.loads(path.read_bytes()) if path.is_file() else None
+    except ValueError as error:
+        if any(work_dir.glob('fold*/*')):
+            raise ValueError(
+                f'"{path}" is damaged, so that nothing tells what the folds '
+                f'in "{work_dir}" were made with. Name another --work-dir, '
+                'or delete it.'
+            ) from error
+        before = None
+    if before is not None:
         other = [
             key for key in description if before.get(key) != description[key]
         ]

@@ -17,7 +17,7 @@ from mm_rotssl.datasets import (
 )
 from mm_rotssl.registry import DATASETS
 from mm_rotssl.utils import algorithm_settings, save_figure
-from mm_rotssl.visualization import plot_patches
+from mm_rotssl.visualization import plot_patches, to_rgb
 
 from .config import read_config
 
@@ -92,7 +92,7 @@ def write_seed_patches(
     settings: dict = dict(num_exemplars=8000)
     # what is read from files is BGR
     deformation = dict(type='mm_rotssl.RandomDeformation', bgr=True)
-    scope = 'mmpretrain'
+    scope, preprocessor = 'mmpretrain', dict(bgr_to_rgb=True)
     if str(images).endswith('.py'):
         cfg = read_config(images, cfg_options)
         scope = cfg.get('default_scope', scope)
@@ -134,7 +134,9 @@ def write_seed_patches(
     seed_patches.save(path)
     deformation.update(patch_size=seed_patches.patch_size, on_device=False)
     return WrittenSeedPatches(
-        seed_patches, path, *_draw(dataset, seed_patches, deformation, path)
+        seed_patches,
+        path,
+        *_draw(dataset, seed_patches, deformation, preprocessor, path),
     )
 
 
@@ -177,10 +179,10 @@ def _draw(
     dataset: BaseDataset,
     seed_patches: SeedPatches,
     deformation: dict,
+    preprocessor: dict,
     path: Path,
 ) -> tuple[Path, Path]:
     """The first seed patches, which are in random order, and deformations."""
-    bgr = deformation['bgr']
     count = min(SHOWN, len(seed_patches))
     used, places = np.unique(seed_patches.images[:count], return_inverse=True)
     shown = dataclasses.replace(
@@ -200,8 +202,10 @@ def _draw(
             num_deformations=number,
             fixed_deformations=True,
         )
-        found = [entries[i]['img'] for i in range(len(entries))]
-        return [img[..., ::-1] for img in found] if bgr else found
+        return [
+            to_rgb(entries[i]['img'], preprocessor)
+            for i in range(len(entries))
+        ]
 
     plain = patches([], 1)
     each = COLUMNS - 1

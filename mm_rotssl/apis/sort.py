@@ -15,7 +15,12 @@ from rich.progress import track
 from torch.utils.data import DataLoader
 
 from mm_rotssl.datasets import BrokenImageError, image_keys
-from mm_rotssl.utils import algorithm_settings, write_file
+from mm_rotssl.utils import (
+    algorithm_settings,
+    list_written,
+    write_file,
+    write_image,
+)
 from mm_rotssl.visualization import shown_image
 
 from .config import read_config
@@ -216,7 +221,7 @@ def _write_page(
         mean = confidences[members].mean()
         name = f'class_{label:05d}.jpg'
         names.add(name)
-        write_file(
+        write_image(
             out / name,
             _sheet(
                 [
@@ -243,8 +248,8 @@ def _write_page(
         + '\n</body></html>\n'
     )
     write_file(out / 'index.html', page.encode())
-    # of an earlier run
+    # of an earlier run, not an image of the same name
     for path in out.glob(f'class_{5 * "[0-9]"}.jpg'):
-        if path.name not in names:
+        if path.name in list_written(out) - names:
             path.unlink()
     return len(classes)

@@ -13,6 +13,7 @@ COMMANDS = (
     'compare-transfer',
     'export',
     'sort',
+    'check-images',
     'sample-patches',
     'estimate-noise',
     'digit-scenes',

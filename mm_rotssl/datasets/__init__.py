@@ -1,5 +1,6 @@
 from .digits import Digits
 from .exemplar import ExemplarDataset, SeedPatches, sample_seed_patches
+from .image_files import find_images
 from .image_folder import ImageFolder
 from .image_keys import image_keys, sample_names
 from .rotation_noise import RotationNoise
@@ -15,6 +16,7 @@ __all__ = [
     'RotationNoise',
     'SeedPatches',
     'StackedDataset',
+    'find_images',
     'image_keys',
     'sample_names',
     'sample_seed_patches',

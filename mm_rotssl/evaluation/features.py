@@ -7,14 +7,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmpretrain.models.selfsup import BaseSelfSupervisor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
 from mm_rotssl.ops import pool_features
 
 from .functional import draw_labels
-
-# where the config names the images
-REFERENCE, TEST = 'val_cfg.reference_dataloader', 'val_dataloader'
+from .labels import REFERENCE, TEST, list_classes
 
 
 @torch.no_grad()
@@ -97,17 +95,16 @@ def class_names(datasets: Sequence[Any], count: int) -> list[str]:
     """Name the classes as the first dataset that knows names does.
 
     Args:
-        datasets (Sequence[Any]): Datasets or subsets of such.
+        datasets (Sequence[Any]): Datasets or wrappers of such.
         count (int): Number of classes.
 
     Returns:
         list[str]: A name for each class; its number where there is none.
     """
-    names: Sequence[Any] = ()
+    names: list[str] = []
     for dataset in datasets:
-        whole = dataset.dataset if isinstance(dataset, Subset) else dataset
-        names = names or getattr(whole, 'metainfo', {}).get('classes') or ()
-    return [str(names[i]) if i < len(names) else str(i) for i in range(count)]
+        names = names or list_classes(dataset)
+    return [names[i] if i < len(names) else str(i) for i in range(count)]
 
 
 @dataclass
@@ -138,6 +135,7 @@ class Features:
         model: BaseSelfSupervisor,
         reference: DataLoader,
         test: DataLoader,
+        test_to_reference: torch.Tensor | None = None,
         **settings: Any,
     ) -> 'Features':
         """Run both datasets through a network, see `extract_features`.
@@ -147,6 +145,9 @@ class Features:
             reference (DataLoader): Labeled images to learn from.
             test (DataLoader): Labeled images to classify; the same object
                 goes through the network only once.
+            test_to_reference (Tensor, optional): See `match_labels`, by
+                which labels of the test images become those of the reference
+                set. Defaults to None, they are the same.
             **settings (Any): ``pool`` and ``input_size``.
 
         Returns:
@@ -165,6 +166,8 @@ class Features:
             except ValueError as error:
                 raise ValueError(f'{key}: {error}') from error
         (feats, labels), (test_feats, test_labels) = found[0], found[-1]
+        if test_to_reference is not None:
+            test_labels = test_to_reference[test_labels]
         count = int(torch.cat([labels, test_labels]).max()) + 1
         return cls(
             stage_names(model.backbone, len(feats)),

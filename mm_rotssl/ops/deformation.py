@@ -127,7 +127,8 @@ def deform_patches(
 
     Args:
         windows (Tensor): Images around the seed patches, RGB in 0..255,
-            uint8 or float, (N, 3, H, W).
+            uint8 or float, (N, 3, H, W); of any number of channels if colors
+            stay as they are.
         deformations (Tensor): A row each, float32 (N, 6) or (N, 16), as
             :class:`RandomDeformation` draws them. Six numbers of geometry,
             a matrix (2, 3) that maps (x, y, 1) of the patch, x and y from
@@ -159,9 +160,9 @@ def deform_patches(
         >>> deform_patches(window, middle, 2)[0, 0].tolist()
         [[0.0, 255.0], [0.0, 0.0]]
     """
-    if windows.dim() != 4 or windows.size(1) != 3:
+    if windows.dim() != 4:
         raise ValueError(
-            f'Windows must be (N, 3, H, W), got {tuple(windows.shape)}.'
+            f'Windows must be (N, C, H, W), got {tuple(windows.shape)}.'
         )
     numbers = (NUM_GEOMETRY, NUM_GEOMETRY + NUM_COLOR)
     if (
@@ -174,10 +175,18 @@ def deform_patches(
             f'({len(windows)}, {numbers[0]}) or ({len(windows)}, '
             f'{numbers[1]}), got {tuple(deformations.shape)}.'
         )
+    channels = windows.size(1)
+    if channels != 3 and deformations.size(1) > NUM_GEOMETRY:
+        raise ValueError(
+            f'The images have {channels} channels, and colors can be changed '
+            'of three only: set recolor=False of RandomDeformation.'
+        )
     deformations = deformations.to(windows.device, torch.float32)
     axes = deformations.new_tensor([*components])
     center = deformations.new_tensor([*mean])
-    result = deformations.new_empty(len(windows), 3, patch_size, patch_size)
+    result = deformations.new_empty(
+        len(windows), channels, patch_size, patch_size
+    )
     # reused, because allocating memory costs more than converting to float
     buffer = deformations.new_empty(
         min(_PART, len(windows)), *windows.shape[1:]

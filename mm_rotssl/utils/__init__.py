@@ -10,11 +10,11 @@ from .errors import InputError
 from .files import (
     open_arrays,
     replacing,
-    save_figure,
     write_arrays,
     write_file,
 )
 from .fingerprint import fingerprint
+from .output_images import list_written, save_figure, write_image
 
 __all__ = [
     'InputError',
@@ -24,6 +24,7 @@ __all__ = [
     'find_config',
     'fingerprint',
     'list_configs',
+    'list_written',
     'newest_checkpoint',
     'nonfinite_names',
     'open_arrays',
@@ -32,4 +33,5 @@ __all__ = [
     'save_figure',
     'write_arrays',
     'write_file',
+    'write_image',
 ]

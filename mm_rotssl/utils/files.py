@@ -4,12 +4,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @contextmanager
@@ -140,19 +137,3 @@ def open_arrays(
         raise ValueError(
             f'"{path}" is no file of {what} as {tool} writes it: {error}'
         ) from error
-
-
-def save_figure(figure: 'Figure', path: Path) -> Path:
-    """Write a figure as PNG, at once.
-
-    Args:
-        figure (Figure): The figure.
-        path (Path): The file.
-
-    Returns:
-        Path: The same.
-    """
-    data = io.BytesIO()
-    figure.savefig(data, format='png')
-    write_file(path, data.getvalue())
-    return path

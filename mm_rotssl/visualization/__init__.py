@@ -13,7 +13,7 @@ from .grids import (
     plot_orientation,
     plot_patches,
 )
-from .images import shown_image
+from .images import shown_image, to_rgb
 from .scalars import read_scalars
 from .style import CLASS_COLORS, SERIES
 
@@ -31,4 +31,5 @@ __all__ = [
     'plot_transfer',
     'read_scalars',
     'shown_image',
+    'to_rgb',
 ]

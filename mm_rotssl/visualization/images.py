@@ -1,24 +1,72 @@
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+# of values that are not 8-bit, the range that is shown: mean +- so many
+# standard deviations
+SHOWN_DEVIATIONS = 2
+
+
+def to_rgb(
+    pixels: np.ndarray, data_preprocessor: Mapping[str, Any] | None
+) -> np.ndarray:
+    """Make an image visible, whatever its channels and values are.
+
+    Of more than three channels three are shown; of two, the first. Values
+    that are not 8-bit are brought to 0..255 by the mean and the standard
+    deviation of the data preprocessor, so that images can be compared; where
+    it has none, by the lowest and the highest value of the image.
+
+    Args:
+        pixels (ndarray): As a pipeline gives it, (H, W, C).
+        data_preprocessor (Mapping, optional): Settings that tell the order
+            of the channels, see
+            :class:`~mm_rotssl.models.MultiChannelDataPreprocessor`.
+
+    Returns:
+        ndarray: uint8 (H, W, 3), in RGB order.
+    """
+    settings = data_preprocessor or {}
+    if pixels.shape[2] > 3:
+        shown = list(settings.get('rgb_channels') or (0, 1, 2))
+    elif pixels.shape[2] < 3:
+        shown = [0, 0, 0]
+    elif settings.get('bgr_to_rgb') or settings.get('to_rgb'):
+        shown = [2, 1, 0]
+    else:
+        shown = [0, 1, 2]
+    if pixels.dtype == np.uint8:
+        return pixels[..., shown]
+    values = pixels.astype(np.float64)
+    low: Any
+    span: Any
+    if settings.get('mean') is not None:
+        # they are in the order of the result where there are three
+        order = slice(None) if pixels.shape[2] == 3 else shown
+        mean, std = (
+            np.broadcast_to(settings[key], pixels.shape[2])[order]
+            for key in ('mean', 'std')
+        )
+        low, span = mean - SHOWN_DEVIATIONS * std, 2 * SHOWN_DEVIATIONS * std
+    else:
+        low, span = values.min(), max(float(np.ptp(values)), 1e-12)
+    values = (values[..., shown] - low) / span * 255
+    return np.rint(values).clip(0, 255).astype(np.uint8)
+
 
 def shown_image(
-    dataset: Any, index: int, data_preprocessor: dict | None
+    dataset: Any, index: int, data_preprocessor: Mapping[str, Any] | None
 ) -> np.ndarray:
     """Take an image of a dataset as its pipeline gives it, to look at.
 
     Args:
-        dataset (Dataset): Gives ``inputs``, uint8 (C, H, W).
+        dataset (Dataset): Gives ``inputs``, (C, H, W).
         index (int): Which image.
-        data_preprocessor (dict, optional): Settings that tell the order of
-            the channels.
+        data_preprocessor (Mapping, optional): See :func:`to_rgb`.
 
     Returns:
         ndarray: uint8 (H, W, 3), in RGB order.
     """
     pixels = dataset[index]['inputs'].numpy().transpose(1, 2, 0)
-    settings = data_preprocessor or {}
-    if settings.get('bgr_to_rgb') or settings.get('to_rgb'):
-        pixels = pixels[..., ::-1]
-    return np.repeat(pixels, 3, 2) if pixels.shape[2] == 1 else pixels
+    return to_rgb(pixels, data_preprocessor)

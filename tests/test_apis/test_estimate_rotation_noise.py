@@ -191,7 +191,7 @@ def test_the_file(whole):
     # nothing unfinished is left
     assert {path.name for path in work_dir.iterdir()} == {
         *('fold0', 'fold1', 'estimation.json'),
-        *('rotation_noise.npz', 'orientation.png'),
+        *('rotation_noise.npz', 'orientation.png', '.mm_rotssl_output'),
     }
 
 
@@ -208,7 +208,7 @@ def test_no_image_is_judged_by_a_network_that_has_seen_it(whole):
         assert sorted(seen[fold]) == sorted(others * EPOCHS)
 
         folder = work_dir / f'fold{fold}'
-        (checkpoint,) = folder.glob('epoch_*.pth')
+        _, checkpoint = sorted(folder.glob('epoch_*.pth'))
         assert checkpoint.name == f'epoch_{EPOCHS}.pth'
         want = scores(
             work_dir.parent / 'config.py',
@@ -309,6 +309,64 @@ def test_a_run_that_was_stopped_before_it_predicted(whole, config, spy):
     got = RotationNoise.load(work_dir / 'rotation_noise.npz')
     want = RotationNoise.load(whole[0] / 'rotation_noise.npz')
     np.testing.assert_array_equal(got.probabilities, want.probabilities)
+
+
+@pytest.mark.usefixtures('undrawn')
+@pytest.mark.parametrize(
+    ('cut_off', 'steps'),
+    [
+        # the file of a fold is written again from its last checkpoint
+        (['rotation_noise.npz'], 0),
+        # the pointer to the newest checkpoint is not needed
+        (['rotation_noise.npz', 'last_checkpoint'], 0),
+        # an epoch is done again
+        (['rotation_noise.npz', f'epoch_{EPOCHS}.pth'], STEPS),
+        # the fold is done again
+        (
+            ['rotation_noise.npz']
+            + [f'epoch_{i}.pth' for i in range(1, EPOCHS + 1)],
+            EPOCHS * STEPS,
+        ),
+    ],
+)
+@pytest.mark.parametrize('kept', [0, 0.5])
+def test_what_was_killed_while_it_was_written(
+    whole, config, spy, cut_off, steps, kept
+):
+    work_dir = config.parent / 'work'
+    shutil.copytree(whole[0], work_dir)
+    for name in cut_off:
+        path = work_dir / 'fold1' / name
+        content = path.read_bytes()
+        path.write_bytes(content[: int(kept * len(content))])
+    estimate(config, work_dir)
+    assert spy.steps == steps
+    got = RotationNoise.load(work_dir / 'rotation_noise.npz')
+    want = RotationNoise.load(whole[0] / 'rotation_noise.npz')
+    np.testing.assert_array_equal(got.probabilities, want.probabilities)
+
+
+@pytest.mark.usefixtures('undrawn')
+def test_a_damaged_description(whole, config, spy):
+    work_dir = config.parent / 'work'
+    shutil.copytree(whole[0], work_dir)
+    (work_dir / 'estimation.json').write_text('{"images": ')
+    message = fails(config, work_dir)
+    assert 'estimation.json" is damaged' in message
+    assert 'Name another --work-dir, or delete it.' in message
+    assert spy.steps == 0
+    # nothing was done under it
+    for fold in range(FOLDS):
+        shutil.rmtree(work_dir / f'fold{fold}')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rotation_noise, '_estimate_fold', stop)
+        with pytest.raises(KeyboardInterrupt):
+            estimate(config, work_dir)
+    assert json.loads((work_dir / 'estimation.json').read_text())['seed'] == 4
+
+
+def stop(*_):
+    raise KeyboardInterrupt
 
 
 def fails(*args, **kwargs):
@@ -687,7 +745,7 @@ def test_two_processes(config, tmp_path, monkeypatch):
     assert noise.keys == keys
     images = digits()
     for fold, part in enumerate(held_out(keys, 2, SEED)):
-        (checkpoint,) = (work_dir / f'fold{fold}').glob('epoch_*.pth')
+        checkpoint = work_dir / f'fold{fold}/epoch_{EPOCHS}.pth'
         want = scores(config, checkpoint, [images[key] for key in part])
         got = [noise.probabilities[keys.index(key)] for key in part]
         np.testing.assert_allclose(got, want[:, :, 0], atol=2e-6)

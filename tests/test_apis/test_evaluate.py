@@ -20,6 +20,7 @@ from mm_rotssl.evaluation import FINE_TUNING
 from mm_rotssl.registry import DATASETS, MODELS
 from mm_rotssl.utils import read_checkpoint
 
+pytest_plugins = ['stand_ins']
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / 'configs/rotnet/rotnet_nin-w24_1xb128-15e_digits.py'
 CONFIG = f"""_base_ = {str(BASE)!r}
@@ -121,6 +122,7 @@ def test_summary_and_files(summary, checkpoint):
     assert {path.name for path in folder.iterdir()} == {
         *FIGURES,
         'results.json',
+        '.mm_rotssl_output',
     }
     assert json.loads((folder / 'results.json').read_text()) == summary
     assert summary['figures'] == FIGURES
@@ -167,6 +169,28 @@ def test_tables_show_the_summary(summary):
         tuned = np.array(numbers['fine_tuned'])
         (row,) = (line for line in lines if 'fine-tuned with 2 labels' in line)
         assert f'{tuned.mean():.1f} ± {tuned.std(ddof=1):4.1f}' in row
+
+
+@pytest.mark.usefixtures('no_figures')
+def test_classes_are_matched_by_name(
+    summary, config, checkpoint, tmp_path, reversed_digits
+):
+    found = evaluate(
+        config, checkpoint, tmp_path, cfg_options=reversed_digits, **SMALL
+    )
+    assert found['results'] == summary['results']
+    with pytest.raises(ValueError, match=r'classes that .* not have.*: ten\.'):
+        evaluate(
+            config,
+            checkpoint,
+            tmp_path,
+            cfg_options={
+                'val_dataloader.dataset.metainfo': dict(
+                    classes=['ten', *map(str, range(1, 10))]
+                )
+            },
+            **SMALL,
+        )
 
 
 def test_knn_equals_that_of_scikit_learn(summary, config, checkpoint):

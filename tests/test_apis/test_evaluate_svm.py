@@ -19,6 +19,7 @@ from mm_rotssl.evaluation import draw_labels
 from mm_rotssl.evaluation.protocols import svm as protocol_svm
 from mm_rotssl.registry import MODELS
 
+pytest_plugins = ['stand_ins']
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / 'configs/rotnet/rotnet_nin-w24_1xb128-15e_digits.py'
 SIZE = 20
@@ -214,6 +215,21 @@ def test_data_of_another_config(config, checkpoint, tmp_path):
     assert [found['data'] for found in results] == [str(config)] * 2
     with pytest.raises(ValueError, match='no labeled images'):
         evaluate_svm(bare, checkpoint, 'all', tmp_path / 'b.json')
+
+
+def test_classes_are_matched_by_name(
+    config, checkpoint, tmp_path, reversed_digits
+):
+    small = dict(labels=3, draws=1, trials=1)
+    plain, other = (
+        evaluate_svm(
+            *(config, checkpoint, 'few', tmp_path / 'a.json'),
+            cfg_options=options,
+            **small,
+        )
+        for options in (None, reversed_digits)
+    )
+    assert plain['results'] == other['results']
 
 
 def test_caltech_tests_on_the_rest(monkeypatch, config, checkpoint, tmp_path):

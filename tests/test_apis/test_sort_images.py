@@ -14,6 +14,7 @@ from PIL import Image
 from mm_rotssl.apis import sort, sort_images
 from mm_rotssl.datasets import BrokenImageError, Digits
 from mm_rotssl.registry import MODELS
+from mm_rotssl.utils import write_image
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / 'configs/_base_/datasets/digits.py'
@@ -220,7 +221,7 @@ def test_table_page_and_sheets(config, checkpoint, folder, shown):
             cells(out / image, len(members)), painted[members], atol=8
         )
     assert {path.name for path in out.iterdir()} == {
-        *('index.html', 'classes.csv'),
+        *('index.html', 'classes.csv', '.mm_rotssl_output'),
         *(section[-1] for section in sections),
     }
     title = f'{len(order)} classes of 61 images'
@@ -522,7 +523,9 @@ def test_no_sheets_of_classes_that_are_gone(config, checkpoint, folder):
     for name in kept:
         (out / name).parent.mkdir(exist_ok=True)
         (out / name).write_text('mine')
-    (out / 'class_00777.jpg').write_text('of another network')
+    write_image(out / 'class_00777.jpg', b'of another network')
+    (out / 'class_00778.jpg').write_text('mine')
+    kept.append('class_00778.jpg')
     for path in sorted(folder.iterdir())[1:]:
         path.unlink()
     sort_images(config, checkpoint)
@@ -531,7 +534,13 @@ def test_no_sheets_of_classes_that_are_gone(config, checkpoint, folder):
     assert len(read_table(out)) == 1
     assert {
         str(path.relative_to(out)) for path in out.rglob('*') if path.is_file()
-    } == {'index.html', 'classes.csv', section[-1], *kept}
+    } == {
+        'index.html',
+        'classes.csv',
+        '.mm_rotssl_output',
+        section[-1],
+        *kept,
+    }
 
 
 def test_the_highest_sheet_can_be_written(monkeypatch):
@@ -540,3 +549,13 @@ def test_the_highest_sheet_can_be_written(monkeypatch):
     dot = np.full((1, 1, 3), 90, np.uint8)
     with Image.open(io.BytesIO(sort._sheet([dot] * rows))) as sheet:
         assert sheet.height == rows * CELL
+
+
+def test_the_page_is_no_input_of_the_next_one(config, checkpoint, folder):
+    for i, color in enumerate(colors(5, 4)):
+        write(folder / f'{i}.png', color)
+    for _ in range(2):
+        done = sort_images(config, checkpoint, folder, folder / 'classes')
+        assert done.num_images == 5
+        # even among the images
+        assert sort_images(config, checkpoint, folder, folder).num_images == 5

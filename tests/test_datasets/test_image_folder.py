@@ -8,14 +8,16 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from mmengine.dataset import default_collate
 from mmengine.logging import MMLogger
 from PIL import Image
 from torch.utils.data import DataLoader, _utils
 
-from mm_rotssl.datasets import ImageFolder
+from mm_rotssl.datasets import ImageFolder, image_keys
 from mm_rotssl.datasets.transforms import BrokenImageError
 from mm_rotssl.engine.hooks.epoch_seed_hook import _seed_worker
+from mm_rotssl.utils import save_figure, write_image
 
 TRAIN = [
     dict(type='mm_rotssl.LoadIntactImage'),
@@ -331,3 +333,191 @@ def test_extensions(tmp_path):
     dataset = ImageFolder(str(tmp_path), extensions=('.img',), pipeline=PATH)
     assert len(dataset) == 1
     assert dataset[0]['data_samples'].img_path.endswith('scan.img')
+
+
+LEFT_BEHIND = [
+    '._x.jpg',
+    '.hidden.png',
+    '.Trash/x.png',
+    '.thumbnails/normal/x.png',
+    '.ipynb_checkpoints/x-checkpoint.png',
+    '__MACOSX/x.png',
+    '@eaDir/x.png/SYNO_THUMB_M.JPG',
+    '$RECYCLE.BIN/x.png',
+    'System Volume Information/x.png',
+    'lost+found/x.png',
+    'work_dirs/run/vis_data/x.png',
+    'Thumbs.db',
+    'desktop.ini',
+]
+
+
+@pytest.mark.parametrize('below', ['', 'cat', 'cat/deep'])
+def test_what_systems_leave_behind_is_no_image(tmp_path, below):
+    good_files(tmp_path / 'cat', 1)
+    (tmp_path / 'dog').mkdir()
+    noise(4, 4, 3).save(tmp_path / 'dog' / 'REX.JPeG')
+    for name in LEFT_BEHIND:
+        path = tmp_path / below / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise(4, 4, 3).save(path, 'PNG')
+    plain = ImageFolder(str(tmp_path))
+    assert sorted(image_keys(plain)) == ['cat/good00.png', 'dog/REX.JPeG']
+    labeled = ImageFolder(str(tmp_path), with_label=True)
+    assert labeled.metainfo['classes'] == ('cat', 'dog')
+    assert image_keys(labeled) == image_keys(plain)
+    assert labeled.get_gt_labels().tolist() == [0, 1]
+    # the folder itself may have any name
+    assert len(ImageFolder(str(tmp_path / below / 'work_dirs'))) == 1
+
+
+def test_results_of_this_package_are_no_images(tmp_path):
+    good_files(tmp_path / 'cat', 1)
+    save_figure(Figure(), tmp_path / 'cat' / 'seed_patches_sheet.png')
+    # the page of sorted images
+    write_image(tmp_path / 'classes' / 'class_00000.jpg', b'any')
+    for with_label in (False, True):
+        dataset = ImageFolder(str(tmp_path), with_label=with_label)
+        assert image_keys(dataset) == ['cat/good00.png']
+    assert dataset.metainfo['classes'] == ('cat',)
+    # an image of such a name elsewhere is one
+    noise(4, 4, 3).save(tmp_path / 'cat' / 'class_00000.jpg')
+    assert len(ImageFolder(str(tmp_path))) == 2
+
+
+def test_links(tmp_path):
+    good_files(tmp_path / 'elsewhere', 2)
+    root = tmp_path / 'root'
+    (root / 'a').mkdir(parents=True)
+    (root / 'a' / 'linked').symlink_to(tmp_path / 'elsewhere')
+    (root / 'b').symlink_to(tmp_path / 'elsewhere')
+    # circles: to the folder itself, and to one above
+    (root / 'a' / 'self').symlink_to(root / 'a')
+    (tmp_path / 'elsewhere' / 'up').symlink_to(root)
+    (root / 'gone.png').symlink_to(tmp_path / 'gone.png')
+    keys = image_keys(ImageFolder(str(root)))
+    assert [key for key in keys if key.startswith('a/linked/good')] == [
+        'a/linked/good00.png',
+        'a/linked/good01.png',
+    ]
+    assert {'b/good00.png', 'b/good01.png'} <= set(keys)
+    assert len(keys) < 10
+
+
+@pytest.mark.parametrize(
+    ('classes', 'labels'),
+    [
+        (['c', 'a', 'b'], [1, 2, 0]),
+        (['a', 'b', 'c', 'd'], [0, 1, 2]),
+        # names that are not the folders'
+        (['tench', 'shark', 'ray'], [0, 1, 2]),
+    ],
+)
+def test_names_of_classes_that_are_given(tmp_path, classes, labels):
+    for name in 'abc':
+        good_files(tmp_path / name, 1)
+    dataset = ImageFolder(
+        str(tmp_path), with_label=True, metainfo=dict(classes=classes)
+    )
+    assert dataset.get_gt_labels().tolist() == labels
+    assert dataset.metainfo['classes'] == classes
+
+
+@pytest.mark.parametrize(
+    ('classes', 'message'),
+    [
+        (['a', 'b'], r'folders c of .* not among the classes.*, a, b\.'),
+        (['x', 'y'], '3 folders of classes, none of which .* 2 classes'),
+    ],
+)
+def test_names_of_classes_that_do_not_fit(tmp_path, classes, message):
+    for name in 'abc':
+        good_files(tmp_path / name, 1)
+    with pytest.raises(ValueError, match=message):
+        ImageFolder(
+            str(tmp_path), with_label=True, metainfo=dict(classes=classes)
+        )
+
+
+def test_an_empty_class_keeps_its_number(tmp_path, log):
+    for name in 'abc':
+        good_files(tmp_path / name, 1)
+    (tmp_path / 'b' / 'good00.png').unlink()
+    dataset = ImageFolder(str(tmp_path), with_label=True)
+    assert dataset.get_gt_labels().tolist() == [0, 2]
+    assert 'No image was found in the folder b of' in log.read_text()
+
+
+def listed(tmp_path, text, with_label=False, **kwargs):
+    good_files(tmp_path / 'cat', 3)
+    (tmp_path / 'list.txt').write_bytes(text.encode())
+    return ImageFolder(
+        str(tmp_path), ann_file='list.txt', with_label=with_label, **kwargs
+    )
+
+
+def test_lists(tmp_path):
+    plain = listed(tmp_path, 'cat/good02.png\r\n\ncat/good00.png\n')
+    assert image_keys(plain) == ['cat/good02.png', 'cat/good00.png']
+    (tmp_path / 'my cat.png').symlink_to('cat/good00.png')
+    labeled = listed(tmp_path, 'cat/good01.png 7\nmy cat.png 0', True)
+    assert image_keys(labeled) == ['cat/good01.png', 'my cat.png']
+    assert labeled.get_gt_labels().tolist() == [7, 0]
+    # on this system that is a name
+    (tmp_path / 'a\\b.png').symlink_to('cat/good00.png')
+    assert image_keys(listed(tmp_path, 'a\\b.png')) == ['a\\b.png']
+
+
+@pytest.mark.parametrize(
+    ('text', 'with_label', 'cause'),
+    [
+        ('cat/good00.png 1', False, 'behind the space.*with_label=True'),
+        ('cat/good00.png,1', False, 'behind the comma.*the comma a space'),
+        ('cat/good00.png,cat', True, 'behind the comma'),
+        ('cat/good00.png\t1', False, 'behind the tab'),
+        ('cat/good00.png;1', True, 'behind the semicolon'),
+        ('cat\\good00.png', False, 'has backslashes: write slashes'),
+        ('cat\\good00.png 1', True, 'has backslashes: write slashes'),
+        ('cat\\good00.png,1', False, 'comma a space; it has backslashes'),
+        ('"cat/good00.png"', False, 'has quotes: remove them'),
+        ('\ufeffcat/good00.png', False, 'a byte order mark'),
+        ('  cat/good00.png', False, 'spaces around the path'),
+        ('cat/bad.png', False, r'no file ".*/cat/bad\.png"\. .*data_prefix'),
+        ('cat/bad.png 1', True, r'no file ".*/cat/bad\.png"\. '),
+    ],
+)
+def test_lists_in_another_form(tmp_path, text, with_label, cause):
+    with pytest.raises(ValueError, match=rf'list\.txt, line 1: .*{cause}'):
+        listed(tmp_path, text + '\n', with_label)
+
+
+def test_one_bad_line_among_many_is_found_where_it_is_looked_for(tmp_path):
+    lines = ['cat/good00.png'] * 30
+    lines[-1] = 'cat/good00.png 5'
+    with pytest.raises(ValueError, match='line 30: '):
+        listed(tmp_path, '\n'.join(lines))
+
+
+@pytest.mark.parametrize(
+    ('label', 'message'),
+    [
+        ('x', 'must be a path, a space and the number of a class, from 0 to'),
+        ('2', 'from 0 to 1'),
+        ('-1', 'from 0 to 1'),
+    ],
+)
+def test_labels_of_lists(tmp_path, label, message):
+    with pytest.raises(ValueError, match=f'line 2: .*{message}'):
+        listed(
+            tmp_path,
+            f'cat/good00.png 1\ncat/good01.png {label}',
+            True,
+            metainfo=dict(classes=['a', 'b']),
+        )
+
+
+def test_lists_that_are_not_there(tmp_path):
+    with pytest.raises(RuntimeError, match=r'list\.txt" is empty'):
+        listed(tmp_path, '\n\n')
+    with pytest.raises(FileNotFoundError, match=r'no list ".*none\.txt".*ann'):
+        ImageFolder(str(tmp_path), ann_file='none.txt')

@@ -4,6 +4,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
+from PIL import Image
 
 from mm_rotssl.evaluation import knn_classify
 
@@ -111,3 +112,59 @@ def test_other_metrics_do_not_see_the_reference_set(tmp_path):
     metrics = runner.val()
     assert sum(seen) == 40
     assert {'rotation/accuracy', 'knn/best'} <= set(metrics)
+
+
+def write_folders(root, classes):
+    """Three images of one color a class, the same color in every folder."""
+    for name in classes:
+        (root / name).mkdir(parents=True)
+        for i in range(3):
+            image = Image.new('RGB', (16, 16), COLORS[name])
+            image.save(root / name / f'{i}.png')
+    return dict(
+        type='mm_rotssl.ImageFolder',
+        data_root=str(root),
+        with_label=True,
+        test_mode=True,
+        pipeline=[
+            dict(type='mm_rotssl.LoadIntactImage'),
+            dict(type='PackInputs'),
+        ],
+    )
+
+
+COLORS = dict(a=(250, 0, 0), b=(0, 250, 0), c=(0, 0, 250), d=(9, 9, 9))
+
+
+def make_folder_runner(tmp_path, name, reference, val):
+    cfg = dict(
+        model=ROTNET,
+        default_scope='mmpretrain',
+        work_dir=str(tmp_path),
+        experiment_name=name,
+        val_dataloader=dict(
+            LOADER, dataset=write_folders(tmp_path / 'v', val)
+        ),
+        val_cfg=dict(
+            type='mm_rotssl.KNNValLoop',
+            reference_dataloader=dict(
+                LOADER, dataset=write_folders(tmp_path / 'r', reference)
+            ),
+        ),
+        val_evaluator=[dict(type='mm_rotssl.KNNAccuracy', k=3)],
+        log_level='ERROR',
+        randomness=dict(seed=0),
+    )
+    return Runner.from_cfg(Config(cfg))
+
+
+def test_classes_are_matched_by_name(tmp_path):
+    """The second of two classes is the third of the reference set."""
+    runner = make_folder_runner(tmp_path, 'names', 'abc', 'ac')
+    assert runner.val()['knn/best'] == 100
+
+
+def test_a_class_without_reference_stops_before_training(tmp_path):
+    runner = make_folder_runner(tmp_path, 'stranger', 'abc', 'ad')
+    with pytest.raises(ValueError, match=r'val_dataloader has .*right: d\.'):
+        runner.build_val_loop(runner._val_loop)

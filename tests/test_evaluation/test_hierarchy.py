@@ -69,6 +69,11 @@ def test_file_of_other_classes(file):
             '{"oak": "tree",\n "elm": }',
             r'a\.json is no JSON.*line 2',
         ),
+        (
+            'a.json',
+            '{"oak": "tree", "ash": "tree", "oak": "flower"}',
+            r"key 'oak' twice, with 'tree' and with 'flower'",
+        ),
         ('a.json', '["oak"]', 'one object'),
         ('a.json', '{"oak": 3}', 'one object'),
         ('a.txt', 'oak tree', r'a\.txt must be a \.csv or \.json'),
@@ -217,6 +222,11 @@ def test_class_below_several(tmp_path):
         ),
         (dict(info='[[0, "c0"'), {}, r'info\.json is no JSON'),
         (dict(info={'c0': 'daisy'}), {}, r'info\.json must hold a list'),
+        (
+            dict(info='[[0, "c0", "x"], [0, "c1", "x"]]'),
+            {},
+            r"entry 1: class 0 is \('c1', 'x'\), further up \('c0', 'x'\)",
+        ),
         (
             dict(info=[[0, 'c0', 'daisy'], ['1', 'c1', 'x']]),
             {},

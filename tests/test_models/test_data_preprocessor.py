@@ -7,7 +7,10 @@ import torch
 from mmpretrain.models import SelfSupDataPreprocessor
 from mmpretrain.structures import DataSample
 
-from mm_rotssl.models.utils import DeformationDataPreprocessor
+from mm_rotssl.models.utils import (
+    DeformationDataPreprocessor,
+    MultiChannelDataPreprocessor,
+)
 from mm_rotssl.ops import deform_patches
 from mm_rotssl.registry import MODELS
 
@@ -151,3 +154,49 @@ def test_moves_to_its_device(monkeypatch, columns):
     assert got['inputs'].device.type == 'meta'
     assert got['inputs'].shape == (3, 3, 24, 24)
     assert got['data_samples'][0].gt_label.device.type == 'meta'
+
+
+@pytest.mark.parametrize('channels', [1, 2, 3, 4, 7])
+@pytest.mark.parametrize('views', [None, 2])
+def test_any_number_of_channels(channels, views):
+    mean = [10.0 * (i + 1) for i in range(channels)]
+    std = [1.0 + i for i in range(channels)]
+    preprocessor = MultiChannelDataPreprocessor(mean=mean, std=std)
+    images = torch.randint(0, 256, (3, channels, 4, 5), dtype=torch.uint8)
+    inputs = [images] * views if views else images
+    got = preprocessor(dict(inputs=inputs, data_samples=[]))['inputs']
+    for result in got if views else [got]:
+        for i in range(channels):
+            want = (images[:, i].float() - mean[i]) / std[i]
+            torch.testing.assert_close(result[:, i], want)
+    # nothing more in checkpoints
+    assert not preprocessor.state_dict()
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (dict(mean=[1] * 4, std=[1] * 3), 'one number a channel in each'),
+        (dict(mean=[1] * 4, std=[1, 1, 0, 1]), 'those of std positive'),
+        (dict(mean=[1] * 4), 'one number a channel in each'),
+        (
+            dict(mean=[1] * 4, std=[1] * 4, bgr_to_rgb=True),
+            'bgr_to_rgb=True of .*: there are 4 channels',
+        ),
+        (
+            dict(mean=[1] * 4, std=[1] * 4, rgb_channels=(0, 1, 4)),
+            'three positions among the 4 channels',
+        ),
+    ],
+)
+def test_settings_that_make_no_sense(settings, message):
+    with pytest.raises(ValueError, match=message):
+        MultiChannelDataPreprocessor(**settings)
+
+
+def test_images_with_other_channels():
+    preprocessor = MultiChannelDataPreprocessor(mean=[1] * 4, std=[1] * 4)
+    with pytest.raises(
+        ValueError, match=r"have 3 channels, and .* has 4 means.*'unchanged'"
+    ):
+        preprocessor(dict(inputs=torch.zeros(2, 3, 4, 4), data_samples=[]))

@@ -12,7 +12,7 @@ from mm_rotssl.utils import fingerprint
 
 from ..image_keys import image_keys
 from .seed_patch_sampling import sample_seed_patches
-from .seed_patches import SeedPatches, cut_window
+from .seed_patches import SeedPatches, cut_window, load_image
 
 
 @DATASETS.register_module()
@@ -27,7 +27,7 @@ class ExemplarDataset:
 
     **Keys of an entry:**
 
-    - img: the window, uint8 (S, S, 3)
+    - img: the window, (S, S, C), uint8 (S, S, 3) of ordinary images
     - valid: left, top, right and bottom of the part of the window that is
       within the image
     - exemplar_label: number of the seed patch, which is its class
@@ -41,7 +41,7 @@ class ExemplarDataset:
 
     Args:
         dataset (dict | BaseDataset): The images. Its pipeline loads
-            ``img``, uint8 (H, W, 3), and does no more.
+            ``img``, uint8 or float32 (H, W, C), and does no more.
         seed_patches (str | dict | SeedPatches): File of the seed patches, see
             ``mm-rotssl sample-patches``; or settings of
             :func:`sample_seed_patches`, with which they are sampled at the
@@ -141,26 +141,38 @@ class ExemplarDataset:
         self._fully_initialized = True
 
     def _cut_all(self) -> None:
-        size = self.window_size
         count, keys = len(self.seed_patches), self.seed_patches.keys
-        self.windows = np.empty((count, size, size, 3), np.uint8)
         self.valid = np.empty((count, 4), np.int32)
-        print_log(
-            f'Cutting {count} windows out of {len(keys)} images: '
-            f'{self.windows.nbytes / 1e6:.0f} MB.',
-            'current',
-        )
+        windows = None
         order = np.argsort(self.seed_patches.images, kind='stable')
         ends = np.searchsorted(
             self.seed_patches.images[order], np.arange(len(keys)), side='right'
         )
         groups = np.split(order, ends[:-1])
         with ThreadPoolExecutor(os.cpu_count()) as threads:
-            for group, found in zip(
-                groups, threads.map(self._cut, groups), strict=True
+            for key, group, found in zip(
+                keys, groups, threads.map(self._cut, groups), strict=True
             ):
                 for i, (window, valid) in zip(group, found, strict=True):
-                    self.windows[i], self.valid[i] = window, valid
+                    if windows is None:
+                        # all are like the first
+                        windows = np.empty(
+                            (count, *window.shape), window.dtype
+                        )
+                        print_log(
+                            f'Cutting {count} windows out of {len(keys)} '
+                            f'images: {windows.nbytes / 1e6:.0f} MB.',
+                            'current',
+                        )
+                    if window.shape != windows.shape[1:]:
+                        raise ValueError(
+                            f'{key} has {window.shape[2]} channels, and other '
+                            f'images have {windows.shape[3]}. Convert it, or '
+                            "leave color_type='color' of LoadIntactImage."
+                        )
+                    windows[i], self.valid[i] = window, valid
+        assert windows is not None
+        self.windows = windows
 
     @property
     def window_size(self) -> int:
@@ -178,10 +190,7 @@ class ExemplarDataset:
             return []
         seed_patches = self.seed_patches
         number = int(seed_patches.images[group[0]])
-        info = self.dataset.get_data_info(self.places[number])
-        image = self.dataset.pipeline(info)['img']
-        if image.ndim == 2:
-            image = np.repeat(image[..., None], 3, 2)
+        image = load_image(self.dataset, self.places[number])
         want = tuple(seed_patches.sizes[number].tolist())
         if image.shape[1::-1] != want:
             raise ValueError(

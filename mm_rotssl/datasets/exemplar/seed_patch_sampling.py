@@ -15,16 +15,18 @@ from rich.progress import track
 
 from ..image_keys import image_keys
 from ..transforms.loading import BrokenImageError
-from .seed_patches import SeedPatches, scaled_image
+from .seed_patches import SeedPatches, load_image, scaled_image
 
 # scales of the authors' code
 SCALES = (1.0, 0.8, 0.64, 0.512)
 MAX_NAMED = 20
 
 
-def _without_noise(energy: np.ndarray) -> np.ndarray:
+def _without_noise(energy: np.ndarray, image: np.ndarray) -> np.ndarray:
     """Set to 0 what is only a rounding error; overwrites the array."""
-    energy[energy < 1e-3] = 0
+    # of 8 bits; real numbers may have any unit
+    unit = 1.0 if image.dtype == np.uint8 else float(abs(image).max()) / 255
+    energy[energy < 1e-3 * unit**2] = 0
     return energy
 
 
@@ -43,7 +45,7 @@ def band_pass_energy(
     paper says "squared gradient magnitude", see :func:`squared_gradient`.
 
     Args:
-        image (ndarray): uint8 (H, W, 3).
+        image (ndarray): uint8 or float32 (H, W, C).
         scale (float): Of the patches, see :class:`SeedPatches`.
         patch_size (int): Side of the patches in pixels.
 
@@ -62,7 +64,7 @@ def band_pass_energy(
     inside = np.zeros_like(energy)
     inner = slice(border, -border)
     inside[inner, inner] = energy[inner, inner]
-    return _without_noise(inside)
+    return _without_noise(inside, image)
 
 
 def squared_gradient(
@@ -75,7 +77,7 @@ def squared_gradient(
     the channels, by central differences.
 
     Args:
-        image (ndarray): uint8 (H, W, 3).
+        image (ndarray): uint8 or float32 (H, W, C).
         scale (float): Of the patches, see :class:`SeedPatches`.
         patch_size (int): Side of the patches in pixels.
 
@@ -99,7 +101,7 @@ def squared_gradient(
         slice(half, width - patch_size + half + 1),
     )
     inside[inner] = mean[inner]
-    return _without_noise(inside)
+    return _without_noise(inside, image)
 
 
 # name -> function, and offset of a patch's center in its cell: the patches of
@@ -168,8 +170,7 @@ class _Sampler:
             )
 
     def _load(self, index: int) -> np.ndarray:
-        img = self.dataset.pipeline(self.dataset.get_data_info(index))['img']
-        return np.repeat(img[..., None], 3, 2) if img.ndim == 2 else img
+        return load_image(self.dataset, index)
 
     def _mean_energies(self, index: int) -> list[float]:
         try:
@@ -323,7 +324,7 @@ def sample_seed_patches(
 
     Args:
         dataset (BaseDataset): The images; its pipeline loads ``img``,
-            uint8 (H, W, 3), and does no more.
+            uint8 or float32 (H, W, C), and does no more.
         num_exemplars (int): Number of seed patches.
         patch_size (int): Their side in pixels. Defaults to 32.
         scales (Sequence[float]): See :class:`SeedPatches`. Defaults to the

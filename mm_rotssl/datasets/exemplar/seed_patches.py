@@ -7,6 +7,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from mmengine.dataset import BaseDataset
 
 from mm_rotssl.utils import open_arrays, write_arrays
 
@@ -174,6 +175,30 @@ class SeedPatches:
                 f'{(~good).sum()} patches in "{path}" reach out of their '
                 'image:' + ''.join(lines)
             )
+
+
+def load_image(dataset: BaseDataset, index: int) -> np.ndarray:
+    """Load an image that seed patches are taken from.
+
+    Args:
+        dataset (BaseDataset): Its pipeline loads ``img`` and does no more.
+        index (int): Which image.
+
+    Returns:
+        ndarray: uint8 or float32 (H, W, C); gray images have three equal
+        channels.
+
+    Raises:
+        ValueError: If its values are of another type.
+    """
+    info = dataset.get_data_info(index)
+    img: np.ndarray = dataset.pipeline(info)['img']
+    if img.dtype not in (np.uint8, np.float32):
+        raise ValueError(
+            f'{info.get("img_path")} has {img.dtype} values. Set bit_depth of '
+            'LoadIntactImage, which makes 8 bits of them, or to_float32=True.'
+        )
+    return np.repeat(img[..., None], 3, 2) if img.ndim == 2 else img
 
 
 def scaled_image(image: np.ndarray, scale: float) -> np.ndarray:

@@ -283,7 +283,9 @@ class RandomDeformation(BaseTransform):
             torch.from_numpy(deformation)[None],
             self.patch_size,
         )[0]
-        img = patch.round_().byte().numpy().transpose(1, 2, 0)
+        if img.dtype == np.uint8:
+            patch = patch.round_().byte()
+        img = patch.numpy().transpose(1, 2, 0)
         if self.bgr:
             img = img[..., ::-1]
         results['img'] = np.ascontiguousarray(img)

@@ -10,6 +10,7 @@ from mmpretrain.structures import DataSample
 from torch.utils.data import DataLoader
 
 from mm_rotssl.evaluation import KNNAccuracy
+from mm_rotssl.evaluation.labels import match_labels
 from mm_rotssl.models.utils import set_feats
 from mm_rotssl.ops import pool_features
 from mm_rotssl.registry import LOOPS
@@ -21,7 +22,8 @@ class KNNValLoop(ValLoop):
 
     Before the validation set, the reference set goes through the network;
     only the kNN metrics see it. It and the validation set are independent of
-    the training set, which needs no labels.
+    the training set, which needs no labels; their classes are matched by
+    name.
 
     Algorithms that have no ``predict``, such as mmpretrain's own, are run as
     feature extractors, so kNN accuracy works for them as well.
@@ -32,6 +34,10 @@ class KNNValLoop(ValLoop):
         evaluator (Evaluator | dict | list): The metrics.
         reference_dataloader (DataLoader | dict): The labeled images that vote.
         fp16 (bool): Validate under autocast. Defaults to False.
+
+    Raises:
+        ValueError: If a class of the validation set is not in the reference
+            set.
     """
 
     def __init__(
@@ -48,6 +54,21 @@ class KNNValLoop(ValLoop):
                 reference_dataloader, seed=runner.seed
             )
         self.reference_dataloader: Any = reference_dataloader
+        metrics = self._knn_metrics()
+        if metrics:
+            # both are built by now
+            reference: Any = self.reference_dataloader
+            test: Any = self.dataloader
+            test_to_reference = match_labels(reference.dataset, test.dataset)
+            for metric in metrics:
+                metric.test_to_reference = test_to_reference
+
+    def _knn_metrics(self) -> list[KNNAccuracy]:
+        return [
+            metric
+            for metric in self.evaluator.metrics
+            if isinstance(metric, KNNAccuracy)
+        ]
 
     def run(self) -> dict:
         """Run the reference set and the validation set.
@@ -56,11 +77,7 @@ class KNNValLoop(ValLoop):
             dict: The metrics.
         """
         self.runner.model.eval()
-        metrics = [
-            metric
-            for metric in self.evaluator.metrics
-            if isinstance(metric, KNNAccuracy)
-        ]
+        metrics = self._knn_metrics()
         for data_batch in self.reference_dataloader if metrics else ():
             samples = [
                 sample.to_dict() for sample in self._features(data_batch)

@@ -86,7 +86,7 @@ def read_hierarchy(
                 'are, level=...'
             )
         found = _from_folder(path, classes, level, ancestor)
-        names = dict(_pairs(path / 'node_names.txt', '\t'))
+        names = _read_names(path / 'node_names.txt')
     else:
         if level is not None or ancestor is not None:
             raise ValueError(
@@ -123,6 +123,17 @@ def _from_file(path: Path, classes: Sequence[str]) -> list[str | None]:
     found = [parents.get(name) for name in classes]
     _check_found(path, classes, found)
     return found
+
+
+def _read_names(path: Path) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for node, name in _pairs(path, '\t'):
+        if names.setdefault(node, name) != name:
+            raise ValueError(
+                f'{path} names {node} twice, {names[node]!r} and {name!r}. '
+                'Keep the right one.'
+            )
+    return names
 
 
 def _read_csv(path: Path) -> dict[str, str]:
@@ -225,10 +236,16 @@ def _find_nodes(
     if not isinstance(entries, list):
         raise ValueError(f'{path} must hold a list of [number, id, name].')
     by_name: dict[str, dict[int, str]] = {}
+    numbers: dict[int, tuple[str, str]] = {}
     for place, entry in enumerate(entries):
         match entry:
             case [int(number), str(wnid), str(name)]:
                 by_name.setdefault(name, {})[number] = wnid
+                if numbers.setdefault(number, (wnid, name)) != (wnid, name):
+                    raise ValueError(
+                        f'{path}, entry {place}: class {number} is '
+                        f'{(wnid, name)}, further up {numbers[number]}.'
+                    )
             case _:
                 raise ValueError(
                     f'{path}, entry {place} must be [number, id, name], got '
@@ -276,8 +293,21 @@ def _check_found(
 
 
 def _read_json(path: Path) -> Any:
+    def refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            # the parser would take the last one
+            if found.setdefault(key, value) != value:
+                raise ValueError(
+                    f'{path} has the key {key!r} twice, with {found[key]!r} '
+                    f'and with {value!r}. Keep the right one.'
+                )
+        return found
+
     try:
-        return json.loads(path.read_text(encoding='utf-8'))
+        return json.loads(
+            path.read_text(encoding='utf-8'), object_pairs_hook=refuse_twice
+        )
     except json.JSONDecodeError as error:
         raise ValueError(f'{path} is no JSON: {error}.') from error
 

@@ -22,6 +22,10 @@ class KNNAccuracy(BaseMetric):
     Right under several processes with a padded last batch: repeated
     images neither vote nor count twice.
 
+    Classes of the two sets are matched by name, see
+    :func:`mm_rotssl.evaluation.labels.match_labels`: the loop sets
+    ``test_to_reference``.
+
     Args:
         k (int): Number of neighbors. Defaults to 20.
         temperature (float): Of the votes. Defaults to 0.07.
@@ -48,6 +52,7 @@ class KNNAccuracy(BaseMetric):
         self.chunk_size = chunk_size
         self.reference: list[tuple] = []
         self.reference_size = 0
+        self.test_to_reference: torch.Tensor | None = None
         self._gathered: list | None = None
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -134,6 +139,8 @@ class KNNAccuracy(BaseMetric):
         reference, reference_labels = self._stack(self._gathered)
         self._gathered = None
         queries, labels = self._stack(results)
+        if self.test_to_reference is not None:
+            labels = self.test_to_reference[labels]
         figures = {}
         stages = zip(reference, queries, strict=True)
         for stage, (votes, asked) in enumerate(stages, 1):

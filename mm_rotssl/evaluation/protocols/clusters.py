@@ -9,8 +9,9 @@ from mmpretrain.models.selfsup import BaseSelfSupervisor
 from sklearn.cluster import KMeans
 from torch.utils.data import DataLoader
 
-from ..features import REFERENCE, Features
+from ..features import Features
 from ..functional import clustering_scores, superclass_scores
+from ..labels import REFERENCE
 from ..report import format_spread
 
 # score -> heading

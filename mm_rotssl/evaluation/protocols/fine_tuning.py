@@ -27,6 +27,7 @@ def fine_tuned_accuracy(
     chosen: torch.Tensor,
     num_classes: int,
     seed: int,
+    test_to_reference: torch.Tensor | None = None,
 ) -> float:
     """Train a copy of the whole backbone on a few labels, and measure it.
 
@@ -39,6 +40,8 @@ def fine_tuned_accuracy(
             int64, see `Features.draw`.
         num_classes (int): Number of classes.
         seed (int): See `fine_tune`.
+        test_to_reference (Tensor, optional): See `match_labels`. Defaults to
+            None, both have the same labels.
 
     Returns:
         float: Accuracy, in percent.
@@ -56,6 +59,8 @@ def fine_tuned_accuracy(
         with torch.no_grad():
             found.append((tuned(inputs).argmax(1), labels))
     predicted, labels = map(torch.cat, zip(*found, strict=True))
+    if test_to_reference is not None:
+        labels = test_to_reference.to(labels.device)[labels]
     return accuracy(predicted, labels)
 
 

@@ -1,4 +1,7 @@
-from .data_preprocessor import DeformationDataPreprocessor
+from .data_preprocessor import (
+    DeformationDataPreprocessor,
+    MultiChannelDataPreprocessor,
+)
 from .dataset_bound import DatasetBound
 from .feats import set_feats
 from .processes import check_batch_sizes, gather_rows
@@ -7,6 +10,7 @@ from .zero_loss import zero_loss
 __all__ = [
     'DatasetBound',
     'DeformationDataPreprocessor',
+    'MultiChannelDataPreprocessor',
     'check_batch_sizes',
     'gather_rows',
     'set_feats',
