@@ -189,8 +189,13 @@ class PretrainedCheckHook(Hook):
             prefix = settings.get('prefix') or ''
             prefix = prefix and f'{prefix.removesuffix(".")}.'
             where = f'model.{name}.init_cfg' if name else 'model.init_cfg'
-            # what was initialized before is not loaded again
-            if checked and not getattr(module, 'is_init', False):
+            if getattr(module, 'is_init', False):
+                # then the engine does not load it again
+                MMLogger.get_current_instance().warning(
+                    f'{where} is not checked: the weights were initialized '
+                    'before the run.'
+                )
+            elif checked:
                 self._add(
                     _Wish(name, module, path, contents[path], prefix, where),
                     cfg,
