@@ -27,13 +27,16 @@ HINTS = {
     + '# The last stage of a C4 detector is in roi_head.shared_head: give '
     'that the same\n# init_cfg, and style, or it keeps the weights of the '
     'base config or random ones.\n'
-    "model = dict({images}backbone=dict(type='ResNet', depth={depth}, "
-    "style='pytorch', " + _PRETRAINED + '))',
+    'model = dict({images}\n'
+    "    backbone=dict(type='ResNet', depth={depth}, style='pytorch',\n"
+    '        ' + _PRETRAINED + '))',
     'mmseg': _NO_PREFIX
     + "# type='ResNet' is needed where the base config has ResNetV1c, whose "
     'stem these\n# weights lack; pretrained=None where it names a file.\n'
-    "model = dict({images}pretrained=None, backbone=dict(type='ResNet', "
-    "depth={depth}, style='pytorch', " + _PRETRAINED + '))',
+    'model = dict({images}\n'
+    '    pretrained=None,\n'
+    "    backbone=dict(type='ResNet', depth={depth}, style='pytorch',\n"
+    '        ' + _PRETRAINED + '))',
     'mmpretrain': _NO_PREFIX
     + '# The other settings of the backbone, and data_preprocessor, as in '
     '{config}.\n'
@@ -122,4 +125,6 @@ def describe_images(target: str, facts: dict) -> str:
     if target not in ('mmdet', 'mmseg') or mean is None:
         return ''
     swap = f', bgr_to_rgb={channels == "rgb"}' if channels is not None else ''
-    return f'data_preprocessor=dict(mean={mean}, std={std}{swap}), '
+    return (
+        f'\n    data_preprocessor=dict(mean={mean},\n        std={std}{swap}),'
+    )

@@ -10,12 +10,13 @@ from mmengine.model import BaseModule
 from mmengine.registry import DefaultScope
 from torch.nn import functional as F
 
+from mm_rotssl.apis import read_config
 from mm_rotssl.converters import backbone as converter
 from mm_rotssl.converters.backbone import export_backbone
 from mm_rotssl.converters.libraries import describe_blocks, describe_images
 from mm_rotssl.engine import PretrainedCheckHook
 from mm_rotssl.registry import MODELS
-from mm_rotssl.utils import read_facts, read_weights
+from mm_rotssl.utils import preprocessing_of, read_facts, read_weights
 
 CONFIG = """
 model = dict(
@@ -217,7 +218,7 @@ def test_features_stay_the_same(
         assert (
             'data_preprocessor=dict(mean=[1.5, 2.5, 3.5], '
             'std=[4.0, 5.0, 6.0], bgr_to_rgb=True)'
-        ) in done.hint
+        ) in ' '.join(done.hint.split())
         assert "style='pytorch'" in done.hint
     network = follow(done.hint, target, suffix == '.safetensors')
     if target == 'timm':
@@ -391,6 +392,30 @@ def test_of_wrapped_models(run, tmp_path, small):
     run(checkpoint, 'mmpretrain', out, backbone=SMALL)
     name = 'layer4.1.bn2.running_var'
     assert torch.equal(read(out)[name], small[name])
+
+
+CUSTOM = sorted((Path(__file__).parents[2] / 'configs').glob('*/*_custom.py'))
+
+
+@pytest.mark.parametrize(
+    'path', [pytest.param(path, id=path.stem) for path in CUSTOM]
+)
+def test_configs_for_a_folder_can_be_exported(path):
+    """To all libraries, but the network that is Exemplar-CNN's own."""
+    cfg = read_config(path)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        network = converter._build_backbone(cfg)
+    if path.parent.name == 'exemplar_cnn':
+        with pytest.raises(ValueError, match='Only --to mmpretrain'):
+            converter._check_plain(network, 'mmdet')
+    else:
+        converter._check_plain(network, 'mmdet')
+    # and the file tells all that the hook compares
+    assert preprocessing_of(cfg)['channels'] == 'rgb'
+
+
+def test_every_kind_of_method_has_such_a_config():
+    assert {'essl', 'multi_task'} < {path.parent.name for path in CUSTOM}
 
 
 def test_algorithm_of_mmpretrain(run, tmp_path):
