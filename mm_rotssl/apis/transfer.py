@@ -110,9 +110,10 @@ def set_init(node: dict, file: str | None) -> None:
         for settings in several
         if file is not None or not is_pretrained(settings)
     ]
-    if not isinstance(found, (list, tuple)):
-        changed = changed[0] if changed else None
-    node['init_cfg'] = changed
+    if isinstance(found, (list, tuple)):
+        node['init_cfg'] = changed
+    else:
+        node['init_cfg'] = changed[0] if changed else None
 
 
 def free_stages(cfg: Config) -> dict[str, Any]:
@@ -632,10 +633,9 @@ def compare_transfer(
         if not (run.folder / 'done.json').is_file():
             check_run(run)
     if changed:
-        report(
-            'For every start: '
-            + ', '.join(f'{key}={value}' for key, value in changed.items())
-        )
+        report('For every start:')
+    for key, value in changed.items():
+        report(f'  {key}={value}')
     out.mkdir(parents=True, exist_ok=True)
     train_all(runs, jobs, report)
     finals: dict[str, list[dict[str, float]]] = {}
@@ -709,9 +709,10 @@ def transfer_table(summary: Mapping[str, Any]) -> Table:
         seeds.
     """
     finals = summary['final']
+    seeds = len(next(iter(finals.values())))
     table = make_table(
         '%, mean and sample standard deviation over '
-        f'{len(next(iter(finals.values())))} seeds',
+        f'{seeds} seed{"s" if seeds > 1 else ""}',
         ['metric'],
         list(finals),
     )

@@ -173,7 +173,8 @@ def _first_dataset(settings: Any) -> Mapping[str, Any]:
     """The dataset inside of those that wrap or join others."""
     while isinstance(settings, Mapping):
         inner = settings.get('dataset') or settings.get('datasets')
-        if isinstance(settings.get('datasets'), Mapping):
+        # several have names of their own
+        if isinstance(inner, Mapping) and 'datasets' in settings:
             inner = list(inner.values())
         if isinstance(inner, (list, tuple)) and inner:
             inner = inner[0]

@@ -86,9 +86,9 @@ def _fetch(address: str) -> dict[str, Any]:
                 copy.write_bytes(file.read())
                 return read_checkpoint(copy)
         finally:
-            torch.load = read
+            torch.load = read  # type: ignore[assignment]
 
-    torch.load = read
+    torch.load = read  # type: ignore[assignment]
     try:
         return CheckpointLoader.load_checkpoint(address, 'cpu')
     except (ValueError, KeyError, OSError, ImportError) as error:

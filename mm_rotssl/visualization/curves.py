@@ -186,7 +186,8 @@ def plot_transfer(
                 markevery=(i * every // len(runs), every),
                 **style,
             )
-        axes.set_ylim(bottom=0)
+        # room for the large markers
+        axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
     handles, labels = row[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc='outside lower center', ncols=4)
     return figure
