@@ -1,5 +1,7 @@
 """Fine-tune a detector or segmenter from several initializations."""
 
+import copy
+import inspect
 import json
 import math
 import os
@@ -18,10 +20,14 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import MMLogger
+from mmengine.model.weight_init import PretrainedInit
+from mmengine.registry import HOOKS, MODELS, DefaultScope
 from mmengine.runner import Runner, find_latest_checkpoint
 from mmengine.structures import BaseDataElement, PixelData
 from rich.table import Table
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from mm_rotssl.engine import PretrainedCheckHook
 from mm_rotssl.evaluation.report import (
     format_spread,
     make_table,
@@ -35,7 +41,7 @@ from mm_rotssl.visualization import (
     read_scalars,
 )
 
-from .config import read_config
+from .config import merge_options, read_config
 
 TRAIN = (sys.executable, '-m', 'mm_rotssl', 'train')
 # metrics in the range of 0 to 1; the other ones are in percent
@@ -45,34 +51,201 @@ HEADLINES = ('mAP', 'mIoU')
 # pixels
 SHOWN_SIDE = 300
 NOT_METRICS = ('data_time', 'time', 'step')
+CHECK = f'mm_rotssl.{PretrainedCheckHook.__name__}'
+# mmdet measures nothing where it finds nothing
+NOTHING = 'nothing measured, as nothing was predicted (no box, no class)'
 
 
 class Run(NamedTuple):
-    """One training."""
+    """One training.
+
+    Attributes:
+        init (str): Name of the initialization.
+        seed (int): Of the run.
+        folder (Path): Its work directory.
+        cfg (Config): All of its settings.
+        file (str, optional): The weights that it starts from.
+    """
 
     init: str
     seed: int
     folder: Path
-    options: list[str]
+    cfg: Config
+    file: str | None = None
 
 
-def pretrained_places(node: Any, path: str = '') -> Iterator[str]:
-    """Dotted keys of everything that is initialized from a file."""
+def is_pretrained(settings: Any) -> bool:
+    """Tell whether an ``init_cfg`` reads a file."""
+    return isinstance(settings, dict) and settings.get('type') in (
+        'Pretrained',
+        PretrainedInit,
+    )
+
+
+def pretrained_nodes(
+    node: Any, path: str = 'model'
+) -> Iterator[tuple[str, dict]]:
+    """Dotted keys and settings of all that is initialized from a file."""
     children: Any = ()
     if isinstance(node, dict):
         children = node.items()
+        found = node.get('init_cfg')
+        several = found if isinstance(found, (list, tuple)) else [found]
+        if any(map(is_pretrained, several)):
+            yield path, node
     elif isinstance(node, (list, tuple)):
         children = enumerate(node)
     for key, child in children:
-        place = f'{path}.{key}' if path else str(key)
-        if (
-            key == 'init_cfg'
-            and isinstance(child, dict)
-            and child.get('type') == 'Pretrained'
-        ):
-            yield place
-        else:
-            yield from pretrained_places(child, place)
+        yield from pretrained_nodes(child, f'{path}.{key}')
+
+
+def set_init(node: dict, file: str | None) -> None:
+    """Let a part of a model start from another file, or at random."""
+    found = node['init_cfg']
+    several = found if isinstance(found, (list, tuple)) else [found]
+    changed = [
+        dict(settings, checkpoint=file)
+        if is_pretrained(settings)
+        else settings
+        for settings in several
+        if file is not None or not is_pretrained(settings)
+    ]
+    if isinstance(found, (list, tuple)):
+        node['init_cfg'] = changed
+    else:
+        node['init_cfg'] = changed[0] if changed else None
+
+
+def free_stages(cfg: Config) -> dict[str, Any]:
+    """Let all of what is initialized from a file be trained.
+
+    Recipes for supervised weights freeze the first stages and the statistics
+    of normalizations. Random ones would stay as they are, and everything
+    would look better beside them.
+
+    Args:
+        cfg (Config): Changed in place.
+
+    Returns:
+        dict[str, Any]: Dotted key -> new value, of what was otherwise.
+    """
+    changed: dict[str, Any] = {}
+    for place, node in pretrained_nodes(cfg.model):
+        # 0 freezes the stem of some networks and nothing of others
+        if node.get('frozen_stages', -1) != -1:
+            node['frozen_stages'] = changed[f'{place}.frozen_stages'] = -1
+        if node.get('norm_eval', default_of(cfg, node, 'norm_eval')):
+            node['norm_eval'] = changed[f'{place}.norm_eval'] = False
+        norm = node.get('norm_cfg')
+        if isinstance(norm, dict) and norm.get('requires_grad') is False:
+            # one object for several parts
+            node['norm_cfg'] = {**norm, 'requires_grad': True}
+            changed[f'{place}.norm_cfg.requires_grad'] = True
+    return changed
+
+
+def default_of(cfg: Config, node: dict, name: str) -> Any:
+    """Default of an argument of what a part of a model is built of."""
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        kind = node.get('type')
+        build = MODELS.get(kind) if isinstance(kind, str) else kind
+    # arguments may be passed on to the classes above
+    for parent in getattr(build, '__mro__', ()):
+        parameters = inspect.signature(parent.__init__).parameters
+        if name in parameters:
+            return parameters[name].default
+    return None
+
+
+def set_crop_size(cfg: Config, size: int) -> dict[str, Any]:
+    """Change the crops of a segmenter, with all that depends on their size.
+
+    Images are scaled in proportion, and what is as large as the crops stays
+    so: a setting that is forgotten pads every crop to the old size.
+
+    Args:
+        cfg (Config): Of mmseg; changed in place.
+        size (int): The new side in pixels.
+
+    Returns:
+        dict[str, Any]: Dotted key -> new value.
+
+    Raises:
+        ValueError: If the config has no RandomCrop for training.
+    """
+    old = crop_of(cfg)
+    if old is None:
+        raise ValueError(
+            f'--crop-size {size}: the config has no RandomCrop with a '
+            'crop_size in train_dataloader.'
+        )
+    changed: dict[str, Any] = {}
+
+    def scaled(value: Any, place: str) -> Any:
+        sides = [value] if isinstance(value, (int, float)) else list(value)
+        new = [max(1, round(side * size / old)) for side in sides]
+        changed[place] = new[0] if isinstance(value, int) else tuple(new)
+        return changed[place]
+
+    def visit(node: Any, path: str) -> None:
+        if isinstance(node, (list, tuple)):
+            for i, child in enumerate(node):
+                visit(child, f'{path}.{i}')
+        elif isinstance(node, dict):
+            for key in ('crop_size', 'size', 'scale'):
+                if node.get(key) is not None:
+                    node[key] = scaled(node[key], f'{path}.{key}')
+            for key, child in node.items():
+                visit(child, f'{path}.{key}')
+
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        dataset = (cfg.get(loader) or {}).get('dataset')
+        visit(dataset, f'{loader}.dataset')
+    for holder, place in (
+        (cfg.model.get('data_preprocessor'), 'model.data_preprocessor'),
+        (cfg.get('data_preprocessor'), 'data_preprocessor'),
+        (cfg.model.get('test_cfg'), 'model.test_cfg'),
+    ):
+        for key in ('size', 'crop_size', 'stride'):
+            if holder and holder.get(key) is not None:
+                holder[key] = scaled(holder[key], f'{place}.{key}')
+    return changed
+
+
+def crop_of(cfg: Config) -> int | None:
+    """Side of the crops that training takes, if it takes any."""
+    pending: list[Any] = [(cfg.get('train_dataloader') or {}).get('dataset')]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            if node.get('type') == 'RandomCrop' and node.get('crop_size'):
+                side = node['crop_size']
+                return side if isinstance(side, int) else max(side)
+            pending.extend(node.values())
+        elif isinstance(node, (list, tuple)):
+            pending.extend(node)
+    return None
+
+
+def check_padding(cfg: Config) -> None:
+    """Refuse to pad all crops of a segmenter to a size left over.
+
+    Args:
+        cfg (Config): The config.
+
+    Raises:
+        ValueError: If the preprocessor pads to more than the crops.
+    """
+    settings = cfg.model.get('data_preprocessor') or cfg.get(
+        'data_preprocessor'
+    )
+    size, crop = (settings or {}).get('size'), crop_of(cfg)
+    if size and crop and max(size) > crop:
+        raise ValueError(
+            f'model.data_preprocessor.size={tuple(size)} would pad every '
+            f'crop of {crop} pixels to {max(size)}. --crop-size {crop} '
+            'changes all that depends on it.'
+        )
 
 
 def plan_runs(
@@ -80,8 +253,9 @@ def plan_runs(
     inits: Mapping[str, str | None],
     out: Path,
     seeds: Sequence[int],
-    cfg_options: Sequence[str],
-) -> list[Run]:
+    cfg_options: Mapping[str, Any] | None = None,
+    crop_size: int | None = None,
+) -> tuple[list[Run], dict[str, Any]]:
     """List all runs, in the order of seeds.
 
     Args:
@@ -89,14 +263,19 @@ def plan_runs(
         inits (Mapping[str, str | None]): See :func:`compare_transfer`.
         out (Path): Folder of their work directories.
         seeds (Sequence[int]): Of the runs.
-        cfg_options (Sequence[str]): See :func:`compare_transfer`.
+        cfg_options (Mapping[str, Any], optional): See
+            :func:`compare_transfer`. Defaults to None.
+        crop_size (int, optional): See :func:`compare_transfer`. Defaults to
+            None.
 
     Returns:
-        list[Run]: The runs.
+        tuple[list[Run], dict[str, Any]]: The runs, and what was changed in
+        the config for all of them.
 
     Raises:
-        ValueError: If the config is initialized from no file, a name can't
-            be a folder's, there are too many, or a seed is there twice.
+        ValueError: If the config is initialized from no file or from another
+            checkpoint, a name can't be a folder's, there are too many, or a
+            seed is there twice.
         FileNotFoundError: If a file does not exist.
     """
     if len(set(seeds)) < len(seeds):
@@ -109,33 +288,103 @@ def plan_runs(
                 f"--init {name}: the name becomes part of a folder's; it "
                 'must have no slashes and braces.'
             )
-    cfg = read_config(config)
-    places = list(pretrained_places(cfg.model, 'model'))
-    if not places:
+    cfg = read_config(config, dict(cfg_options or {}))
+    if not list(pretrained_nodes(cfg.model)):
         raise ValueError(
             f"{config} has no init_cfg=dict(type='Pretrained', "
             'checkpoint=...) in its model, so there is nothing to put in its '
             'place. Add it to model.backbone.'
+            + (
+                ' model.pretrained is another way to name a file: set it to '
+                'None.'
+                if cfg.model.get('pretrained')
+                else ''
+            )
         )
+    if cfg.get('load_from'):
+        raise ValueError(
+            f'{config} has load_from={cfg.load_from!r}, which would replace '
+            'every initialization: set load_from=None.'
+        )
+    changed = free_stages(cfg)
+    if crop_size is not None:
+        changed.update(set_crop_size(cfg, crop_size))
+    check_padding(cfg)
+    hooks = cfg.get('custom_hooks') or []
+    if find_check(cfg) is None:
+        hooks = [*hooks, dict(type=CHECK)]
+        changed['custom_hooks'] = f'with {CHECK}'
+    cfg.custom_hooks = hooks
     runs = []
     for seed in seeds:
         for name, pattern in inits.items():
-            options = [f'randomness.seed={seed}', *cfg_options]
-            if pattern is None:
-                options += [f'{place}=None' for place in places]
-            else:
-                file = pattern.replace('{seed}', str(seed))
-                if '://' not in file and not Path(file).is_file():
-                    raise FileNotFoundError(
-                        f'--init {name}={file}: there is no such file '
-                        f'(looked from "{Path.cwd()}").'
-                    )
-                options += [f'{place}.checkpoint={file}' for place in places]
-            runs.append(Run(name, seed, out / f'{name}-seed{seed}', options))
-    return runs
+            one = copy.deepcopy(cfg)
+            merge_options(one, {'randomness.seed': seed})
+            file = pattern and pattern.replace('{seed}', str(seed))
+            if file and '://' not in file and not Path(file).is_file():
+                raise FileNotFoundError(
+                    f'--init {name}={file}: there is no such file '
+                    f'(looked from "{Path.cwd()}").'
+                )
+            for _, node in pretrained_nodes(one.model):
+                set_init(node, file)
+            folder = out / f'{name}-seed{seed}'
+            runs.append(Run(name, seed, folder, one, file))
+    return runs, changed
 
 
-def train(run: Run, config: str, jobs: int) -> float:
+def find_check(cfg: Config) -> dict | None:
+    """The settings of ``PretrainedCheckHook`` in a config."""
+    for hook in cfg.get('custom_hooks') or ():
+        kind = hook.get('type') if isinstance(hook, dict) else None
+        if getattr(kind, '__name__', str(kind)).endswith(
+            PretrainedCheckHook.__name__
+        ):
+            return hook
+    return None
+
+
+def check_run(run: Run) -> None:
+    """See to it that weights will arrive, and that all of them are trained.
+
+    Args:
+        run (Run): From a file.
+
+    Raises:
+        ValueError: If they would not.
+    """
+    cfg = copy.deepcopy(run.cfg)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        model = MODELS.build(cfg.model)
+        hook = HOOKS.build(find_check(cfg))
+    try:
+        hook.check(model, cfg)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f'--init {run.init}: {error}') from error
+    model.train()
+    for name, module in model.named_modules():
+        found = getattr(module, 'init_cfg', None)
+        several = found if isinstance(found, (list, tuple)) else [found]
+        if not any(map(is_pretrained, several)):
+            continue
+        stuck = [
+            key
+            for key, value in module.named_parameters()
+            if not value.requires_grad
+        ] + [
+            key
+            for key, part in module.named_modules()
+            if isinstance(part, _BatchNorm) and not part.training
+        ]
+        if stuck:
+            raise ValueError(
+                f'model.{name} keeps {len(stuck)} parts as they start, such '
+                f'as {stuck[0]}. Random ones would stay random, so nothing '
+                'could be compared with them: let all of it be trained.'
+            )
+
+
+def train(run: Run, jobs: int) -> float:
     """Train unless it is done.
 
     Returns:
@@ -145,18 +394,24 @@ def train(run: Run, config: str, jobs: int) -> float:
         ValueError: If the folder holds a run with other settings.
         RuntimeError: If it failed.
     """
-    settings = json.dumps(dict(config=config, options=run.options), indent=1)
-    asked, done = run.folder / 'settings.json', run.folder / 'done.json'
-    if asked.is_file() and asked.read_text() != settings:
+    settings, done = run.cfg.pretty_text, run.folder / 'done.json'
+    asked = run.folder.parent / f'{run.folder.name}.py'
+    if asked.is_file():
+        same = asked.read_text(encoding='utf-8') == settings
+    else:
+        # as versions left it that did not free the stages
+        same = not run.folder.exists()
+    if not same:
         raise ValueError(
             f'"{run.folder}" holds a run with other settings, those of '
-            f'"{asked.name}" in it. Name another --out, or remove the folder.'
+            f'"{asked.name}" beside it. Name another --out, or remove both.'
         )
     if done.is_file():
         return 0.0
     write_file(asked, settings.encode())
-    command = [*TRAIN, config, '--work-dir', str(run.folder), '--resume']
-    command += ['--cfg-options', *run.options]
+    run.folder.mkdir(exist_ok=True)
+    command = [*TRAIN, str(asked)]
+    command += ['--work-dir', str(run.folder), '--resume']
     environment = dict(os.environ)
     if jobs > 1:
         threads = max(1, (os.cpu_count() or 1) // jobs)
@@ -179,11 +434,11 @@ def train(run: Run, config: str, jobs: int) -> float:
 
 
 def train_all(
-    runs: list[Run], config: str, jobs: int, report: Callable[[str], None]
+    runs: list[Run], jobs: int, report: Callable[[str], None]
 ) -> None:
     """Train all of them; the first failure ends it."""
     with ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(train, run, config, jobs) for run in runs]
+        futures = [pool.submit(train, run, jobs) for run in runs]
         try:
             for run, future in zip(runs, futures, strict=True):
                 seconds = future.result()
@@ -191,7 +446,11 @@ def train_all(
                 headline = next(iter(headlines(final)), None)
                 report(
                     f'{run.init}, seed {run.seed}: '
-                    + (f'{headline} {final[headline]:.1f}' if headline else '')
+                    + (
+                        f'{headline} {final[headline]:.1f}'
+                        if headline
+                        else NOTHING
+                    )
                     + (f', {seconds:.0f} s' if seconds else ', as it was')
                 )
         except BaseException:
@@ -268,7 +527,7 @@ def draw_predictions(
         tuple[list[ndarray], list[ndarray]]: With what is true and with what
         is predicted, uint8 (H, W, 3) in RGB order.
     """
-    cfg = Config.fromfile(next(run.folder.glob('*.py')))
+    cfg = copy.deepcopy(run.cfg)
     # so that the run's own logs stay as they are
     with tempfile.TemporaryDirectory() as temporary:
         cfg.work_dir = temporary
@@ -313,7 +572,8 @@ def compare_transfer(
     seeds: Sequence[int] = (0, 1, 2),
     jobs: int = 1,
     images: int = 4,
-    cfg_options: Sequence[str] = (),
+    cfg_options: Mapping[str, Any] | None = None,
+    crop_size: int | None = None,
     report: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Fine-tune from several initializations, and compare.
@@ -321,6 +581,12 @@ def compare_transfer(
     For every initialization and seed the config is trained in a process of
     its own. What is there already is not done again, so that an interrupted
     comparison goes on.
+
+    Every start is treated alike: the stages and normalizations that recipes
+    for supervised weights freeze are trained, see :func:`free_stages`; and
+    that weights arrive is checked by
+    :class:`~mm_rotssl.engine.PretrainedCheckHook` before anything is trained,
+    whether the config has it or not.
 
     Args:
         config (str | Path): Config of mmdet or mmseg that has an
@@ -335,28 +601,43 @@ def compare_transfer(
         jobs (int): Runs at a time, which share the cores. Defaults to 1.
         images (int): Validation images to draw predictions of. Defaults to
             4.
-        cfg_options (Sequence[str]): ``key=value`` each, settings of the
-            config to replace in all runs. Defaults to ().
-        report (Callable): Is told of each run that is done. Defaults to
-            ``print``.
+        cfg_options (Mapping[str, Any], optional): Dotted key -> value,
+            settings of the config to replace in all runs. Defaults to None.
+        crop_size (int, optional): Side in pixels of a segmenter's crops,
+            with all that depends on it, see :func:`set_crop_size`. Defaults
+            to None, that of the config.
+        report (Callable): Is told what was changed, and of each run that is
+            done. Defaults to ``print``.
 
     Returns:
         dict[str, Any]: What ``results.json`` holds: metrics of the last
         validation as ``final`` and of all as ``validation``, in percent, by
-        name and seed; ``seconds`` of each run; ``figures``; and how they
-        came about.
+        name and seed; ``unmeasured``, the runs that predicted nothing;
+        ``changed``, what all runs have otherwise than the config; ``seconds``
+        of each run; ``figures``; and how they came about.
 
     Raises:
         FileNotFoundError: If a file of weights is missing.
-        ValueError: If config, names or seeds are not as they should be, or
-            ``out`` holds runs with other settings.
+        ValueError: If config, names or seeds are not as they should be,
+            weights would not arrive, or ``out`` holds runs with other
+            settings.
         RuntimeError: If a run failed.
     """
     config, out = str(config), Path(out)
-    runs = plan_runs(config, inits, out, seeds, cfg_options)
-    out.mkdir(parents=True, exist_ok=True)
-    train_all(runs, config, jobs, report)
+    runs, changed = plan_runs(
+        config, inits, out, seeds, cfg_options, crop_size
+    )
     MMLogger.get_current_instance().setLevel('ERROR')
+    # one of each file
+    for run in {run.file: run for run in runs if run.file}.values():
+        if not (run.folder / 'done.json').is_file():
+            check_run(run)
+    if changed:
+        report('For every start:')
+    for key, value in changed.items():
+        report(f'  {key}={value}')
+    out.mkdir(parents=True, exist_ok=True)
+    train_all(runs, jobs, report)
     finals: dict[str, list[dict[str, float]]] = {}
     logs: dict[str, list[tuple[list[dict], list[dict]]]] = {}
     for run in runs:
@@ -369,6 +650,12 @@ def compare_transfer(
         if torch.cuda.is_available()
         else 'cpu',
         seeds=list(seeds),
+        changed=changed,
+        unmeasured=[
+            run.folder.name
+            for run in runs
+            if not headlines(final_metrics(run))
+        ],
         seconds={
             run.folder.name: json.loads(
                 (run.folder / 'done.json').read_text()
@@ -381,14 +668,22 @@ def compare_transfer(
         },
         figures=['curves.png', 'predictions.png'],
     )
-    train_cfg = read_config(config).train_cfg
+    train_cfg = runs[0].cfg.train_cfg
     by_epoch = train_cfg.get('by_epoch') or 'Epoch' in str(
         train_cfg.get('type')
     )
     save_figure(
         plot_transfer(
             logs,
-            headlines(next(iter(finals.values()))[0]),
+            # some may have measured nothing
+            list(
+                dict.fromkeys(
+                    key
+                    for found in finals.values()
+                    for metrics in found
+                    for key in headlines(metrics)
+                )
+            ),
             'epoch' if by_epoch else 'iteration',
             Path(config).stem,
         ),
@@ -414,12 +709,15 @@ def transfer_table(summary: Mapping[str, Any]) -> Table:
         seeds.
     """
     finals = summary['final']
+    seeds = len(next(iter(finals.values())))
     table = make_table(
         '%, mean and sample standard deviation over '
-        f'{len(next(iter(finals.values())))} seeds',
+        f'{seeds} seed{"s" if seeds > 1 else ""}',
         ['metric'],
         list(finals),
     )
+    if summary.get('unmeasured'):
+        table.caption = f'{", ".join(summary["unmeasured"])}: {NOTHING}'
     # a class that no image has is not measured
     keys = dict.fromkeys(
         k for runs in finals.values() for m in runs for k in m
@@ -428,6 +726,9 @@ def transfer_table(summary: Mapping[str, Any]) -> Table:
         cells = []
         for runs in finals.values():
             values = [m[key] for m in runs if key in m]
-            cells.append(format_spread(values) if values else '-')
+            cell = format_spread(values) if values else '-'
+            if 0 < len(values) < len(runs):
+                cell += f' ({len(values)} of {len(runs)})'
+            cells.append(cell)
         table.add_row(key, *cells)
     return table

@@ -12,6 +12,10 @@ mm-rotssl export wrote, or from any URL that mmengine loads, such as weights of
 torchvision, trained with labels. A file's name may hold {seed}, for weights
 that were pre-trained several times.
 
+Every start is treated alike: stages and normalizations that the config
+freezes are trained, which it says, and weights that would not arrive are
+refused before anything is trained.
+
 What is there already is not done again, so that an interrupted comparison
 goes on. DIR receives the work directory of each run, results.json,
 curves.png (losses and validation) and predictions.png (of the first seed).
@@ -20,7 +24,13 @@ curves.png (losses and validation) and predictions.png (of the first seed).
 import argparse
 from pathlib import Path
 
-from .common import add_config, ends_with_error, make_console, positive
+from .common import (
+    add_config,
+    ends_with_error,
+    make_console,
+    parse_cfg_options,
+    positive,
+)
 
 
 def parse_inits(words: list[str]) -> dict[str, str | None]:
@@ -74,6 +84,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='runs at a time, which share the cores (default: 1)',
     )
     parser.add_argument(
+        '--crop-size',
+        type=positive,
+        metavar='PIXELS',
+        help="side of a segmenter's crops, with all that depends on it "
+        '(default: that of the config)',
+    )
+    parser.add_argument(
         '--images',
         type=positive,
         default=4,
@@ -95,7 +112,8 @@ def run(args: argparse.Namespace) -> None:
         seeds=args.seeds,
         jobs=args.jobs,
         images=args.images,
-        cfg_options=args.cfg_options,
+        cfg_options=parse_cfg_options(args.cfg_options),
+        crop_size=args.crop_size,
         report=lambda message: console.print(message, highlight=False),
     )
     console.print(transfer_table(summary))

@@ -1,6 +1,7 @@
 """A backbone's weights in the form that other libraries read."""
 
 import inspect
+import json
 import re
 from collections.abc import Iterator, Mapping
 from importlib import import_module
@@ -14,12 +15,23 @@ from torch import nn
 from mm_rotssl.registry import MODELS
 from mm_rotssl.utils import (
     algorithm_settings,
+    attach_facts,
     checkpoint_bytes,
-    read_checkpoint,
+    other_kind,
+    preprocessing_of,
+    read_weights,
     replacing,
+    stride_style,
 )
 
-from .libraries import HINTS, SAFETENSORS_HINTS, SOURCES, TARGETS
+from .libraries import (
+    HINTS,
+    SAFETENSORS_HINTS,
+    SOURCES,
+    TARGETS,
+    describe_blocks,
+    describe_images,
+)
 
 SUFFIXES = ('.pth', '.safetensors')
 
@@ -131,6 +143,8 @@ def export_backbone(
         out (str | Path): File to write, ``.pth`` or ``.safetensors``. It
             holds the tensors without a prefix; a ``.pth`` for detectron2
             holds them as ``model``, with what makes it find their places.
+            Beside them stands how images were prepared and where the strides
+            are, for :class:`~mm_rotssl.engine.PretrainedCheckHook`.
         source (str): Who named the weights: 'mm_rotssl' (mmpretrain and
             mmselfsup do it alike: those of the backbone begin with
             ``backbone.`` or ``module.backbone.``) or 'torchvision' (a bare
@@ -162,6 +176,8 @@ def export_backbone(
         )
     if out.resolve() == Path(checkpoint).resolve():
         raise ValueError(f'"{out}" is the input; name another file to write.')
+    if out.suffix == '.safetensors':
+        _import('safetensors.torch', f'A file {out.suffix}')
     backbone = _build_backbone(cfg)
     depth = (
         cast(int, backbone.depth)
@@ -192,6 +208,10 @@ def export_backbone(
 
     if target == 'detectron2':
         weights = {to_detectron2(k): v for k, v in weights.items()}
+    facts = preprocessing_of(cfg)
+    if style := stride_style(backbone):
+        facts['style'] = style
+    weights = attach_facts(weights, facts)
     with replacing(out) as temporary:
         _write_weights(temporary, weights, target)
         written = _read_weights(temporary)
@@ -216,6 +236,8 @@ def export_backbone(
             out=str(out.resolve()),
             depth=depth,
             config=cfg.filename or 'your config',
+            blocks=describe_blocks(depth),
+            images=describe_images(target, facts),
         ),
     )
 
@@ -292,28 +314,19 @@ def _build_network(library: str, backbone: nn.Module) -> nn.Module:
 
 def _read_weights(path: str | Path) -> dict[str, Any]:
     """Read a file of weights, whatever they are wrapped in."""
-    if Path(path).suffix != '.safetensors':
-        found = read_checkpoint(path)
-        for key in ('state_dict', 'model'):
-            if isinstance(found.get(key), dict):
-                return found[key]
-        return found
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'The checkpoint "{path}" does not exist.')
-    library = _import('safetensors.torch', f'"{path}"')
-    try:
-        return library.load_file(path)
-    except Exception as error:
-        # a file of another kind raises whatever its bytes happen to mean
-        raise ValueError(f'"{path}" is damaged: {error}') from error
+    found = read_weights(path)
+    for key in ('state_dict', 'model'):
+        if isinstance(found.get(key), dict):
+            return found[key]
+    return found
 
 
-def _write_weights(
-    path: Path, weights: dict[str, torch.Tensor], target: str
-) -> None:
+def _write_weights(path: Path, weights: Any, target: str) -> None:
     if path.suffix == '.safetensors':
         library = _import('safetensors.torch', f'A file {path.suffix}')
-        path.write_bytes(library.save(weights, {'format': 'pt'}))
+        # texts only
+        facts = {k: json.dumps(v) for k, v in weights._metadata.items()}
+        path.write_bytes(library.save(weights, {'format': 'pt', **facts}))
     elif target == 'detectron2':
         # by the ends of their names, it finds the places in its own models
         content = dict(model=weights, matching_heuristics=True)
@@ -365,7 +378,7 @@ def _check_names(
     found: Mapping[str, torch.Tensor],
     message: str,
 ) -> None:
-    """Refuse other names or shapes, and list all of them."""
+    """Refuse other names, shapes or kinds, and list all of them."""
     problems = [
         *(f'missing: {name}' for name in wanted if name not in found),
         *(f'unexpected: {name}' for name in found if name not in wanted),
@@ -374,6 +387,12 @@ def _check_names(
             f'{tuple(value.shape)}'
             for name, value in wanted.items()
             if name in found and found[name].shape != value.shape
+        ),
+        *(
+            f'of another kind: {name} is {found[name].dtype}, not '
+            f'{value.dtype}'
+            for name, value in wanted.items()
+            if name in found and other_kind(found[name], value)
         ),
     ]
     if problems:

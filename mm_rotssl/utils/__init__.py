@@ -15,10 +15,18 @@ from .files import (
 )
 from .fingerprint import fingerprint
 from .output_images import list_written, save_figure, write_image
+from .pretraining import (
+    attach_facts,
+    preprocessing_of,
+    read_facts,
+    stride_style,
+)
+from .weights import other_kind, read_weights
 
 __all__ = [
     'InputError',
     'algorithm_settings',
+    'attach_facts',
     'checkpoint_bytes',
     'config_summary',
     'find_config',
@@ -28,9 +36,14 @@ __all__ = [
     'newest_checkpoint',
     'nonfinite_names',
     'open_arrays',
+    'other_kind',
+    'preprocessing_of',
     'read_checkpoint',
+    'read_facts',
+    'read_weights',
     'replacing',
     'save_figure',
+    'stride_style',
     'write_arrays',
     'write_file',
     'write_image',

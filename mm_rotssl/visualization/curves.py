@@ -96,7 +96,7 @@ def plot_training_curves(
     row = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, panel in zip(row, panels, strict=True):
         axes.set_xlabel(unit)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if panel == 'loss':
             axes.set_title('Loss (training)')
             axes.set_ylabel('loss')
@@ -154,29 +154,40 @@ def plot_transfer(
     for axes, key in zip(row, ('loss', *metrics), strict=True):
         axes.set_title('loss (training)' if key == 'loss' else f'{key} (%)')
         axes.set_xlabel('iteration' if key == 'loss' else unit)
-        for (name, seeds), style in zip(runs.items(), SERIES, strict=False):
-            parts = [seed[key != 'loss'] for seed in seeds]
-            steps = [line['step'] for line in parts[0] if key in line]
-            values = np.array(
-                [[line[key] for line in part if key in line] for part in parts]
-            )
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        for i, ((name, seeds), style) in enumerate(
+            zip(runs.items(), SERIES, strict=False)
+        ):
+            # a run that has measured nothing has no value
+            points: dict[float, list[float]] = {}
+            for seed in seeds:
+                for line in seed[key != 'loss']:
+                    if key in line:
+                        points.setdefault(line['step'], []).append(line[key])
+            steps = sorted(points)
             axes.fill_between(
                 steps,
-                values.min(0),
-                values.max(0),
+                [min(points[step]) for step in steps],
+                [max(points[step]) for step in steps],
                 color=style['color'],
                 alpha=0.15,
                 linewidth=0,
             )
+            every = max(1, len(steps) // 12)
+            # where curves coincide, each is seen: the first are broader, and
+            # have their markers, which are larger, at other steps if they can
+            later = len(runs) - 1 - i
             axes.plot(
                 steps,
-                values.mean(0),
+                [np.mean(points[step]) for step in steps],
                 label=name,
-                markersize=4,
-                markevery=max(1, len(steps) // 12),
+                linewidth=1.5 + 1.5 * later,
+                markersize=4 + 2 * later,
+                markevery=(i * every // len(runs), every),
                 **style,
             )
-        axes.set_ylim(bottom=0)
+        # room for the large markers
+        axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
     handles, labels = row[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc='outside lower center', ncols=4)
     return figure

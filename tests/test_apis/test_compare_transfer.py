@@ -11,6 +11,8 @@ import mmcv
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from rich.console import Console
@@ -55,17 +57,32 @@ def test_places():
         # an argument of the same content, but not an initialization
         teacher=pretrained,
     )
-    assert list(transfer.pretrained_places(model, 'model')) == [
-        'model.backbone.init_cfg',
-        'model.heads.0.shared.init_cfg',
+    model['tail'] = dict(init_cfg=[dict(type='Kaiming'), pretrained])
+    found = list(transfer.pretrained_nodes(model))
+    assert [place for place, _ in found] == [
+        'model.backbone',
+        'model.heads.0.shared',
+        'model.tail',
     ]
+    for _, node in found:
+        transfer.set_init(node, 'y')
+    assert model['backbone']['init_cfg']['checkpoint'] == 'y'
+    assert model['tail']['init_cfg'] == [
+        dict(type='Kaiming'),
+        dict(type='Pretrained', checkpoint='y'),
+    ]
+    for _, node in found:
+        transfer.set_init(node, None)
+    assert model['backbone']['init_cfg'] is None
+    assert model['tail']['init_cfg'] == [dict(type='Kaiming')]
+    assert model['teacher'] == pretrained
 
 
 def test_runs(tmp_path, config):
     files = [tmp_path / f'b{seed}.pth' for seed in (3, 5)]
     for file in files:
         file.touch()
-    runs = transfer.plan_runs(
+    runs, changed = transfer.plan_runs(
         config(
             "a=dict(init_cfg=dict(type='Pretrained')), "
             "b=dict(init_cfg=dict(type='Pretrained'))"
@@ -73,28 +90,199 @@ def test_runs(tmp_path, config):
         dict(random=None, mine=f'{tmp_path}/b{{seed}}.pth', net='url://x'),
         tmp_path / 'out',
         [3, 5],
-        ['train_cfg.max_iters=7'],
+        {'work_dir': 'x'},
     )
-    assert [(r.init, r.seed, r.folder.name) for r in runs] == [
-        ('random', 3, 'random-seed3'),
-        ('mine', 3, 'mine-seed3'),
-        ('net', 3, 'net-seed3'),
-        ('random', 5, 'random-seed5'),
-        ('mine', 5, 'mine-seed5'),
-        ('net', 5, 'net-seed5'),
+    assert [(r.init, r.seed, r.folder.name, r.file) for r in runs] == [
+        ('random', 3, 'random-seed3', None),
+        ('mine', 3, 'mine-seed3', str(files[0])),
+        ('net', 3, 'net-seed3', 'url://x'),
+        ('random', 5, 'random-seed5', None),
+        ('mine', 5, 'mine-seed5', str(files[1])),
+        ('net', 5, 'net-seed5', 'url://x'),
     ]
-    common = ['randomness.seed=5', 'train_cfg.max_iters=7']
-    assert [r.options for r in runs[3:]] == [
-        [*common, 'model.a.init_cfg=None', 'model.b.init_cfg=None'],
-        *(
-            [
-                *common,
-                f'model.a.init_cfg.checkpoint={file}',
-                f'model.b.init_cfg.checkpoint={file}',
-            ]
-            for file in (files[1], 'url://x')
-        ),
-    ]
+    for run in runs:
+        assert run.cfg.randomness.seed == run.seed
+        assert run.cfg.work_dir == 'x'
+        for part in (run.cfg.model.a, run.cfg.model.b):
+            found = part.init_cfg and part.init_cfg.checkpoint
+            assert found == run.file
+        # whether the config has it or not
+        assert run.cfg.custom_hooks == [dict(type=transfer.CHECK)]
+    assert list(changed) == ['custom_hooks']
+
+
+def test_own_check_of_a_config_stays(config):
+    path = config()
+    hooks = [dict(type=transfer.CHECK, new=['x.'])]
+    path.write_text(f'{path.read_text()}custom_hooks = {hooks}\n')
+    runs, changed = transfer.plan_runs(path, dict(r=None), path.parent, [0])
+    assert runs[0].cfg.custom_hooks == hooks
+    assert changed == {}
+
+
+def test_nothing_else_is_loaded(tmp_path, config):
+    """It would replace every initialization."""
+    path = config()
+    path.write_text(f"{path.read_text()}load_from = 'coco.pth'\n")
+    with pytest.raises(ValueError, match=r"load_from='coco\.pth', which"):
+        compare_transfer(path, dict(random=None), tmp_path / 'out')
+
+
+def test_every_start_is_trained(config):
+    """Frozen stages would be an unfair baseline."""
+    path = config(
+        "a=dict(type='mmpretrain.ResNet', frozen_stages=1, norm_eval=True, "
+        "norm_cfg=dict(type='BN', requires_grad=False), "
+        "init_cfg=dict(type='Pretrained')), "
+        # by default, and by a class above
+        "b=dict(type='mmpretrain.ResNetV1c', init_cfg=dict("
+        "type='Pretrained')), "
+        "c=dict(type='mm_rotssl.NIN', init_cfg=dict(type='Pretrained')), "
+        # not from a file
+        'd=dict(frozen_stages=1)'
+    )
+    runs, changed = transfer.plan_runs(
+        path, dict(random=None, mine='url://x'), path.parent, [0]
+    )
+    del changed['custom_hooks']
+    default = transfer.default_of(
+        runs[0].cfg, runs[0].cfg.model.b, 'norm_eval'
+    )
+    expected = {
+        'model.a.frozen_stages': -1,
+        'model.a.norm_eval': False,
+        'model.a.norm_cfg.requires_grad': True,
+    }
+    if default:
+        expected['model.b.norm_eval'] = False
+    assert changed == expected
+    for run in runs:
+        model = run.cfg.model
+        assert (model.a.frozen_stages, model.a.norm_eval) == (-1, False)
+        assert model.a.norm_cfg == dict(type='BN', requires_grad=True)
+        assert 'norm_eval' not in model.c
+        assert model.d.frozen_stages == 1
+
+
+@pytest.mark.downstream
+def test_normalization_of_mmdet_is_trained(config):
+    """Its default is to keep the statistics."""
+    path = config(
+        "a=dict(type='mmdet.ResNet', depth=18, "
+        "init_cfg=dict(type='Pretrained'))"
+    )
+    _, changed = transfer.plan_runs(path, dict(r=None), path.parent, [0])
+    assert changed['model.a.norm_eval'] is False
+
+
+SMALL = """
+model = dict(
+    type='mmpretrain.ImageClassifier',
+    backbone=dict(
+        type='mmpretrain.ResNet', depth=18, base_channels=4, stem_channels=4,
+        {settings}
+        init_cfg=dict(type='Pretrained', checkpoint='x')))
+default_scope = 'mmpretrain'
+"""
+
+
+@pytest.fixture
+def classifier(tmp_path):
+    """A config with a ResNet, and its weights with their names changed."""
+
+    def write(prefix='', settings=''):
+        config = tmp_path / 'config.py'
+        config.write_text(SMALL.format(settings=settings))
+        cfg = read_config(config, {'model.backbone.init_cfg': None})
+        weights = MODELS.build(cfg.model).backbone.state_dict()
+        torch.save(
+            {prefix + k: v for k, v in weights.items()}, tmp_path / 'mine.pth'
+        )
+        return config, tmp_path / 'mine.pth'
+
+    return write
+
+
+def test_weights_that_would_not_arrive(monkeypatch, tmp_path, classifier):
+    """Are refused before anything is trained, by whatever config."""
+    monkeypatch.setattr(transfer, 'TRAIN', ('false',))
+    for prefix, message in (
+        ('backbone.', r'--init mine: .*(\n.*)*missing: conv1\.weight'),
+        # these go on to training
+        ('', r'random, seed 0, failed'),
+    ):
+        config, file = classifier(prefix)
+        with pytest.raises((ValueError, RuntimeError), match=message):
+            compare_transfer(
+                config, dict(random=None, mine=str(file)), tmp_path / 'out'
+            )
+        assert (tmp_path / 'out').exists() == (not prefix)
+
+
+def test_what_stays_frozen_is_refused(tmp_path, classifier):
+    """By whatever name a network freezes it."""
+    config, file = classifier(settings='with_cp=False,')
+    (run,), _ = transfer.plan_runs(
+        config, dict(mine=str(file)), tmp_path / 'out', [0]
+    )
+    transfer.check_run(run)
+    run.cfg.model.backbone.frozen_stages = 1
+    with pytest.raises(ValueError, match=r'model\.backbone keeps .*conv1\.we'):
+        transfer.check_run(run)
+    run.cfg.model.backbone.frozen_stages = -1
+    run.cfg.model.backbone.norm_eval = True
+    with pytest.raises(ValueError, match=r'backbone keeps 20 .*such as bn1'):
+        transfer.check_run(run)
+
+
+CROPS = """
+pipeline = [
+    dict(type='RandomResize', scale=(2048, 512), ratio_range=(0.5, 2.0)),
+    dict(type='RandomCrop', crop_size=(512, 512)), dict(type='Pad',
+    size=(512, 512))]
+train_dataloader = dict(dataset=dict(datasets=[dict(pipeline=pipeline)] * 2))
+val_dataloader = dict(dataset=dict(
+    pipeline=[dict(type='Resize', scale=(2048, 512))]))
+model = dict(
+    data_preprocessor=dict(size=(512, 512), size_divisor=None),
+    backbone=dict(init_cfg=dict(type='Pretrained')),
+    test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)))
+"""
+
+
+def test_crop_size_is_one_setting(tmp_path):
+    path = tmp_path / 'crops.py'
+    path.write_text(CROPS)
+    runs, changed = transfer.plan_runs(
+        path, dict(random=None), tmp_path, [0], crop_size=128
+    )
+    cfg = runs[0].cfg
+    assert len(changed) == 11
+    for part in cfg.train_dataloader.dataset.datasets:
+        resize, crop, pad = part.pipeline
+        assert resize == dict(
+            type='RandomResize', scale=(512, 128), ratio_range=(0.5, 2.0)
+        )
+        assert (crop.crop_size, pad.size) == ((128, 128), (128, 128))
+    (resize,) = cfg.val_dataloader.dataset.pipeline
+    assert resize.scale == (512, 128)
+    assert cfg.model.data_preprocessor.size == (128, 128)
+    assert cfg.model.test_cfg.crop_size == (128, 128)
+    assert cfg.model.test_cfg.stride == (85, 85)
+
+    # a part of it pads each crop to the old size
+    place = 'train_dataloader.dataset.datasets'
+    options = {f'{place}.{i}.pipeline.1.crop_size': (128, 128) for i in (0, 1)}
+    with pytest.raises(
+        ValueError, match=r'size=\(512, 512\) would pad .* of 128 .*--crop-s'
+    ):
+        transfer.plan_runs(path, dict(r=None), tmp_path, [0], options)
+
+
+def test_crop_size_without_crops(config):
+    path = config()
+    with pytest.raises(ValueError, match=r'--crop-size 64: .* no RandomCrop'):
+        transfer.plan_runs(path, dict(r=None), path.parent, [0], crop_size=64)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +317,7 @@ def make_run(folder, name, seed, lines):
     (logs / 'scalars.json').write_text(
         ''.join(json.dumps(line) + '\n' for line in lines)
     )
-    return transfer.Run(name, seed, logs.parents[1], [])
+    return transfer.Run(name, seed, logs.parents[1], Config())
 
 
 def test_metrics(tmp_path):
@@ -191,7 +379,29 @@ def test_table():
         mean, spread = statistics.mean(vs), statistics.stdev(vs)
         assert f'{mean:.1f} ± {spread:4.1f}' in text
     # of one seed, and of none
-    assert text.split('\n')[-2].split() == ['x', '-', '4.0']
+    assert text.split('\n')[-2].split() == [
+        'x',
+        '-',
+        *['4.0', '(1', 'of', '3)'],
+    ]
+
+
+def test_says_why_there_are_no_numbers():
+    """A detector that finds no box is not measured by mmdet."""
+    final = dict(a=[{}, {'mAP': 2.0}], b=[{'mAP': 3.0}, {'mAP': 5.0}])
+    for found in (final, dict(a=[{}])):
+        table = transfer_table(dict(final=found, unmeasured=['a-seed0']))
+        console = Console(width=100, record=True, file=io.StringIO())
+        console.print(table)
+        text = ' '.join(console.export_text().split())
+        assert f'a-seed0: {transfer.NOTHING}' in text
+    assert '2.0 (1 of 2)' in ' '.join(text_of(final).split())
+
+
+def text_of(final):
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(transfer_table(dict(final=final)))
+    return console.export_text()
 
 
 def test_runs_the_training_command(monkeypatch, tmp_path):
@@ -204,18 +414,25 @@ def test_runs_the_training_command(monkeypatch, tmp_path):
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(transfer.subprocess, 'run', run)
-    planned = transfer.Run('a', 0, tmp_path / 'a-seed0', ['x.y=1'])
-    transfer.train(planned, 'config.py', jobs=1)
+    # a name with a dot, and a folder that the command line would split
+    folder = tmp_path / 'of mine, here/a.b-seed0'
+    planned = transfer.Run('a.b', 0, folder, Config(dict(x=1)))
+    transfer.train(planned, jobs=1)
+    asked = folder.parent / 'a.b-seed0.py'
     assert commands == [
         [
-            *(sys.executable, '-m', 'mm_rotssl', 'train', 'config.py'),
+            *(sys.executable, '-m', 'mm_rotssl', 'train', str(asked)),
             *('--work-dir', str(planned.folder), '--resume'),
-            *('--cfg-options', 'x.y=1'),
         ]
     ]
+    assert Config.fromfile(asked).x == 1
     assert (planned.folder / 'train.log').read_text() == 'trained'
-    assert transfer.train(planned, 'config.py', jobs=1) == 0
+    assert transfer.train(planned, jobs=1) == 0
     assert len(commands) == 1
+    # a folder of an older version, which did not say what it was asked
+    asked.unlink()
+    with pytest.raises(ValueError, match='holds a run with other settings'):
+        transfer.train(planned, jobs=1)
 
 
 def test_failed_run_says_why(monkeypatch, tmp_path, config):
@@ -232,7 +449,7 @@ def test_failed_run_says_why(monkeypatch, tmp_path, config):
             compare_transfer(*asked, seeds=[4])
     # its folder is not used for something else
     with pytest.raises(ValueError, match=r'random-seed4" holds a run with ot'):
-        compare_transfer(*asked, seeds=[4], cfg_options=['work_dir=x'])
+        compare_transfer(*asked, seeds=[4], cfg_options=dict(work_dir='x'))
 
 
 @pytest.mark.parametrize(('side', 'factor'), [(20, 15), (160, 1), (301, 1)])
@@ -275,6 +492,8 @@ def test_end_to_end(monkeypatch, tmp_path):
     """Weights that are there are seen in the first loss already."""
     from mm_rotssl.datasets.synthetic.digit_scenes import write_scenes
 
+    # a path that a list of options would be split at
+    tmp_path = tmp_path / 'of mine, here'
     write_scenes(tmp_path / 'scenes', train=4, val=3, size=48)
     torch.manual_seed(0)
     weights = NIN(base_channels=24).state_dict()
@@ -294,16 +513,16 @@ def test_end_to_end(monkeypatch, tmp_path):
             seeds=[0],
             jobs=2,
             images=2,
-            cfg_options=[
-                'train_cfg.max_iters=4',
-                'train_cfg.val_interval=2',
-                'default_hooks.logger.interval=2',
-                'default_hooks.checkpoint.interval=4',
-                *(
-                    f'{loader}.dataset.data_root={root}'
+            cfg_options={
+                'train_cfg.max_iters': 4,
+                'train_cfg.val_interval': 2,
+                'default_hooks.logger.interval': 2,
+                'default_hooks.checkpoint.interval': 4,
+                **{
+                    f'{loader}.dataset.data_root': str(root)
                     for loader in ('train_dataloader', 'val_dataloader')
-                ),
-            ],
+                },
+            },
             report=said.append,
         )
 
@@ -342,7 +561,7 @@ def test_draws_what_is_true_and_what_is_found(tmp_path):
 
     write_scenes(tmp_path / 'scenes', train=2, val=2, size=48)
     root = f'{tmp_path}/scenes/coco/'
-    made = transfer.Run('random', 0, tmp_path / 'run', [])
+    folder = tmp_path / 'run'
     cfg = read_config(
         DETECTOR,
         {
@@ -354,10 +573,13 @@ def test_draws_what_is_true_and_what_is_found(tmp_path):
             'val_dataloader.dataset.data_root': root,
             'val_evaluator.ann_file': f'{root}annotations/'
             'instances_val2017.json',
-            'work_dir': str(made.folder),
+            'work_dir': str(folder),
         },
     )
     Runner.from_cfg(cfg).train()
+    made = transfer.Run('random', 0, folder, cfg)
+    # of which mmdet gives no metrics at all
+    assert transfer.final_metrics(made) == {}
     truths, found = transfer.draw_predictions(made, 9)
     assert len(truths) == len(found) == 2
     for number, (truth, prediction) in enumerate(

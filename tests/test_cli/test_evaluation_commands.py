@@ -188,6 +188,7 @@ def test_compare_transfer(command):
         *('compare-transfer', 'c.py', '--init', 'random', 'a=b/{seed}.pth'),
         *('net=torchvision://resnet50', '--out', 'o', '--seeds', '3', '5'),
         *('--jobs', '2', '--images', '9', '--cfg-options', 'a.b=1'),
+        *('--crop-size', '128'),
     )
     assert found == dict(
         config='c.py',
@@ -200,7 +201,8 @@ def test_compare_transfer(command):
         seeds=[3, 5],
         jobs=2,
         images=9,
-        cfg_options=['a.b=1'],
+        cfg_options={'a.b': 1},
+        crop_size=128,
     )
     assert any(line.split() == ['mIoU', '33.3'] for line in lines)
     assert lines[-3:] == ['o/results.json', 'o/curves.png', '']

@@ -3,15 +3,13 @@
 import functools
 import re
 from pathlib import Path
-from types import SimpleNamespace
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
-from mmengine.logging import MMLogger
 from mmengine.registry import (
     HOOKS,
     MODELS,
@@ -19,10 +17,11 @@ from mmengine.registry import (
     TRANSFORMS,
     DefaultScope,
 )
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 from torch import nn
 
 from mm_rotssl.apis import read_config
+from mm_rotssl.utils import attach_facts
 
 pytest_plugins = ['stand_ins']
 
@@ -158,24 +157,17 @@ def shrink_images(cfg, side):
             node['scales'] = [(side, side)]
 
 
-def run_checks(hooks, model):
+def run_checks(hooks, model, cfg=None):
     """What the engine calls before the first step."""
-    runner = SimpleNamespace(
-        model=model,
-        logger=MMLogger.get_current_instance(),
-        _train_loop=Mock(spec=BaseLoop),
-        _load_from=None,
-        _resume=False,
-    )
     hooks = [
         HOOKS.build(hook)
         for hook in hooks
         if 'PretrainedCheck' in hook['type']
     ]
     assert len(hooks) == 1
-    hooks[0].before_run(runner)
-    model.init_weights()
-    hooks[0].before_train(runner)
+    if not hasattr(model, 'init_weights'):
+        model.init_weights = model['backbone'].init_weights
+    hooks[0].check(model, cfg or Config())
 
 
 def parts_of(model, path):
@@ -650,6 +642,7 @@ def test_bare_config_of_mmseg_is_refused(weights_of, tmp_path):
     lost = model['backbone'].state_dict().keys() - weights.keys()
     assert 'stem.0.weight' in lost
     assert all(name.startswith('stem.') for name in lost)
+    model = only_backbone(read_config(tmp_path / 'cfg.py'), file)
     with pytest.raises(ValueError, match='missing') as error:
         run_checks(HOOK, model)
     message = str(error.value)
@@ -676,12 +669,50 @@ def test_last_stage_of_c4_is_random_without_its_own_file(weights_of):
         if name.startswith('layer4.'):
             assert torch.equal(heads[0][name], weights[name])
             assert not torch.equal(heads[1][name], weights[name])
-    # upstream's config, on which it builds, says nothing of it
-    (file.parent / 'upstream.py').write_text(
+
+
+@pytest.mark.downstream
+def test_stock_c4_is_refused_until_all_of_it_is_set(weights_of, tmp_path):
+    """Strides, images and the last stage are others, and each is named."""
+    _, weights = weights_of(50)
+    file = tmp_path / 'exported.pth'
+    facts = dict(
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        channels='rgb',
+        style='pytorch',
+    )
+    torch.save(attach_facts(weights, facts), file)
+    (tmp_path / 'stock.py').write_text(
         "_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50-caffe-c4_1x_coco.py'\n"
     )
-    upstream = read_config(file.parent / 'upstream.py')
-    assert 'init_cfg' not in upstream.model.roi_head.shared_head
+    init_cfg = dict(type='Pretrained', checkpoint=str(file))
+    cfg = read_config(
+        tmp_path / 'stock.py', {'model.backbone.init_cfg': init_cfg}
+    )
+
+    def check():
+        with DefaultScope.overwrite_default_scope('mmdet'):
+            model = MODELS.build(cfg.model)
+        run_checks(HOOK, model, cfg)
+
+    with pytest.raises(ValueError, match=r"backbone.* has style='caffe'"):
+        check()
+    cfg.model.backbone.style = 'pytorch'
+    with pytest.raises(ValueError, match='channels=rgb there, bgr here'):
+        check()
+    cfg.model.data_preprocessor.update(
+        mean=facts['mean'], std=facts['std'], bgr_to_rgb=True
+    )
+    with pytest.raises(
+        ValueError, match=r'60 tensors for model\.roi_head\.shared_head, which'
+    ):
+        check()
+    cfg.model.roi_head.shared_head.init_cfg = init_cfg
+    with pytest.raises(ValueError, match=r"shared_head.* has style='caffe'"):
+        check()
+    cfg.model.roi_head.shared_head.style = 'pytorch'
+    check()
 
 
 @pytest.mark.downstream

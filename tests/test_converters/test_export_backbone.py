@@ -8,12 +8,17 @@ import torch
 import torchvision
 from helpers import Harmful
 from mmengine.config import Config
+from mmengine.model import BaseModule
 from mmengine.registry import DefaultScope
 from torch.nn import functional as F
 
+from mm_rotssl.apis import read_config
 from mm_rotssl.converters import backbone as converter
 from mm_rotssl.converters.backbone import export_backbone
+from mm_rotssl.converters.libraries import describe_blocks, describe_images
+from mm_rotssl.engine import PretrainedCheckHook
 from mm_rotssl.registry import MODELS
+from mm_rotssl.utils import preprocessing_of, read_facts, read_weights
 
 CONFIG = """
 model = dict(
@@ -207,6 +212,16 @@ def test_features_stay_the_same(
     )
     assert [p.name for p in out.parent.iterdir()] == [out.name]
 
+    # as PyTorch's own state dicts, it carries more than tensors
+    assert read_facts(read_weights(out)) == dict(
+        mean=[1.5, 2.5, 3.5], std=[4.0, 5.0, 6.0], channels='rgb'
+    )
+    if target in ('mmdet', 'mmseg') and suffix == '.pth':
+        assert (
+            'data_preprocessor=dict(mean=[1.5, 2.5, 3.5], '
+            'std=[4.0, 5.0, 6.0], bgr_to_rgb=True)'
+        ) in ' '.join(done.hint.split())
+        assert "style='pytorch'" in done.hint
     network = follow(done.hint, target, suffix == '.safetensors')
     if target == 'timm':
         network.relu = network.act1
@@ -298,10 +313,54 @@ def test_detectron2(run, tmp_path, original, image, expected, suffix):
         assert f"MODEL.WEIGHTS = '{out}'" in done.hint
         assert 'MODEL.RESNETS.DEPTH = 18' in done.hint
         assert 'STRIDE_IN_1X1 = False' in done.hint
+        assert 'RES2_OUT_CHANNELS = 64' in done.hint
+        assert 'Base-RCNN-FPN.yaml' in done.hint
+        assert "INPUT.FORMAT = 'RGB'" in done.hint
+        assert 'MODEL.PIXEL_MEAN = [1.5, 2.5, 3.5]' in done.hint
+        assert 'MODEL.PIXEL_STD = [4.0, 5.0, 6.0]' in done.hint
+        assert read_facts(written)['std'] == [4.0, 5.0, 6.0]
     else:
         assert 'MODEL.WEIGHTS of detectron2 reads .pth files only' in done.hint
     assert len(written) == 120
     assert equal(detectron2_stages(written, image), expected)
+
+
+def test_what_detectron2_is_told():
+    """Of bottleneck blocks no more, of images what is known."""
+    assert describe_blocks(34).endswith('RES2_OUT_CHANNELS = 64\n')
+    assert describe_blocks(50) == ''
+    told = describe_images('detectron2', dict(mean=[78.0], std=[87.0]))
+    assert 'does not tell in full' in told
+    assert 'MODEL.PIXEL_MEAN = [78.0, 78.0, 78.0]\n' in told
+    assert 'INPUT.FORMAT =' not in told
+    assert 'PIXEL_MEAN =' not in describe_images('detectron2', {})
+    for target in ('timm', 'torchvision', 'mmpretrain'):
+        assert describe_images(target, dict(mean=[78.0], std=[87.0])) == ''
+
+
+def test_strides_go_with_the_weights(run, tmp_path):
+    """And the hook refuses a network that has them elsewhere."""
+    small = (
+        "type='ResNet', depth=50, num_stages=2, strides=(1, 2), "
+        'dilations=(1, 1), out_indices=(1,), base_channels=4, stem_channels=4'
+    )
+    for style, other in (('pytorch', 'caffe'), ('caffe', 'pytorch')):
+        backbone = f'{small}, style={style!r}'
+        out = tmp_path / f'{style}.pth'
+        checkpoint = training_checkpoint(build(backbone).state_dict())
+        run(checkpoint, 'mmpretrain', out, backbone=backbone)
+        assert read_facts(read(out))['style'] == style
+        for kind in (style, other):
+            model = BaseModule()
+            model.backbone = build(
+                f'{small}, style={kind!r}, init_cfg=dict('
+                f"type='Pretrained', checkpoint={str(out)!r})"
+            )
+            if kind == style:
+                PretrainedCheckHook().check(model, Config())
+                continue
+            with pytest.raises(ValueError, match=f"Give .* style='{style}'"):
+                PretrainedCheckHook().check(model, Config())
 
 
 def test_to_torchvision_and_back(run, tmp_path, original):
@@ -335,6 +394,30 @@ def test_of_wrapped_models(run, tmp_path, small):
     run(checkpoint, 'mmpretrain', out, backbone=SMALL)
     name = 'layer4.1.bn2.running_var'
     assert torch.equal(read(out)[name], small[name])
+
+
+CUSTOM = sorted((Path(__file__).parents[2] / 'configs').glob('*/*_custom.py'))
+
+
+@pytest.mark.parametrize(
+    'path', [pytest.param(path, id=path.stem) for path in CUSTOM]
+)
+def test_configs_for_a_folder_can_be_exported(path):
+    """To all libraries, but the network that is Exemplar-CNN's own."""
+    cfg = read_config(path)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        network = converter._build_backbone(cfg)
+    if path.parent.name == 'exemplar_cnn':
+        with pytest.raises(ValueError, match='Only --to mmpretrain'):
+            converter._check_plain(network, 'mmdet')
+    else:
+        converter._check_plain(network, 'mmdet')
+    # and the file tells all that the hook compares
+    assert preprocessing_of(cfg)['channels'] == 'rgb'
+
+
+def test_every_kind_of_method_has_such_a_config():
+    assert {'essl', 'multi_task'} < {path.parent.name for path in CUSTOM}
 
 
 def test_algorithm_of_mmpretrain(run, tmp_path):
@@ -471,6 +554,21 @@ def renamed(weights, old, new):
             r'layer4\.1\.conv2\.weight of .* is not finite',
         ),
         (lambda w: {**w, 'bn1.bias': [0] * 4}, r'bn1\.bias of .*is a list'),
+        (
+            lambda w: {**w, 'bn1.bias': w['bn1.bias'].to(torch.int8)},
+            r'of another kind: bn1\.bias is torch\.int8, not torch\.float32$',
+        ),
+        (
+            lambda w: {**w, 'conv1.weight': w['conv1.weight'] + 0j},
+            r'of another kind: conv1\.weight is torch\.complex64, not ',
+        ),
+        (
+            lambda w: {
+                **w,
+                'bn1.num_batches_tracked': torch.tensor(2.5),
+            },
+            r'of another kind: bn1\.num_batches_tracked is torch\.float32',
+        ),
     ],
 )
 def test_refuses_other_weights(run, tmp_path, small, change, message):

@@ -35,6 +35,8 @@ def guard(model, state_dict, resume):
 @pytest.mark.parametrize('resume', [True, False])
 def test_guard_passes_what_fits(resume):
     guard(Model(), Model().state_dict(), resume)
+    # another precision is no other kind
+    guard(Model(), Model().half().state_dict(), resume)
 
 
 @pytest.mark.parametrize('resume', [True, False])
@@ -44,6 +46,14 @@ def test_guard_passes_what_fits(resume):
         (Model(4).state_dict(), 'backbone.weight: .4, 2. in the file, .3, 2.'),
         (Model(extra=True).state_dict(), 'unknown.*\n.*backbone.more.weight'),
         ({}, 'missing in the file.*\n.*backbone.weight'),
+        (
+            {k: v.to(torch.int8) for k, v in Model().state_dict().items()},
+            'numbers of another kind.*\n.*backbone.weight: torch.int8 in the',
+        ),
+        (
+            {k: v + 0j for k, v in Model().state_dict().items()},
+            'numbers of another kind.*\n.*backbone.weight: torch.complex64 in',
+        ),
     ],
 )
 def test_guard_stops_another_architecture(state, message, resume):

@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
-from mm_rotssl.visualization import plot_training_curves, plot_transfer
+from mm_rotssl.visualization import (
+    SERIES,
+    plot_training_curves,
+    plot_transfer,
+)
 
 
 def test_training_curves_show_the_mean_of_each_epoch(rendered):
@@ -79,3 +84,33 @@ def test_lines_are_means_and_shades_the_range():
     assert (loss.get_xlabel(), miou.get_xlabel()) == ('iteration', 'iteration')
     figure = plot_transfer(runs, ['mIoU'], 'epoch')
     assert [a.get_xlabel() for a in figure.axes] == ['iteration', 'epoch']
+
+
+def test_curves_that_coincide_are_both_seen(rendered):
+    """The first are broader, so their colors show beside the last one's."""
+    one = [seed(0.0)]
+    names = ('a', 'b', 'c', 'd')
+    figure = plot_transfer(dict.fromkeys(names, one), ['mIoU'], 'epoch')
+    for axes in figure.axes:
+        widths = [line.get_linewidth() for line in axes.lines]
+        assert widths == sorted(set(widths), reverse=True)
+        # whole numbers, however few
+        ticks = axes.get_xticks()
+        assert (ticks == np.round(ticks)).all()
+    image = rendered(figure).reshape(-1, 3).astype(int)
+    for style in SERIES:
+        color = 255 * np.array(to_rgb(style['color']))
+        near = np.abs(image[:, :3] - color).max(axis=1) < 12
+        # more than in the legend
+        assert near.sum() > 150, style
+
+
+def test_a_run_without_values():
+    """Its detector has found nothing."""
+    nothing = ([dict(step=5, loss=1.0)], [{'step': 10}])
+    runs = dict(a=[nothing], b=[seed(0.0), nothing])
+    _, miou = plot_transfer(runs, ['mIoU'], 'epoch').axes
+    assert [line.get_xydata().tolist() for line in miou.lines] == [
+        [],
+        [[10, 30.0]],
+    ]

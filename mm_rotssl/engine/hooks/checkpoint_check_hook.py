@@ -4,7 +4,12 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mm_rotssl.registry import HOOKS
-from mm_rotssl.utils import InputError, newest_checkpoint, nonfinite_names
+from mm_rotssl.utils import (
+    InputError,
+    newest_checkpoint,
+    nonfinite_names,
+    other_kind,
+)
 
 
 def check_state_dict(
@@ -47,12 +52,19 @@ def check_state_dict(
         # a memory bank without rows takes on those of the file
         if name in have and have[name] != want[name] and 0 not in want[name]
     ]
+    recast = [
+        f'{name}: {state_dict[name].dtype} in the file, {value.dtype} in the '
+        'model'
+        for name, value in model.state_dict().items()
+        if name in have and other_kind(state_dict[name], value)
+    ]
     problems = [
         f'{len(names)} {what}, such as\n    ' + '\n    '.join(names[:3])
         for what, names in (
             ('missing in the file', missing),
             ('unknown to the model', unexpected),
             ('of another shape', reshaped),
+            ('numbers of another kind', recast),
         )
         if names
     ]
