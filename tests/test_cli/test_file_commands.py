@@ -350,7 +350,10 @@ def test_export_of_a_checkpoint(run_cli, tmp_path, capsys):
     assert torch.load(out, weights_only=True).keys() == weights.keys()
     text = capsys.readouterr().out
     assert 'images      mean=[1.5], std=[2.5]\n' in text
-    assert f'# The other settings of the backbone as in {config}.' in text
+    assert (
+        '# The other settings of the backbone, and data_preprocessor, as in '
+        f'{config}.' in text
+    )
     # the config is another one
     with pytest.raises(SystemExit, match=r'^Error: The backbone of ".*a\.pth'):
         run_cli(*words, '--cfg-options', 'model.backbone.arch=4c3-8c3')

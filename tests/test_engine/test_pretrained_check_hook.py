@@ -326,6 +326,10 @@ def test_prefix_without_a_dot(tmp_path, file):
     torch.save({f'backbone.{k}': v for k, v in weights.items()}, file)
     settings = from_file(file, prefix='backbone')
     build_runner(tmp_path, Model(Backbone(settings))).train()
+    # a part of a name is none
+    settings = from_file(file, prefix='back')
+    with pytest.raises(ValueError, match=r'missing: back\.fc\.weight'):
+        build_runner(tmp_path, Model(Backbone(settings))).train()
 
 
 def test_all_of_the_model(tmp_path):
