@@ -77,7 +77,8 @@ def checkpoint(config):
     model = MODELS.build(cfg.model)
     # running statistics spread the features, so that the neighbors don't
     # hang on the last digit
-    loader = Runner.build_dataloader(cfg.val_cfg.reference_dataloader)
+    # it is shuffled
+    loader = Runner.build_dataloader(cfg.val_cfg.reference_dataloader, seed=0)
     for _ in range(20):
         for batch in loader:
             model.train()(model.data_preprocessor(batch)['inputs'])

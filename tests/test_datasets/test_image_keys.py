@@ -105,6 +105,9 @@ def test_names_of_a_list(tmp_path):
 def test_a_folder_whose_name_begins_like_that_of_the_data_set(tmp_path):
     # a list may name files elsewhere; 'ab' is not the folder of 'abc/1.png'
     paths = [tmp_path / 'ab/c/1.png', tmp_path / 'abc/1.png']
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.touch()
     (tmp_path / 'list.txt').write_text('\n'.join(map(str, paths)))
     data = ImageFolder(str(tmp_path), data_prefix='ab', ann_file='list.txt')
     assert [data[i]['img_path'] for i in range(2)] == list(map(str, paths))
