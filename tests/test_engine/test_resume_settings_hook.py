@@ -234,6 +234,27 @@ SCHEDULES = {
             optimizer=dict(weight_decay=0.1),
         ),
     ),
+    'milestones': (
+        dict(
+            train_cfg=epochs(4),
+            param_scheduler=[dict(type='MultiStepLR', milestones=[1, 3])],
+        ),
+    )
+    * 2,
+    'one cycle': (
+        dict(
+            train_cfg=epochs(2),
+            param_scheduler=dict(
+                type='OneCycleLR', eta_max=0.5, convert_to_iter_based=True
+            ),
+        ),
+        dict(
+            train_cfg=epochs(4),
+            param_scheduler=dict(
+                type='OneCycleLR', eta_max=0.5, convert_to_iter_based=True
+            ),
+        ),
+    ),
     'batch': (
         dict(train_cfg=epochs(2), param_scheduler=cosine()),
         dict(train_cfg=epochs(2), param_scheduler=cosine(), batch_size=2),
