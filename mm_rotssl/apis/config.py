@@ -70,8 +70,8 @@ def check_keys(cfg: Config) -> None:
         near = difflib.get_close_matches(key, RUNNER_KEYS, 1, 0.75)
         if not near:
             continue
-        # the text begins with the file's name, and has that of its bases
-        text = cfg.text.partition('\n')[2]
+        # the text of each file begins with its name
+        text = re.sub(r'(?m)^\S.*\.(py|json|ya?ml)$', '', cfg.text)
         others = re.sub(rf'(?m)^{re.escape(key)}\s*=', '', text)
         used = re.search(rf'\b{re.escape(key)}\b(?!["\']?:)', others)
         # what a run leaves beside its checkpoints has its values copied

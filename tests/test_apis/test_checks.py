@@ -68,7 +68,7 @@ def test_missing_images(tmp_path, images):
         (folder(''), r'was given no folder: set data_root'),
         (folder(tmp_path / 'empty'), r'No image was found in ".*empty.?"'),
         (folder(tmp_path / 'file'), r'There is no folder ".*file.?"'),
-        (folder(images, ann_file=listed), r'".*list\.txt": No such file'),
+        (folder(images, ann_file=listed), r'no list ".*list\.txt" of images'),
         (stacked, r'There is no folder ".*gone.?"'),
         (exemplars, r'seeds\.npz'),
     ):

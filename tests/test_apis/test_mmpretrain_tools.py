@@ -67,7 +67,7 @@ def test_plot_the_schedule(run_tool, tmp_path, config):
             '--save-path',
             tmp_path / 'rate.png',
         ),
-        *('--cfg-options', f'work_dir={tmp_path}', 'train_cfg.max_epochs=1'),
+        *('--cfg-options', f'work_dir={tmp_path}'),
     )
 
 
