@@ -89,6 +89,7 @@ setup(
         'packaging>=22',
         'pillow>=10',
         'rich>=13',
+        'safetensors>=0.4',
         'scikit-learn>=1.3',
         'scipy>=1.10',
         'torch>=2.5',
@@ -114,7 +115,6 @@ setup(
         'transfer': [
             'onedl-mmdetection>=3.5.1',
             'onedl-mmsegmentation>=1.4.2',
-            'safetensors>=0.4',
             'timm>=1.0',
         ],
         'dev': [

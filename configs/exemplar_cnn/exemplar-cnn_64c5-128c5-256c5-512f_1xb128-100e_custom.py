@@ -65,6 +65,30 @@ train_dataloader = dict(
     ),
 )
 
+test_pipeline = [
+    dict(type='mm_rotssl.LoadIntactImage'),
+    dict(type='ResizeEdge', scale=patch_size, edge='short'),
+    dict(type='CenterCrop', crop_size=patch_size),
+    dict(type='PackInputs'),
+]
+# Without labels there is nothing to measure; this says how
+# images are prepared whose features are asked for.
+test_dataloader = dict(
+    batch_size=batch_size,
+    num_workers=num_workers,
+    persistent_workers=False,
+    collate_fn=dict(type='default_collate'),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='mm_rotssl.ImageFolder',
+        data_root=data_root,
+        test_mode=True,
+        pipeline=test_pipeline,
+    ),
+)
+test_cfg = {}
+test_evaluator = []
+
 # ------------------------------- Model ---------------------------------
 # Any backbone of mmpretrain works in its place; then fit `in_channels` of the
 # head. All stages are returned, so that each can be measured.

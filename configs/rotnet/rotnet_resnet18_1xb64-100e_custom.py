@@ -33,7 +33,8 @@ checkpoint_interval = 10
 # ------------------------------- Data ----------------------------------
 # Statistics of ImageNet, good enough for photographs; in RGB order.
 data_preprocessor = dict(
-    type='SelfSupDataPreprocessor',
+    # any number of channels
+    type='mm_rotssl.MultiChannelDataPreprocessor',
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
     bgr_to_rgb=True,
@@ -70,6 +71,24 @@ train_dataloader = dict(
         pipeline=train_pipeline,
     ),
 )
+
+# Without labels there is nothing to measure; this says how
+# images are prepared whose features are asked for.
+test_dataloader = dict(
+    batch_size=batch_size,
+    num_workers=num_workers,
+    persistent_workers=False,
+    collate_fn=dict(type='default_collate'),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='mm_rotssl.ImageFolder',
+        data_root=data_root,
+        test_mode=True,
+        pipeline=test_pipeline,
+    ),
+)
+test_cfg = {}
+test_evaluator = []
 
 # ------------------------------- Model ---------------------------------
 # Any backbone of mmpretrain, or TIMMBackbone, works in its place; then

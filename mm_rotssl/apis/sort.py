@@ -73,12 +73,13 @@ def sort_images(
 
     Args:
         config (str | Path): The checkpoint's, see :func:`read_config`; its
-            ``val_dataloader`` tells how images are prepared.
+            ``val_dataloader``, else ``test_dataloader``, tells how images are
+            prepared.
         checkpoint (str | Path): The weights of a network that predicts
             classes.
         images (str | Path, optional): Folder of the images, searched with
             all its sub-folders; images in it that can't be read are passed
-            over. Defaults to None, the images of ``val_dataloader``.
+            over. Defaults to None, the images of that dataloader.
         out (str | Path, optional): Folder of the results. Defaults to None,
             ``classes`` beside the checkpoint.
         max_shown (int): Images a class on the page. Defaults to 36.
@@ -130,17 +131,18 @@ def sort_images(
 
 
 def _build_loader(cfg: Config, folder: str | Path | None) -> DataLoader:
-    settings = cfg.get('val_dataloader')
+    key = 'val_dataloader' if cfg.get('val_dataloader') else 'test_dataloader'
+    settings = cfg.get(key)
     if not settings:
         raise ValueError(
-            'The config has no val_dataloader, which tells how images are '
-            'prepared. Add one.'
+            'The config has neither val_dataloader nor test_dataloader, which '
+            'tell how images are prepared. Add one.'
         )
     if folder is not None:
         pipeline = settings.dataset.get('pipeline') or []
         if not any('Load' in str(step['type']) for step in pipeline):
             raise ValueError(
-                'val_dataloader.dataset.pipeline loads no files, as the '
+                f'{key}.dataset.pipeline loads no files, as the '
                 'images of its dataset are in memory: --images needs '
                 "dict(type='mm_rotssl.LoadIntactImage') in it, and what "
                 'makes images equally large.'

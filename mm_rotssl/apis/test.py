@@ -15,8 +15,8 @@ def measure_checkpoint(
 
     Args:
         cfg (Config): That the checkpoint was made with. Its
-            ``test_evaluator`` is used if it has a ``test_dataloader``, else
-            its ``val_evaluator``.
+            ``test_evaluator`` is used if it has one, else its
+            ``val_evaluator``.
         checkpoint (str | Path): File of the weights; they must fit.
         work_dir (str | Path, optional): Folder of the log. Defaults to None,
             ``test`` beside the checkpoint.
@@ -29,7 +29,9 @@ def measure_checkpoint(
         ValueError: If it is damaged or for another network, or the config
             names no images to test on.
     """
-    if not (cfg.get('test_dataloader') or cfg.get('val_dataloader')):
+    # configs for unlabeled images tell how to prepare some, and no metric
+    testing = bool(cfg.get('test_dataloader') and cfg.get('test_evaluator'))
+    if not (testing or cfg.get('val_dataloader')):
         raise ValueError(
             f'{cfg.filename} names no images to test on: add '
             'val_dataloader, val_cfg and val_evaluator.'
@@ -46,7 +48,5 @@ def measure_checkpoint(
     weights = found.get('state_dict', found)
     check_state_dict(model, weights, f'"{checkpoint}"')
     model.load_state_dict(weights)
-    metrics: dict[str, float] = (
-        runner.test() if cfg.get('test_dataloader') else runner.val()
-    )
+    metrics: dict[str, float] = runner.test() if testing else runner.val()
     return metrics

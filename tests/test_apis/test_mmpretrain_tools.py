@@ -4,9 +4,16 @@ import json
 import runpy
 from pathlib import Path
 
+import cv2
 import mmpretrain
+import numpy as np
 import pytest
-from mmengine.registry import DefaultScope
+import torch
+from mmengine.dataset import Compose, default_collate
+from mmengine.registry import TRANSFORMS, DefaultScope
+
+from mm_rotssl.apis import read_config
+from mm_rotssl.utils import find_config
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = Path(mmpretrain.__file__).parent / '.mim' / 'tools'
@@ -76,3 +83,34 @@ def test_print_the_config_and_count_operations(run_tool, capsys):
     assert "type='mm_rotssl.RotNet'" in capsys.readouterr().out
     run_tool('analysis_tools/get_flops.py', DIGITS, '--shape', 32)
     assert 'Params: ' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'rotnet_resnet18_1xb64-100e_custom',
+        'simclr_resnet18_1xb128-100e_custom',
+        'exemplar-cnn_64c5-128c5-256c5-512f_1xb128-100e_custom',
+        'self-classifier_resnet18_1xb128-larc-coslr-100e_custom',
+    ],
+)
+def test_extract_features(tmp_path, name):
+    """With the weights of a file, those of the network itself."""
+    path = find_config(name)
+    model = mmpretrain.get_model(str(path)).eval()
+    weights = tmp_path / 'a.pth'
+    torch.save(dict(state_dict=model.state_dict()), weights)
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    file = tmp_path / 'a.png'
+    cv2.imwrite(str(file), image)
+    extract = mmpretrain.FeatureExtractor(str(path), pretrained=str(weights))
+    found = extract(str(file))[0]
+    pipeline = read_config(path).test_dataloader.dataset.pipeline
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        pipeline = Compose([TRANSFORMS.build(step) for step in pipeline])
+    batch = default_collate([pipeline(dict(img_path=str(file)))])
+    with torch.no_grad():
+        inputs = model.data_preprocessor(batch)['inputs']
+        expected = model.extract_feat(inputs)
+    for have, want in zip(found, expected, strict=True):
+        torch.testing.assert_close(have, want[0])

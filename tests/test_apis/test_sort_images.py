@@ -481,7 +481,7 @@ def test_errors_say_what_to_do(config, digits, checkpoint, folder, tmp_path):
     cfg.pop('val_dataloader')
     cfg.dump(tmp_path / 'bare.py')
     message = fails(tmp_path / 'bare.py', checkpoint)
-    assert 'The config has no val_dataloader' in message
+    assert 'The config has neither val_dataloader' in message
 
     path = tmp_path / 'two.py'
     cfg = Config.fromfile(config)

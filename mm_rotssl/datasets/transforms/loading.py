@@ -144,11 +144,16 @@ class LoadIntactImage(LoadImageFromFile):
         """Load the image.
 
         Args:
-            results (dict): With ``img_path``.
+            results (dict): With ``img_path``; without, but with ``img``, it
+                is left as it is.
 
         Returns:
             dict: With ``img``, uint8 (H, W, 3) in BGR order by default.
         """
+        if 'img' in results and 'img_path' not in results:
+            # mmpretrain's FeatureExtractor has loaded it, and takes out of
+            # the pipeline what is called LoadImageFromFile only
+            return results
         path = results['img_path']
         try:
             content = fileio.get(path, backend_args=self.backend_args)

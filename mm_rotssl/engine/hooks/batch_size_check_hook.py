@@ -7,6 +7,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from mm_rotssl.registry import HOOKS
+from mm_rotssl.utils import InputError
 
 from .training_datasets import training_dataloader
 
@@ -27,7 +28,7 @@ class BatchSizeCheckHook(Hook):
             runner (Runner): The runner.
 
         Raises:
-            ValueError: If the last batch of an epoch is smaller.
+            InputError: If the last batch of an epoch is smaller.
         """
         loader: Any = training_dataloader(runner)
         if loader is None:
@@ -38,7 +39,7 @@ class BatchSizeCheckHook(Hook):
             images = 0
         size = loader.batch_size
         if size and not loader.drop_last and images % size:
-            raise ValueError(
+            raise InputError(
                 f'{images} images a process and train_dataloader.'
                 f'batch_size={size} leave a last batch of {images % size}, '
                 'and the loss needs all batches alike: targets are shares of '

@@ -9,6 +9,7 @@ from mm_rotssl.datasets import sample_names
 from mm_rotssl.models.losses import NCELoss
 from mm_rotssl.models.utils import DatasetBound
 from mm_rotssl.registry import HOOKS
+from mm_rotssl.utils import InputError
 
 from .training_datasets import training_datasets, training_transforms
 
@@ -39,7 +40,7 @@ class BindDatasetHook(Hook):
             runner (Runner): The runner.
 
         Raises:
-            ValueError: If indices of samples are not unique, or a part does
+            InputError: If indices of samples are not unique, or a part does
                 not fit the dataset.
             TypeError: If nothing tells the samples apart.
         """
@@ -56,9 +57,13 @@ class BindDatasetHook(Hook):
                 names = sample_names(dataset)
                 for part in parts:
                     part.bind_dataset(names)
-            except (TypeError, ValueError) as error:
+            except TypeError as error:
                 error.args = (f'train_dataloader.dataset{place}: {error}',)
                 raise
+            except ValueError as error:
+                raise InputError(
+                    f'train_dataloader.dataset{place}: {error}'
+                ) from error
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare the samples with those of the checkpoint.
@@ -68,7 +73,7 @@ class BindDatasetHook(Hook):
             checkpoint (dict): What was read.
 
         Raises:
-            ValueError: If a resumed run has others.
+            InputError: If a resumed run has others.
         """
         state_dict = checkpoint.get('state_dict', checkpoint)
         keys = {key.removeprefix('module.'): key for key in state_dict}
@@ -88,7 +93,7 @@ class BindDatasetHook(Hook):
             }
             if runner._resume:
                 for name in filter(saved_fingerprint, others):
-                    raise ValueError(
+                    raise InputError(
                         f'train_dataloader.dataset{place} is not the training '
                         f'set of the checkpoint: model.{name} knows other '
                         'samples, or the same in another order, by their '

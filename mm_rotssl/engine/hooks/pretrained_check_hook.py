@@ -15,6 +15,7 @@ from torch import nn
 
 from mm_rotssl.registry import HOOKS
 from mm_rotssl.utils import (
+    InputError,
     other_kind,
     preprocessing_of,
     read_facts,
@@ -121,7 +122,7 @@ class PretrainedCheckHook(Hook):
 
         Raises:
             FileNotFoundError: If a file does not exist.
-            ValueError: If it is damaged, cannot be read without running code,
+            InputError: If it is damaged, cannot be read without running code,
                 has no name with the prefix, or was trained with another
                 preprocessing or other strides.
         """
@@ -154,7 +155,7 @@ class PretrainedCheckHook(Hook):
             runner (Runner): The runner.
 
         Raises:
-            ValueError: If tensors are missing, of another shape or kind or
+            InputError: If tensors are missing, of another shape or kind or
                 not finite; all of them are named.
             RuntimeError: If a tensor differs; all of them are named.
         """
@@ -169,7 +170,7 @@ class PretrainedCheckHook(Hook):
 
         Raises:
             FileNotFoundError: See :meth:`before_run`.
-            ValueError: See :meth:`before_run` and :meth:`before_train`.
+            InputError: See :meth:`before_run` and :meth:`before_train`.
             RuntimeError: See :meth:`before_train`.
         """
         self._start(model, cfg, checked=True)
@@ -372,7 +373,7 @@ class PretrainedCheckHook(Hook):
             else ''
         )
         names = list(_weights_of(wish.content))[:3]
-        raise ValueError(
+        raise InputError(
             f'"{wish.path}" does not have what {wish.where} wants of it '
             f'({fit} tensors fit):\n  '
             + '\n  '.join(problems)
@@ -393,7 +394,7 @@ class PretrainedCheckHook(Hook):
             part = getattr(part, 'backbone', part)
         before, now = facts.get('style'), stride_style(part)
         if before and now and before != now:
-            raise ValueError(
+            raise InputError(
                 f'"{wish.path}" was trained with style={before!r}, and the '
                 f'network that {wish.where} loads it into has style={now!r}: '
                 'all tensors would fit, but the strides are in another '
@@ -427,7 +428,7 @@ class PretrainedCheckHook(Hook):
             for part, convolutions in parts.items():
                 # normalizations alone may share their names by chance
                 if any(convolutions):
-                    raise ValueError(
+                    raise InputError(
                         f'"{wish.path}" has {len(convolutions)} tensors for '
                         f'model.{part}, which takes none of them and would '
                         f'start at random. Give model.{part} the init_cfg '
@@ -461,7 +462,7 @@ def _check_preprocessing(
         if 'channels' in before:
             # as files are loaded
             settings.append(f'bgr_to_rgb={before["channels"] == "rgb"}')
-        raise ValueError(
+        raise InputError(
             f'"{wish.path}" ({wish.where}) was trained on images prepared in '
             f'another way: {"; ".join(differ)}. Set model.data_preprocessor '
             f'to dict({", ".join(settings)}) (to_rgb in mmpretrain); to train '

@@ -62,5 +62,7 @@ custom_hooks = [
     dict(
         type='mm_rotssl.PretrainedCheckHook',
         new=('roi_head.shared_head.norm.',),
-    )
+    ),
+    # a run that diverges is stopped before it saves NaN
+    dict(type='mm_rotssl.DivergenceCheckHook'),
 ]

@@ -39,4 +39,8 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
 auto_scale_lr = dict(base_batch_size=16)
 
-custom_hooks = [dict(type='mm_rotssl.PretrainedCheckHook')]
+custom_hooks = [
+    dict(type='mm_rotssl.PretrainedCheckHook'),
+    # a run that diverges is stopped before it saves NaN
+    dict(type='mm_rotssl.DivergenceCheckHook'),
+]

@@ -158,4 +158,8 @@ default_hooks = dict(
     checkpoint=dict(by_epoch=False, interval=max_iters),
 )
 log_processor = dict(window_size=10, by_epoch=False)
-custom_hooks = [dict(type='mm_rotssl.PretrainedCheckHook')]
+custom_hooks = [
+    dict(type='mm_rotssl.PretrainedCheckHook'),
+    # a run that diverges is stopped before it saves NaN
+    dict(type='mm_rotssl.DivergenceCheckHook'),
+]

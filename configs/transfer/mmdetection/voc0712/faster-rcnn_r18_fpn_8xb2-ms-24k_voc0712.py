@@ -26,4 +26,8 @@ model = dict(
     ),
 )
 
-custom_hooks = [dict(type='mm_rotssl.PretrainedCheckHook')]
+custom_hooks = [
+    dict(type='mm_rotssl.PretrainedCheckHook'),
+    # a run that diverges is stopped before it saves NaN
+    dict(type='mm_rotssl.DivergenceCheckHook'),
+]

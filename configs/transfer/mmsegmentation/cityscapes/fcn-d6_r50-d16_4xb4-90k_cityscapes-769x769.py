@@ -68,4 +68,8 @@ train_cfg = dict(max_iters=90000, val_interval=9000)
 default_hooks = dict(checkpoint=dict(interval=9000))
 auto_scale_lr = dict(base_batch_size=16)
 
-custom_hooks = [dict(type='mm_rotssl.PretrainedCheckHook')]
+custom_hooks = [
+    dict(type='mm_rotssl.PretrainedCheckHook'),
+    # a run that diverges is stopped before it saves NaN
+    dict(type='mm_rotssl.DivergenceCheckHook'),
+]

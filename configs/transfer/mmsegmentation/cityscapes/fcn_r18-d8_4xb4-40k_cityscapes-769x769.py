@@ -24,4 +24,8 @@ model = dict(
 train_dataloader = dict(batch_size=4)
 auto_scale_lr = dict(base_batch_size=16)
 
-custom_hooks = [dict(type='mm_rotssl.PretrainedCheckHook')]
+custom_hooks = [
+    dict(type='mm_rotssl.PretrainedCheckHook'),
+    # a run that diverges is stopped before it saves NaN
+    dict(type='mm_rotssl.DivergenceCheckHook'),
+]

@@ -145,4 +145,8 @@ default_hooks = dict(
 )
 log_processor = dict(window_size=10)
 env_cfg = dict(cudnn_benchmark=False)
-custom_hooks = [dict(type='mm_rotssl.PretrainedCheckHook')]
+custom_hooks = [
+    dict(type='mm_rotssl.PretrainedCheckHook'),
+    # a run that diverges is stopped before it saves NaN
+    dict(type='mm_rotssl.DivergenceCheckHook'),
+]
