@@ -583,7 +583,7 @@ def compare_transfer(
     comparison goes on.
 
     Every start is treated alike: the stages and normalizations that recipes
-    for supervised weights freeze are trained, see :func:`free_stages`; and
+    for supervised weights freeze are trained, see ``free_stages``; and
     that weights arrive is checked by
     :class:`~mm_rotssl.engine.PretrainedCheckHook` before anything is trained,
     whether the config has it or not.

@@ -44,7 +44,7 @@ def find_images(
 
     - files and folders whose name begins with a dot, such as a Mac's
       ``._1.jpg``, ``.Trash``, ``.thumbnails`` and ``.ipynb_checkpoints``;
-    - the folders of :data:`LEFT_OUT`, in upper or lower case;
+    - the folders of ``LEFT_OUT``, in upper or lower case;
     - what this package drew itself: figures, and the pages of
       :func:`mm_rotssl.apis.sort_images`, which are listed beside them in
       ``.mm_rotssl_output``.
