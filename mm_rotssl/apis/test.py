@@ -1,11 +1,10 @@
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mm_rotssl.engine.hooks.checkpoint_check_hook import check_state_dict
-from mm_rotssl.utils import read_checkpoint
+from mm_rotssl.utils import read_checkpoint, unwrap_model
 
 
 def measure_checkpoint(
@@ -43,8 +42,7 @@ def measure_checkpoint(
     # nothing is saved; its save_best would look for a folder of checkpoints
     cfg.setdefault('default_hooks', {})['checkpoint'] = None
     runner = Runner.from_cfg(cfg)
-    model = runner.model
-    model = model.module if is_model_wrapper(model) else model
+    model = unwrap_model(runner.model)
     weights = found.get('state_dict', found)
     check_state_dict(model, weights, f'"{checkpoint}"')
     model.load_state_dict(weights)

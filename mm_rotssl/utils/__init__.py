@@ -4,7 +4,7 @@ from .checkpoint import (
     nonfinite_names,
     read_checkpoint,
 )
-from .config import algorithm_settings
+from .config import algorithm_settings, parse_config_text
 from .config_files import config_summary, find_config, list_configs
 from .errors import InputError
 from .files import (
@@ -14,6 +14,7 @@ from .files import (
     write_file,
 )
 from .fingerprint import fingerprint
+from .model_wrapper import unwrap_model
 from .output_images import list_written, save_figure, write_image
 from .pretraining import (
     attach_facts,
@@ -37,6 +38,7 @@ __all__ = [
     'nonfinite_names',
     'open_arrays',
     'other_kind',
+    'parse_config_text',
     'preprocessing_of',
     'read_checkpoint',
     'read_facts',
@@ -44,6 +46,7 @@ __all__ = [
     'replacing',
     'save_figure',
     'stride_style',
+    'unwrap_model',
     'write_arrays',
     'write_file',
     'write_image',

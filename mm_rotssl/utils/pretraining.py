@@ -5,7 +5,6 @@ has its strides in the first or in the second convolution of a block, and
 images come as BGR or RGB, and normalized or not.
 """
 
-import ast
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .config import algorithm_settings
+from .config import algorithm_settings, parse_config_text
 
 # Key of the `_metadata` that PyTorch keeps with a state dict, and of those of
 # a .safetensors file. Whoever loads the tensors passes it over.
@@ -120,13 +119,13 @@ def read_facts(content: Mapping[str, Any]) -> dict[str, Any]:
             return facts
         if not isinstance(text, str):
             return {}
-        cfg = _parse(text)
+        cfg = parse_config_text(text)
         facts = preprocessing_of(cfg)
         backbone = algorithm_settings(cfg).get('backbone') or {}
         # without a bottleneck there are no such styles
         if 'ResNe' in _name(backbone) and backbone.get('depth', 0) >= 50:
             facts['style'] = backbone.get('style', 'pytorch')
-    except (TypeError, ValueError, AttributeError, RecursionError):
+    except (TypeError, ValueError, AttributeError):
         # not a config, so it tells nothing
         return {}
     return facts
@@ -182,34 +181,3 @@ def _first_dataset(settings: Any) -> Mapping[str, Any]:
             return settings
         settings = inner
     return {}
-
-
-def _parse(text: str) -> dict[str, Any]:
-    """Read the plain values of a config's text; nothing of it is run."""
-    try:
-        lines = ast.parse(text).body
-    except (SyntaxError, MemoryError) as error:
-        raise ValueError(text[:60]) from error
-    return {
-        line.targets[0].id: _value(line.value)
-        for line in lines
-        if isinstance(line, ast.Assign)
-        and isinstance(line.targets[0], ast.Name)
-    }
-
-
-def _value(node: ast.expr) -> Any:
-    if isinstance(node, ast.Call):
-        return {key.arg: _value(key.value) for key in node.keywords}
-    if isinstance(node, ast.Dict):
-        return {
-            _value(key): _value(value)
-            for key, value in zip(node.keys, node.values, strict=True)
-            if isinstance(key, ast.Constant)
-        }
-    if isinstance(node, (ast.List, ast.Tuple)):
-        return [_value(part) for part in node.elts]
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        return None

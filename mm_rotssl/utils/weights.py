@@ -1,8 +1,8 @@
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from mmengine.runner.checkpoint import CheckpointLoader
 
 from .checkpoint import read_checkpoint
 from .pretraining import from_safetensors
@@ -28,7 +28,14 @@ def read_weights(path: str | Path) -> dict[str, Any]:
     """
     path = str(path)
     if '://' in path:
-        return _fetch(path)
+        # with the reader that `.checkpoint` has given to the engine
+        try:
+            return CheckpointLoader.load_checkpoint(path, 'cpu')
+        except (ValueError, KeyError, OSError, ImportError) as error:
+            raise ValueError(
+                f'The weights "{path}" cannot be read: '
+                f'{type(error).__name__}: {error}'
+            ) from error
     file = Path(path).expanduser()
     if file.suffix != '.safetensors':
         return read_checkpoint(file)
@@ -63,38 +70,3 @@ def other_kind(have: torch.Tensor, want: torch.Tensor) -> bool:
         want.is_floating_point(),
         want.is_complex(),
     )
-
-
-def _fetch(address: str) -> dict[str, Any]:
-    """Read what the engine finds at an address, but with our own reader.
-
-    The engine knows where names lead, and fetches files once for all
-    processes of a machine. In the end it calls `torch.load`, and does it
-    again without its safeguard if that refuses the file.
-    """
-    from mmengine.runner.checkpoint import CheckpointLoader
-
-    unsafe = torch.load
-
-    def read(file: Any, *_: Any, **__: Any) -> dict[str, Any]:
-        torch.load = unsafe
-        try:
-            if isinstance(file, (str, Path)):
-                return read_checkpoint(file)
-            with TemporaryDirectory() as folder:
-                copy = Path(folder) / 'checkpoint.pth'
-                copy.write_bytes(file.read())
-                return read_checkpoint(copy)
-        finally:
-            torch.load = read  # type: ignore[assignment]
-
-    torch.load = read  # type: ignore[assignment]
-    try:
-        return CheckpointLoader.load_checkpoint(address, 'cpu')
-    except (ValueError, KeyError, OSError, ImportError) as error:
-        raise ValueError(
-            f'The weights "{address}" cannot be read: '
-            f'{type(error).__name__}: {error}'
-        ) from error
-    finally:
-        torch.load = unsafe

@@ -12,9 +12,8 @@ from mmpretrain.models.utils import CosineEMA
 from torch import nn
 from torch.utils.data import Dataset
 
-from mm_rotssl.engine.hooks.resume_settings_hook import _read_settings
 from mm_rotssl.registry import DATASETS, MODELS
-from mm_rotssl.utils import InputError
+from mm_rotssl.utils import InputError, parse_config_text
 
 COUNTER = itertools.count()
 LOOPS = {
@@ -459,12 +458,12 @@ def test_a_config_is_read_and_not_run(tmp_path):
             f=[dict(g=1), dict(g=2)],
         )
     )
-    assert _read_settings(cfg.pretty_text) == dict(
+    assert parse_config_text(cfg.pretty_text) == dict(
         a=dict(b=[1, -2.5, (None, True)], c='x'),
         d={'no name': dict(e='float')},
         f=[dict(g=1), dict(g=2)],
     )
     harm = f'a = open({str(tmp_path / "harm")!r}, "w")\nb = dict(c=1)\n'
-    assert _read_settings(harm)['b'] == dict(c=1)
+    assert parse_config_text(harm)['b'] == dict(c=1)
     assert not (tmp_path / 'harm').exists()
-    assert _read_settings('no python') == {}
+    assert parse_config_text('no python') == {}

@@ -5,12 +5,12 @@ from operator import attrgetter
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from mm_rotssl.registry import HOOKS
+from mm_rotssl.utils import unwrap_model
 
 
 @HOOKS.register_module()
@@ -32,8 +32,7 @@ class ActivationCheckpointHook(Hook):
             runner (Runner): The runner.
         """
         names = runner.cfg.get('activation_checkpointing') or []
-        model: Any = runner.model
-        model = model.module if is_model_wrapper(model) else model
+        model = unwrap_model(runner.model)
         for name in [names] if isinstance(names, str) else names:
             module = attrgetter(name)(model)
             module.forward = _recomputed(module, module.forward.__wrapped__)

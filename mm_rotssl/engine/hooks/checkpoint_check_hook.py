@@ -1,5 +1,4 @@
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
@@ -9,6 +8,7 @@ from mm_rotssl.utils import (
     newest_checkpoint,
     nonfinite_names,
     other_kind,
+    unwrap_model,
 )
 
 
@@ -124,8 +124,7 @@ class CheckpointCheckHook(Hook):
         Raises:
             InputError: If the weights don't fit or are not finite.
         """
-        model = runner.model
-        model = model.module if is_model_wrapper(model) else model
+        model = unwrap_model(runner.model)
         state_dict = checkpoint.get('state_dict', checkpoint)
         check_state_dict(
             model,

@@ -4,11 +4,10 @@ from typing import Any
 import torch
 from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mm_rotssl.registry import HOOKS
-from mm_rotssl.utils import InputError, nonfinite_names
+from mm_rotssl.utils import InputError, nonfinite_names, unwrap_model
 
 
 @HOOKS.register_module()
@@ -45,7 +44,9 @@ class DivergenceCheckHook(Hook):
             runner (Runner): The runner.
         """
         # such as the constant of an NCE loss, until it is estimated
-        self._unset = set(nonfinite_names(_unwrap(runner).state_dict()))
+        self._unset = set(
+            nonfinite_names(unwrap_model(runner.model).state_dict())
+        )
 
     def after_train_iter(
         self,
@@ -149,13 +150,8 @@ class DivergenceCheckHook(Hook):
         )
 
 
-def _unwrap(runner: Runner) -> torch.nn.Module:
-    model: Any = runner.model
-    return model.module if is_model_wrapper(model) else model
-
-
 def _nonfinite_parameters(runner: Runner) -> list[str]:
-    return nonfinite_names(dict(_unwrap(runner).named_parameters()))
+    return nonfinite_names(dict(unwrap_model(runner.model).named_parameters()))
 
 
 def _is_finite(value: Any) -> bool:

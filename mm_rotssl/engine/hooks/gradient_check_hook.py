@@ -3,12 +3,11 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch.utils.hooks import RemovableHandle
 
 from mm_rotssl.registry import HOOKS
-from mm_rotssl.utils import InputError
+from mm_rotssl.utils import InputError, unwrap_model
 
 
 @HOOKS.register_module()
@@ -42,8 +41,7 @@ class GradientCheckHook(Hook):
         Args:
             runner (Runner): The runner.
         """
-        model: Any = runner.model
-        model = model.module if is_model_wrapper(model) else model
+        model = unwrap_model(runner.model)
         self._end = runner.iter + self.steps
         self._seen = set()
         # not after a step, when the gradients have been deleted

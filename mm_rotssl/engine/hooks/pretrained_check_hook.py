@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, cast
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.model import is_model_wrapper
 from mmengine.model.weight_init import PretrainedInit
 from mmengine.runner import BaseLoop, Runner, find_latest_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
@@ -21,6 +20,7 @@ from mm_rotssl.utils import (
     read_facts,
     read_weights,
     stride_style,
+    unwrap_model,
 )
 
 SCHEME = 'checked://'
@@ -129,7 +129,7 @@ class PretrainedCheckHook(Hook):
         # validation and tests alone load weights of their own
         if not isinstance(runner._train_loop, BaseLoop):
             return
-        model, cfg = _unwrap(runner.model), runner.cfg
+        model, cfg = unwrap_model(runner.model), runner.cfg
         if runner._resume:
             goes_on = runner._load_from or find_latest_checkpoint(
                 runner.work_dir
@@ -159,7 +159,7 @@ class PretrainedCheckHook(Hook):
                 not finite; all of them are named.
             RuntimeError: If a tensor differs; all of them are named.
         """
-        self._finish(_unwrap(runner.model), runner.logger)
+        self._finish(unwrap_model(runner.model), runner.logger)
 
     def check(self, model: nn.Module, cfg: Any) -> None:
         """Initialize a model, and check it as a run does before its start.
@@ -492,10 +492,6 @@ def _suggest(missing: Sequence[str], there: Sequence[str]) -> list[str]:
             start = anywhere if free(anywhere) else start
         found[start] = None
     return list(found)
-
-
-def _unwrap(model: Any) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
 
 
 def _weights_of(content: Mapping[str, Any]) -> dict[str, Any]:

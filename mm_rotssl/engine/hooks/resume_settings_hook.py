@@ -1,4 +1,3 @@
-import ast
 from typing import Any
 
 from mmengine.hooks import EMAHook, Hook
@@ -8,7 +7,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from mmpretrain.models.utils import CosineEMA
 
 from mm_rotssl.registry import HOOKS
-from mm_rotssl.utils import InputError
+from mm_rotssl.utils import InputError, parse_config_text
 
 # How far a scheduler has come; all else of its state are settings.
 _PROGRESS = {
@@ -20,52 +19,6 @@ _PROGRESS = {
     'num_bad_epochs',
     'verbose',
 }
-
-
-def _read_settings(text: str) -> dict[str, Any]:
-    """Read the text of a config without running it.
-
-    Args:
-        text (str): As a checkpoint holds it: values of plain types, in calls
-            of ``dict`` and displays.
-
-    Returns:
-        dict[str, Any]: Its settings, other expressions as text.
-    """
-
-    def value(node: ast.AST) -> Any:
-        if isinstance(node, ast.Call):
-            found = {str(k.arg): value(k.value) for k in node.keywords}
-            # names that are no identifiers come in a display
-            for argument in node.args:
-                inner = value(argument)
-                found |= inner if isinstance(inner, dict) else {}
-            return found
-        if isinstance(node, ast.Dict):
-            return {
-                value(key): value(child)
-                for key, child in zip(node.keys, node.values, strict=True)
-                if isinstance(key, ast.Constant)
-            }
-        if isinstance(node, ast.List):
-            return [value(child) for child in node.elts]
-        if isinstance(node, ast.Tuple):
-            return tuple(value(child) for child in node.elts)
-        try:
-            return ast.literal_eval(node)
-        except ValueError:
-            return ast.unparse(node)
-
-    try:
-        statements = ast.parse(text).body
-    except SyntaxError:
-        return {}
-    return {
-        statement.targets[0].id: value(statement.value)
-        for statement in statements
-        if isinstance(statement, ast.Assign)
-        and isinstance(statement.targets[0], ast.Name)
-    }
 
 
 def _class_name(kind: Any) -> str:
@@ -131,7 +84,7 @@ class ResumeSettingsHook(Hook):
                 'the weights with --cfg-options '
                 f'load_from={runner._load_from}.'
             )
-        old = _read_settings(meta.get('cfg') or '')
+        old = parse_config_text(meta.get('cfg') or '')
         seed = runner._randomness_cfg.get('seed')
         if seed is not None and meta.get('seed') not in (None, seed):
             _say(f'randomness.seed={seed} from here on, {meta["seed"]} before')

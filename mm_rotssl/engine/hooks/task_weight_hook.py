@@ -1,11 +1,11 @@
 import math
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mm_rotssl.models.selfsup import MultiTask
 from mm_rotssl.registry import HOOKS
+from mm_rotssl.utils import unwrap_model
 
 
 @HOOKS.register_module()
@@ -120,5 +120,4 @@ class TaskWeightHook(Hook):
 
     @staticmethod
     def _model(runner: Runner) -> MultiTask:
-        model = runner.model
-        return model.module if is_model_wrapper(model) else model
+        return unwrap_model(runner.model)

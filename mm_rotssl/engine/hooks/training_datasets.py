@@ -1,11 +1,11 @@
 from collections.abc import Iterator
 from typing import Any
 
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import DataLoader
 
 from mm_rotssl.datasets import StackedDataset
+from mm_rotssl.utils import unwrap_model
 
 
 def training_dataloader(runner: Runner) -> DataLoader | None:
@@ -46,8 +46,7 @@ def training_datasets(
     loader = training_dataloader(runner)
     if loader is None:
         return
-    model = runner.model
-    model = model.module if is_model_wrapper(model) else model
+    model = unwrap_model(runner.model)
     modules = dict(model.named_modules())
     dataset: Any = loader.dataset
     inner = dataset

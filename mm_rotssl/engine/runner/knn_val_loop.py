@@ -3,7 +3,6 @@ from typing import Any
 
 import torch
 from mmengine.evaluator import Evaluator
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, ValLoop
 from mmengine.runner.amp import autocast
 from mmpretrain.structures import DataSample
@@ -14,6 +13,7 @@ from mm_rotssl.evaluation.labels import match_labels
 from mm_rotssl.models.utils import set_feats
 from mm_rotssl.ops import pool_features
 from mm_rotssl.registry import LOOPS
+from mm_rotssl.utils import unwrap_model
 
 
 @LOOPS.register_module()
@@ -113,8 +113,7 @@ class KNNValLoop(ValLoop):
 
     @property
     def _model(self) -> torch.nn.Module:
-        model = self.runner.model
-        return model.module if is_model_wrapper(model) else model
+        return unwrap_model(self.runner.model)
 
     @torch.no_grad()
     def _features(self, data_batch: Any) -> Sequence[DataSample]:
