@@ -3,7 +3,6 @@
 import copy
 import json
 import logging
-import re
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,9 +29,10 @@ from mm_rotssl.models import RotNet
 from mm_rotssl.ops import noise_weights, upright_index
 from mm_rotssl.registry import DATASETS, MODELS
 from mm_rotssl.utils import (
+    InputError,
     algorithm_settings,
     fingerprint,
-    read_checkpoint,
+    newest_checkpoint,
     save_figure,
     write_file,
 )
@@ -233,35 +233,18 @@ def _fold_config(
     hooks['checkpoint'] = dict(type=hook, interval=1, max_keep_ckpts=2)
     cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
     cfg.work_dir = str(work_dir / f'fold{fold}')
-    newest = _newest_checkpoint(Path(cfg.work_dir))
+    try:
+        newest = newest_checkpoint(cfg.work_dir)
+    except InputError as error:
+        # nothing is lost but this fold's epochs
+        print_log(f'{error} The fold begins anew.', 'current', logging.WARNING)
+        newest = None
     cfg.resume = newest is not None
     if newest is not None:
-        cfg.load_from = str(newest)
+        cfg.load_from = newest
     # two folds that are started in one second must not share their logs
     cfg.experiment_name = f'fold{fold}_{time.time_ns()}'
     return cfg
-
-
-def _newest_checkpoint(folder: Path) -> Path | None:
-    """The newest one that is whole: the last may have been cut off."""
-    found = {
-        int(match[1]): path
-        for path in folder.glob('epoch_*.pth')
-        if (match := re.fullmatch(r'epoch_(\d+)', path.stem))
-    }
-    for epoch in sorted(found, reverse=True):
-        try:
-            checkpoint = read_checkpoint(found[epoch])
-        except ValueError as error:
-            print_log(
-                f'{error} The one before it is taken.',
-                'current',
-                logging.WARNING,
-            )
-            continue
-        if {'state_dict', 'optimizer', 'meta'} <= checkpoint.keys():
-            return found[epoch]
-    return None
 
 
 def _is_done(path: Path) -> bool:

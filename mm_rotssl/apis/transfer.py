@@ -20,7 +20,6 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import MMLogger
-from mmengine.model.weight_init import PretrainedInit
 from mmengine.registry import HOOKS, MODELS, DefaultScope
 from mmengine.runner import Runner, find_latest_checkpoint
 from mmengine.structures import BaseDataElement, PixelData
@@ -28,6 +27,7 @@ from rich.table import Table
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mm_rotssl.engine import PretrainedCheckHook
+from mm_rotssl.engine.hooks.pretrained_check_hook import is_pretrained
 from mm_rotssl.evaluation.report import (
     format_spread,
     make_table,
@@ -72,14 +72,6 @@ class Run(NamedTuple):
     folder: Path
     cfg: Config
     file: str | None = None
-
-
-def is_pretrained(settings: Any) -> bool:
-    """Tell whether an ``init_cfg`` reads a file."""
-    return isinstance(settings, dict) and settings.get('type') in (
-        'Pretrained',
-        PretrainedInit,
-    )
 
 
 def pretrained_nodes(

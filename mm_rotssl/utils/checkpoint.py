@@ -299,9 +299,15 @@ def newest_checkpoint(work_dir: str | Path) -> str | None:
     pointer = Path(work_dir) / 'last_checkpoint'
     named = pointer.read_text().strip() if pointer.is_file() else ''
     # on a remote storage
-    if '://' in named or (named and _is_whole(Path(named))):
+    if '://' in named:
         return named
-    # a folder may have been moved
+    own = Path(work_dir) / Path(named).name
+    # a folder may have been copied, and goes on from what is its own
+    if named and own.is_file():
+        named = str(own)
+    if named and _is_whole(Path(named)):
+        return named
+    # or moved
     folders = {Path(work_dir), Path(named).parent if named else Path(work_dir)}
     found = [
         (int(match[1]), file.stat().st_mtime, str(file))

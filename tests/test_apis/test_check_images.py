@@ -1,5 +1,6 @@
 """Broken and unusual images of a folder."""
 
+import argparse
 import io
 
 import cv2
@@ -8,7 +9,9 @@ import pytest
 from PIL import Image
 
 from mm_rotssl.apis import check_images
+from mm_rotssl.cli import check_images as command
 from mm_rotssl.datasets import ImageFolder, image_keys
+from mm_rotssl.datasets.transforms.loading import MAX_PIXELS
 
 
 @pytest.fixture(scope='module')
@@ -113,3 +116,10 @@ def test_command(tmp_path, photo, run_cli, capsys):
     assert (tmp_path / 'good.txt').read_text() == 'a.png\n'
     with pytest.raises(SystemExit, match='Error: There is no folder'):
         run_cli('check-images', tmp_path / 'none')
+
+
+def test_default_of_the_command():
+    """It imports nothing to ask."""
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    assert parser.parse_args(['folder']).max_pixels == MAX_PIXELS

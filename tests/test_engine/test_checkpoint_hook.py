@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -254,6 +255,19 @@ def test_names_are_numbers_not_texts(copied):
     )
     damage(copied, 'gone')
     assert newest_checkpoint(copied).endswith('epoch_10.pth')
+
+
+def test_a_copied_folder(copied, tmp_path):
+    """The one that it was copied from has what the pointer names, too."""
+    other = tmp_path / 'other'
+    shutil.copytree(copied, other)
+    shutil.copy(copied / 'epoch_3.pth', other / 'epoch_2.pth')
+    pointer = copied / 'epoch_3.pth'
+    (other / 'last_checkpoint').write_text(str(pointer))
+    assert newest_checkpoint(other) == str(other / 'epoch_3.pth')
+    (other / 'epoch_3.pth').write_bytes(b'')
+    (other / 'epoch_10.pth').unlink(missing_ok=True)
+    assert newest_checkpoint(other) == str(other / 'epoch_2.pth')
 
 
 def test_a_moved_folder(copied):

@@ -502,8 +502,19 @@ def _weights_of(content: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _is_pretrained(settings: Any) -> bool:
-    return settings['type'] in ('Pretrained', PretrainedInit)
+def is_pretrained(settings: Any) -> bool:
+    """Tell whether an ``init_cfg`` reads a file.
+
+    Args:
+        settings (Any): One initialization, or what stands in its place.
+
+    Returns:
+        bool: False for other initializations, and for none.
+    """
+    return isinstance(settings, dict) and settings.get('type') in (
+        'Pretrained',
+        PretrainedInit,
+    )
 
 
 def _pretrained_modules(
@@ -513,7 +524,7 @@ def _pretrained_modules(
     for name, module in model.named_modules():
         found = getattr(module, 'init_cfg', None) or ()
         for settings in [found] if isinstance(found, dict) else found:
-            if _is_pretrained(settings):
+            if is_pretrained(settings):
                 yield name, module, settings
 
 
@@ -521,7 +532,7 @@ def _with_scheme(found: Any) -> Any:
     """The settings of an initialization, with what was read for a file."""
     if not isinstance(found, dict):
         return [_with_scheme(settings) for settings in found]
-    if not _is_pretrained(found):
+    if not is_pretrained(found):
         return found
     changed = copy.copy(found)
     changed['checkpoint'] = SCHEME + str(found['checkpoint'])
