@@ -231,6 +231,23 @@ def test_table_page_and_sheets(config, checkpoint, folder, shown):
     assert done == (61, len(order), out / 'classes.csv', out / 'index.html')
 
 
+def test_config_for_unlabeled_images(config, checkpoint, folder, tmp_path):
+    """Without validation; a test set says how images are prepared."""
+    painted = colors(5)
+    for name, color in zip('abcde', painted, strict=True):
+        write(folder / f'{name}.png', color)
+    cfg = Config.fromfile(config)
+    cfg.test_dataloader = cfg.pop('val_dataloader')
+    cfg.dump(tmp_path / 'unlabeled.py')
+    sort_images(tmp_path / 'unlabeled.py', checkpoint)
+    images = np.broadcast_to(painted[:, None, None], (5, 16, 16, 3))
+    check_table(
+        checkpoint.parent / 'classes',
+        [f'{name}.png' for name in 'abcde'],
+        probabilities(config, checkpoint, images),
+    )
+
+
 def test_red_is_red(config, checkpoint, folder, tmp_path):
     write(folder / 'red.png', (255, 0, 0))
     out = tmp_path / 'out'

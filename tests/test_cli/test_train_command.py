@@ -455,3 +455,6 @@ def test_measured_checkpoint(monkeypatch, capfd, trained):
         call(monkeypatch, 'test', DIGITS, 'no.pth')
     with pytest.raises(SystemExit, match=r'tiny\.py names no images to test'):
         call(monkeypatch, 'test', folder / 'tiny.py', checkpoint)
+    # it tells how images are prepared, and has no metric
+    with pytest.raises(SystemExit, match='names no images to test'):
+        call(monkeypatch, 'test', 'rotnet_resnet18_1xb64-100e_custom', 'a')
