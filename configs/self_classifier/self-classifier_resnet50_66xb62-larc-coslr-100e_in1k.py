@@ -46,8 +46,6 @@ param_scheduler = [
         eta_min_ratio=0.001,
         by_epoch=True,
         begin=10,
-        end=100,
-        T_max=90,
         convert_to_iter_based=True,
     ),
 ]

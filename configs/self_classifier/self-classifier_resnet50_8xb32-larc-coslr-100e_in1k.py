@@ -13,7 +13,6 @@ param_scheduler = [
         type='CosineAnnealingLR',
         eta_min_ratio=0.001,
         by_epoch=True,
-        T_max=100,
         convert_to_iter_based=True,
     )
 ]

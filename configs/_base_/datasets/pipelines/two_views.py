@@ -1,5 +1,7 @@
 # A random view of an image of 32 pixels, read from a file, for algorithms that
-# compare two of them; and a small crop, which E-SSL rotates.
+# compare two of them; and a small crop, which E-SSL rotates. Crops are resized by
+# OpenCV, without the antialiasing of the official codes, which counts where crops
+# are far larger than views; with backend='pillow' of the crop they are as there.
 _base_ = './color_jitter.py'
 
 view = [
