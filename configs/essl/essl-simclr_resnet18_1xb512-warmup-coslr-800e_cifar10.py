@@ -29,8 +29,6 @@ param_scheduler = [
         type='CosineAnnealingLR',
         by_epoch=True,
         begin=10,
-        end=800,
-        T_max=790,
         convert_to_iter_based=True,
     ),
 ]

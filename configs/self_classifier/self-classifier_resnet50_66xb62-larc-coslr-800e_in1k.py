@@ -3,8 +3,4 @@
 _base_ = ['./self-classifier_resnet50_66xb62-larc-coslr-100e_in1k.py']
 
 optim_wrapper = dict(optimizer=dict(lr=3.2))
-param_scheduler = _base_.param_scheduler
-param_scheduler[1].end = 800
-param_scheduler[1].T_max = 790
-
 train_cfg = dict(max_epochs=800)
