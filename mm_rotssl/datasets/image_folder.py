@@ -276,6 +276,9 @@ class ImageFolder(CustomDataset):
 
     def _report(self, idx: int, error: BrokenImageError) -> None:
         assert self._broken is not None
+        if self._broken[idx]:
+            # another worker, which drew the same file, was faster
+            return
         self._broken[idx] = True
         print_log(
             f'Broken image skipped: {error}',

@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from mmengine.dataset import default_collate
 from mmengine.logging import MMLogger
+from mmpretrain.datasets import CustomDataset
 from PIL import Image
 from torch.utils.data import DataLoader, _utils
 
@@ -187,6 +188,29 @@ def test_broken_files_are_named_once(tmp_path, log, workers, persistent):
     for name in broken:
         assert warnings_about(log, name) == 1, name
     assert log.read_text().count('WARNING') == 5
+
+
+def test_a_file_that_two_workers_read_at_once_is_named_once(
+    tmp_path, log, monkeypatch
+):
+    folder = tmp_path / 'images'
+    good_files(folder, 3)
+    (folder / 'bad.png').write_bytes(b'')
+    dataset = ImageFolder(str(folder), pipeline=PATH)
+    place = image_keys(dataset).index('bad.png')
+    load = CustomDataset.prepare_data
+
+    def load_while_another_worker_does(self, idx):
+        try:
+            return load(self, idx)
+        finally:
+            dataset._broken[idx] = True
+
+    monkeypatch.setattr(
+        CustomDataset, 'prepare_data', load_while_another_worker_does
+    )
+    assert dataset.prepare_data(place) is None
+    assert warnings_about(log, 'bad.png') == 0
 
 
 @pytest.mark.parametrize('workers', [0, 2])

@@ -247,7 +247,8 @@ class LoadIntactImage(LoadImageFromFile):
         if self._warned:
             return
         bits = int(img.max()).bit_length()
-        if 8 < bits <= 12:
+        # another worker may have warned in the meantime
+        if 8 < bits <= 12 and not self._warned:
             self._warned[0] = True
             print_log(
                 f'{path} has 16 bits a value and uses {bits} of them, so that '
