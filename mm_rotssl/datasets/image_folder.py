@@ -260,9 +260,6 @@ class ImageFolder(CustomDataset):
         """
         if self.test_mode:
             return super().prepare_data(idx)
-        assert self._broken is not None
-        if self._broken[idx]:
-            return None
         try:
             return super().prepare_data(idx)
         except BrokenImageError as error:
@@ -277,7 +274,7 @@ class ImageFolder(CustomDataset):
     def _report(self, idx: int, error: BrokenImageError) -> None:
         assert self._broken is not None
         if self._broken[idx]:
-            # another worker, which drew the same file, was faster
+            # it was drawn before, perhaps by another worker at this moment
             return
         self._broken[idx] = True
         print_log(

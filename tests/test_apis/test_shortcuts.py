@@ -130,18 +130,18 @@ def test_short_runs(name, epochs):
         (
             'self-classifier_resnet50_66xb62-larc-coslr-800e_in1k',
             100,
-            [dict(end=10), dict(begin=10, end=100, T_max=90)],
+            [dict(end=10), dict(begin=10)],
         ),
         # a warm-up of at most half of the run
         (
             'self-classifier_resnet50_66xb62-larc-coslr-800e_in1k',
             10,
-            [dict(end=5), dict(begin=5, end=10, T_max=5)],
+            [dict(end=5), dict(begin=5)],
         ),
         (
             'self-classifier_resnet50_66xb62-larc-coslr-800e_in1k',
             1,
-            [dict(begin=0, end=1, T_max=1)],
+            [dict(begin=0)],
         ),
         (
             'feature-decoupling_nin-w24_1xb128-15e_digits',
@@ -157,6 +157,22 @@ def test_schedules(name, epochs, expected):
     assert len(found) == len(expected)
     for scheduler, settings in zip(found, expected, strict=True):
         assert {key: scheduler[key] for key in settings} == settings
+
+
+@pytest.mark.parametrize(
+    ('epochs', 'expected'),
+    [
+        (100, dict(begin=10, end=100, T_max=90)),
+        (10, dict(begin=5, end=10, T_max=5)),
+        (1, dict(begin=0, end=1, T_max=1)),
+    ],
+)
+def test_a_schedule_that_names_its_end(epochs, expected):
+    cfg = load('self-classifier_resnet50_66xb62-larc-coslr-800e_in1k')
+    cfg.param_scheduler[1].update(end=800, T_max=790)
+    set_epochs(cfg, epochs)
+    last = schedulers(cfg)[-1]
+    assert {key: last[key] for key in expected} == expected
 
 
 def test_all_that_counts_epochs_follows():
