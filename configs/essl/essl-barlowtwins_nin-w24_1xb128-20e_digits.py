@@ -10,3 +10,4 @@ val_evaluator = [
     *_base_.val_evaluator,
     dict(type='mm_rotssl.RotationAccuracy'),
 ]
+test_evaluator = val_evaluator

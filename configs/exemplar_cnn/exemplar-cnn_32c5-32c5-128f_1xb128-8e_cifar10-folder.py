@@ -65,6 +65,7 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(num_workers=0)
+test_dataloader = val_dataloader
 reference_dataloader = _base_.reference_dataloader
 reference_dataloader.num_workers = 0
 reference_dataloader.dataset.indices = every_fifth
@@ -75,7 +76,9 @@ train_cfg = dict(max_epochs=8, val_interval=8)
 val_cfg = dict(
     type='mm_rotssl.KNNValLoop', reference_dataloader=reference_dataloader
 )
+test_cfg = dict(val_cfg, type='mm_rotssl.KNNTestLoop')
 val_evaluator = dict(type='mm_rotssl.KNNAccuracy')
+test_evaluator = val_evaluator
 
 custom_hooks = [
     *_base_.custom_hooks,

@@ -47,10 +47,12 @@ auto_scale_lr = dict(base_batch_size=192)
 
 train_cfg = dict(by_epoch=True, max_epochs=245, val_interval=5)
 val_cfg = {}
+test_cfg = val_cfg
 val_evaluator = [
     dict(type='mm_rotssl.RotationAccuracy'),
     dict(type='mm_rotssl.DecouplingProbe'),
 ]
+test_evaluator = val_evaluator
 
 # What each copy's rotation is worth, if a file says so, see above.
 _pipeline = _base_.train_dataloader.dataset.pipeline

@@ -58,6 +58,7 @@ val_evaluator = [
     *_base_.val_evaluator,
     dict(type='mm_rotssl.DecouplingProbe'),
 ]
+test_evaluator = val_evaluator
 
 # What each copy's rotation is worth, if a file says so, see above.
 _pipeline = _base_.train_dataloader.dataset.pipeline

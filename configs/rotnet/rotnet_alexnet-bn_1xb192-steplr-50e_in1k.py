@@ -23,6 +23,8 @@ auto_scale_lr = dict(base_batch_size=192)
 
 train_cfg = dict(by_epoch=True, max_epochs=50, val_interval=5)
 val_cfg = {}
+test_cfg = val_cfg
 val_evaluator = dict(type='mm_rotssl.RotationAccuracy')
+test_evaluator = val_evaluator
 
 default_hooks = dict(checkpoint=dict(interval=1))

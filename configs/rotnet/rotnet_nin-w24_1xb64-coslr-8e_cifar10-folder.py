@@ -24,6 +24,7 @@ train_dataloader = dict(
     batch_size=64, num_workers=0, dataset=dict(indices=every_fifth)
 )
 val_dataloader = dict(num_workers=0)
+test_dataloader = val_dataloader
 # the labeled images are those that the network was trained on
 reference_dataloader = _base_.reference_dataloader
 reference_dataloader.num_workers = 0
@@ -47,8 +48,10 @@ train_cfg = dict(by_epoch=True, max_epochs=8, val_interval=4)
 val_cfg = dict(
     type='mm_rotssl.KNNValLoop', reference_dataloader=reference_dataloader
 )
+test_cfg = dict(val_cfg, type='mm_rotssl.KNNTestLoop')
 val_evaluator = [
     dict(type='mm_rotssl.RotationAccuracy'),
     dict(type='mm_rotssl.KNNAccuracy'),
 ]
+test_evaluator = val_evaluator
 default_hooks = dict(logger=dict(interval=20))

@@ -32,7 +32,9 @@ val_cfg = dict(
     type='mm_rotssl.KNNValLoop',
     reference_dataloader=_base_.reference_dataloader,
 )
+test_cfg = dict(val_cfg, type='mm_rotssl.KNNTestLoop')
 val_evaluator = [
     dict(type='mm_rotssl.RotationAccuracy'),
     dict(type='mm_rotssl.KNNAccuracy'),
 ]
+test_evaluator = val_evaluator

@@ -25,6 +25,7 @@ model = dict(
 # 8 GPUs with 16 images, 64 rotated copies, each
 train_dataloader = dict(batch_size=16, num_workers=4)
 val_dataloader = dict(batch_size=16, num_workers=4)
+test_dataloader = val_dataloader
 
 optim_wrapper = dict(
     optimizer=dict(type='SGD', lr=0.2, momentum=0.9, weight_decay=1e-4)
@@ -48,4 +49,6 @@ auto_scale_lr = dict(base_batch_size=128)
 
 train_cfg = dict(by_epoch=True, max_epochs=70, val_interval=10)
 val_cfg = {}
+test_cfg = val_cfg
 val_evaluator = dict(type='mm_rotssl.RotationAccuracy')
+test_evaluator = val_evaluator

@@ -35,6 +35,7 @@ val_evaluator = [
     *_base_.val_evaluator,
     dict(type='mm_rotssl.ClusteringMetric'),
 ]
+test_evaluator = val_evaluator
 
 custom_hooks = [
     *_base_.custom_hooks,

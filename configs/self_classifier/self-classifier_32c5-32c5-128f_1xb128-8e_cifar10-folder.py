@@ -71,6 +71,7 @@ train_dataloader = dict(
     dataset=dict(indices=every_fifth, pipeline=train_pipeline),
 )
 val_dataloader = dict(num_workers=0)
+test_dataloader = val_dataloader
 # the labeled images are those that the network was trained on
 reference_dataloader = _base_.reference_dataloader
 reference_dataloader.num_workers = 0
@@ -81,10 +82,12 @@ train_cfg = dict(max_epochs=8, val_interval=4)
 val_cfg = dict(
     type='mm_rotssl.KNNValLoop', reference_dataloader=reference_dataloader
 )
+test_cfg = dict(val_cfg, type='mm_rotssl.KNNTestLoop')
 val_evaluator = [
     dict(type='mm_rotssl.KNNAccuracy'),
     dict(type='mm_rotssl.ClusteringMetric'),
 ]
+test_evaluator = val_evaluator
 
 custom_hooks = [
     *_base_.custom_hooks,

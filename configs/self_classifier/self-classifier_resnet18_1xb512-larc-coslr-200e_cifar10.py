@@ -89,10 +89,12 @@ val_cfg = dict(
     type='mm_rotssl.KNNValLoop',
     reference_dataloader=_base_.reference_dataloader,
 )
+test_cfg = dict(val_cfg, type='mm_rotssl.KNNTestLoop')
 val_evaluator = [
     dict(type='mm_rotssl.KNNAccuracy'),
     dict(type='mm_rotssl.ClusteringMetric'),
 ]
+test_evaluator = val_evaluator
 
 custom_hooks = [
     *_base_.custom_hooks,

@@ -53,7 +53,9 @@ auto_scale_lr = dict(base_batch_size=4092)
 
 train_cfg = dict(by_epoch=True, max_epochs=100, val_interval=10)
 val_cfg = {}
+test_cfg = val_cfg
 val_evaluator = dict(type='mm_rotssl.ClusteringMetric')
+test_evaluator = val_evaluator
 
 custom_hooks = [
     *_base_.custom_hooks,

@@ -24,7 +24,7 @@ from .rotation_noise import NoiseEstimate, estimate_rotation_noise
 from .seed_patches import WrittenSeedPatches, write_seed_patches
 from .shortcuts import apply_shortcuts, set_crop_size, set_data, set_epochs
 from .sort import SortedImages, sort_images
-from .test import measure_checkpoint
+from .test import measure_checkpoint, measured_part
 from .train import read_training_config, train_model
 from .transfer import compare_transfer, transfer_table
 
@@ -50,6 +50,7 @@ __all__ = [
     'extract_features',
     'load_network',
     'measure_checkpoint',
+    'measured_part',
     'merge_options',
     'prepare_cpu_processes',
     'read_config',

@@ -7,6 +7,21 @@ from mm_rotssl.engine.hooks.checkpoint_check_hook import check_state_dict
 from mm_rotssl.utils import read_checkpoint, unwrap_model
 
 
+def measured_part(cfg: Config) -> str:
+    """Tell whether a config's test or validation is what measures.
+
+    Args:
+        cfg (Config): Of a run.
+
+    Returns:
+        str: ``'test'`` if the config has ``test_dataloader`` and
+        ``test_evaluator``, else ``'val'``.
+    """
+    # configs for unlabeled images tell how to prepare some, and no metric
+    testing = cfg.get('test_dataloader') and cfg.get('test_evaluator')
+    return 'test' if testing else 'val'
+
+
 def measure_checkpoint(
     cfg: Config, checkpoint: str | Path, work_dir: str | Path | None = None
 ) -> dict[str, float]:
@@ -28,9 +43,8 @@ def measure_checkpoint(
         ValueError: If it is damaged or for another network, or the config
             names no images to test on.
     """
-    # configs for unlabeled images tell how to prepare some, and no metric
-    testing = bool(cfg.get('test_dataloader') and cfg.get('test_evaluator'))
-    if not (testing or cfg.get('val_dataloader')):
+    part = measured_part(cfg)
+    if not cfg.get(f'{part}_dataloader'):
         raise ValueError(
             f'{cfg.filename} names no images to test on: add '
             'val_dataloader, val_cfg and val_evaluator.'
@@ -46,5 +60,5 @@ def measure_checkpoint(
     weights = found.get('state_dict', found)
     check_state_dict(model, weights, f'"{checkpoint}"')
     model.load_state_dict(weights)
-    metrics: dict[str, float] = runner.test() if testing else runner.val()
+    metrics: dict[str, float] = getattr(runner, part)()
     return metrics

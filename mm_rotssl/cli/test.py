@@ -1,7 +1,7 @@
 """Measure a checkpoint with the metrics of its config.
 
-Those of test_evaluator if the config has a test_dataloader, else those of
-validation during training: rotation accuracy, kNN accuracy and so on.
+Those of test_evaluator if the config has one, else those of validation during
+training: rotation accuracy, kNN accuracy and so on.
 """
 
 import argparse
@@ -41,8 +41,20 @@ def run(args: argparse.Namespace) -> None:
     from mmengine.dist import is_main_process
 
     from mm_rotssl import apis
+    from mm_rotssl.utils import InputError
 
-    cfg = apis.read_config(args.config, parse_cfg_options(args.cfg_options))
+    options = parse_cfg_options(args.cfg_options)
+    cfg = apis.read_config(args.config, options)
+    part = apis.measured_part(cfg)
+    other = 'val' if part == 'test' else 'test'
+    kinds = ('dataloader', 'cfg', 'evaluator')
+    for key in options:
+        if key.partition('.')[0] in [f'{other}_{kind}' for kind in kinds]:
+            raise InputError(
+                f'--cfg-options {key} changes nothing here: this config is '
+                f'measured by {part}_dataloader, {part}_cfg and '
+                f'{part}_evaluator. Say {part}{key.removeprefix(other)}.'
+            )
     cfg.launcher = args.launcher
     apis.prepare_cpu_processes(cfg)
     metrics = apis.measure_checkpoint(cfg, args.checkpoint, args.work_dir)

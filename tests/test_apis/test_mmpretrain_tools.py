@@ -40,13 +40,33 @@ def run_tool(monkeypatch):
     return run
 
 
-def test_train_and_plot_the_log(run_tool, tmp_path):
+def test_train_test_and_plot(run_tool, tmp_path):
     folder = tmp_path / 'run'
     run_tool('train.py', DIGITS, '--work-dir', folder, '--cfg-options', *SHORT)
     assert (folder / 'epoch_1.pth').is_file()
     log = next(folder.glob('*/vis_data/2*.json'))
     figures = json.loads(log.read_text().splitlines()[-1])
     assert figures['knn/stage2'] > 10
+    # the same figures once more, from the checkpoint
+    small = [word.replace('val_', 'test_') for word in SHORT[2:]]
+    words = (DIGITS, folder / 'epoch_1.pth', '--work-dir', folder / 'test')
+    run_tool(
+        'test.py',
+        *words,
+        *('--out-item', 'metrics', '--out', tmp_path / 'a.json'),
+        *('--cfg-options', *small),
+    )
+    assert json.loads((tmp_path / 'a.json').read_text())['knn/stage2'] == (
+        pytest.approx(figures['knn/stage2'])
+    )
+    run_tool(
+        'visualization/vis_tsne.py',
+        *(DIGITS, '--checkpoint', folder / 'epoch_1.pth'),
+        *('--work-dir', tmp_path / 'tsne', '--max-num-class', 3),
+        *('--n-iter', 250, '--perplexity', 3),
+        *('--cfg-options', *small),
+    )
+    assert list((tmp_path / 'tsne').rglob('*.png'))
     plot = tmp_path / 'loss.png'
     script = 'analysis_tools/analyze_logs.py'
     run_tool(script, 'plot_curve', log, '--keys', 'loss', '--out', plot)

@@ -433,8 +433,8 @@ def test_measured_checkpoint(monkeypatch, capfd, trained):
         'model.backbone.num_stages=3',
         'model.backbone.out_indices=0,1,2',
         'model.head.in_channels=6',
-        'val_cfg.reference_dataloader.dataset.indices=48',
-        'val_dataloader.dataset.indices=30',
+        'test_cfg.reference_dataloader.dataset.indices=48',
+        'test_dataloader.dataset.indices=30',
         # nothing is saved, so there is no best
         'default_hooks.checkpoint.save_best=knn/stage3',
     )
@@ -451,10 +451,12 @@ def test_measured_checkpoint(monkeypatch, capfd, trained):
 
     with pytest.raises(SystemExit, match=r'Error: .*epoch_1\.pth.*another a'):
         call(monkeypatch, *words, 'experiment_name=wide')
+    # what is measured is said by other keys
+    message = r'val_dataloader\.dataset\.indices changes nothing.*Say test_dat'
+    with pytest.raises(SystemExit, match=message):
+        call(monkeypatch, *words, 'val_dataloader.dataset.indices=3')
     with pytest.raises(SystemExit, match=r'Error: .*no\.pth" does not exist'):
         call(monkeypatch, 'test', DIGITS, 'no.pth')
-    with pytest.raises(SystemExit, match=r'tiny\.py names no images to test'):
-        call(monkeypatch, 'test', folder / 'tiny.py', checkpoint)
     # it tells how images are prepared, and has no metric
     with pytest.raises(SystemExit, match='names no images to test'):
         call(monkeypatch, 'test', 'rotnet_resnet18_1xb64-100e_custom', 'a')

@@ -159,6 +159,23 @@ def test_config(path, tmp_path):
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_testing_is_validation(path):
+    """A key that only one of them has would be forgotten by the other."""
+    cfg = read_only(path)
+    if path in CUSTOM:
+        # how images are prepared, for tools that look nowhere else
+        assert cfg.test_dataloader.dataset.pipeline
+        assert (cfg.test_cfg, cfg.test_evaluator) == ({}, [])
+        return
+    assert cfg.test_dataloader == cfg.val_dataloader
+    assert cfg.test_evaluator == cfg.val_evaluator
+    loop = dict(cfg.val_cfg)
+    if 'type' in loop:
+        loop['type'] = loop['type'].replace('Val', 'Test')
+    assert cfg.test_cfg == loop
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 def test_batch_size_of_the_name(path):
     cfg = read_only(path)
     devices, batch = map(int, re.search(r'_(\d+)xb(\d+)-', path.stem).groups())
@@ -204,10 +221,11 @@ def test_essl_adds_nothing_but_rotations(path):
     kinds = [[step.type for step in view] for view in after.transforms]
     assert kinds.count(kinds[0]) == len(kinds)
     if 'val_evaluator' in without:
-        assert cfg.pop('val_evaluator') == [
-            *without.pop('val_evaluator'),
-            dict(type='mm_rotssl.RotationAccuracy'),
-        ]
+        for part in ('val_evaluator', 'test_evaluator'):
+            assert cfg.pop(part) == [
+                *without.pop(part),
+                dict(type='mm_rotssl.RotationAccuracy'),
+            ]
     # what a config adds for its own use the runner does not read
     assert {key: cfg[key] for key in without} == without
 

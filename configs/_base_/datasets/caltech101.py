@@ -24,6 +24,8 @@ reference_dataloader = dict(
     ),
 )
 val_dataloader = reference_dataloader
+test_dataloader = val_dataloader
 val_cfg = dict(
     type='mm_rotssl.KNNValLoop', reference_dataloader=reference_dataloader
 )
+test_cfg = dict(val_cfg, type='mm_rotssl.KNNTestLoop')

@@ -42,6 +42,7 @@ val_dataloader = dict(
         pipeline=test_pipeline,
     ),
 )
+test_dataloader = val_dataloader
 
 # The labeled images that vote in the kNN classification; not trained on
 # with their labels.

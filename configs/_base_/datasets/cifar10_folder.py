@@ -34,6 +34,7 @@ val_dataloader = dict(
         pipeline=test_pipeline,
     )
 )
+test_dataloader = val_dataloader
 reference_dataloader = dict(
     dataset=dict(
         _delete_=True,

@@ -26,6 +26,7 @@ train_dataloader = dict(
     dataset=dict(indices=every_tenth, pipeline=train_pipeline),
 )
 val_dataloader = dict(num_workers=0)
+test_dataloader = val_dataloader
 # the labeled images are those that the network was trained on
 reference_dataloader = _base_.reference_dataloader
 reference_dataloader.num_workers = 0
@@ -34,4 +35,6 @@ reference_dataloader.dataset.indices = every_tenth
 val_cfg = dict(
     type='mm_rotssl.KNNValLoop', reference_dataloader=reference_dataloader
 )
+test_cfg = dict(val_cfg, type='mm_rotssl.KNNTestLoop')
 val_evaluator = [dict(type='mm_rotssl.KNNAccuracy')]
+test_evaluator = val_evaluator

@@ -30,6 +30,7 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(type='mm_rotssl.Digits', split='val', pipeline=test_pipeline),
 )
+test_dataloader = val_dataloader
 
 # The labeled images that vote in the kNN classification. Neither they nor
 # their labels take part in training.

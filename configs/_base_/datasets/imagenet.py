@@ -47,3 +47,4 @@ val_dataloader = dict(
         pipeline=test_pipeline,
     ),
 )
+test_dataloader = val_dataloader

@@ -43,6 +43,7 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(type='mm_rotssl.STL10', split='test', pipeline=test_pipeline),
 )
+test_dataloader = val_dataloader
 reference_dataloader = dict(
     batch_size=128,
     num_workers=4,
@@ -56,4 +57,6 @@ reference_dataloader = dict(
 val_cfg = dict(
     type='mm_rotssl.KNNValLoop', reference_dataloader=reference_dataloader
 )
+test_cfg = dict(val_cfg, type='mm_rotssl.KNNTestLoop')
 val_evaluator = dict(type='mm_rotssl.KNNAccuracy')
+test_evaluator = val_evaluator

@@ -47,6 +47,8 @@ auto_scale_lr = dict(base_batch_size=128)
 
 train_cfg = dict(by_epoch=True, max_epochs=100, val_interval=10)
 val_cfg = {}
+test_cfg = val_cfg
 # The official code keeps the best epoch on the test set; report the last.
 val_evaluator = dict(type='Accuracy')
+test_evaluator = val_evaluator
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))

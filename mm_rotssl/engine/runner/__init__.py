@@ -1,3 +1,3 @@
-from .knn_val_loop import KNNValLoop
+from .knn_loops import KNNTestLoop, KNNValLoop
 
-__all__ = ['KNNValLoop']
+__all__ = ['KNNTestLoop', 'KNNValLoop']

@@ -39,35 +39,44 @@ SIMSIAM = dict(
 )
 
 
-def make_runner(model, evaluator, tmp_path, name):
+def make_runner(model, evaluator, tmp_path, name, part='val'):
     cfg = Config(
         dict(
             model=model,
             default_scope='mmpretrain',
             work_dir=str(tmp_path),
             experiment_name=name,
-            val_dataloader=dict(
-                LOADER, dataset=dict(DIGITS, split='val', indices=40)
-            ),
-            val_cfg=dict(
-                type='mm_rotssl.KNNValLoop',
-                reference_dataloader=dict(
-                    LOADER, dataset=dict(DIGITS, indices=50)
-                ),
-            ),
-            val_evaluator=evaluator,
             log_level='ERROR',
             randomness=dict(seed=0),
         )
     )
+    cfg[f'{part}_evaluator'] = evaluator
+    cfg[f'{part}_dataloader'] = dict(
+        LOADER, dataset=dict(DIGITS, split='val', indices=40)
+    )
+    cfg[f'{part}_cfg'] = dict(
+        type=f'mm_rotssl.KNN{part.capitalize()}Loop',
+        reference_dataloader=dict(LOADER, dataset=dict(DIGITS, indices=50)),
+    )
     return Runner.from_cfg(copy.deepcopy(cfg))
 
 
+@pytest.mark.parametrize('part', ['val', 'test'])
 @pytest.mark.parametrize('model', [ROTNET, SIMSIAM], ids=['ours', 'host'])
-def test_accuracy_of_a_real_run(model, tmp_path):
+def test_accuracy_of_a_real_run(model, part, tmp_path):
+    """And whoever listens is told of each batch of that part, no other."""
     evaluator = [dict(type='mm_rotssl.KNNAccuracy', k=3)]
-    runner = make_runner(model, evaluator, tmp_path, model['type'])
-    metrics = runner.val()
+    name = f'{model["type"]}-{part}'
+    runner = make_runner(model, evaluator, tmp_path, name, part)
+    calls = []
+    call_hook = runner.call_hook
+    runner.call_hook = lambda place, **kwargs: (
+        calls.append(place),
+        call_hook(place, **kwargs),
+    )
+    metrics = getattr(runner, part)()
+    batches = [call for call in calls if call.endswith('_iter')]
+    assert batches == [f'before_{part}_iter', f'after_{part}_iter'] * 3
 
     def features(dataloader):
         feats, labels = [], []
@@ -80,10 +89,9 @@ def test_accuracy_of_a_real_run(model, tmp_path):
         )
 
     with torch.no_grad():
-        reference, reference_labels = features(
-            runner.val_loop.reference_dataloader
-        )
-        queries, labels = features(runner.val_dataloader)
+        loop = getattr(runner, f'{part}_loop')
+        reference, reference_labels = features(loop.reference_dataloader)
+        queries, labels = features(loop.dataloader)
     assert len(reference_labels) == 50
     assert len(labels) == 40
     for stage in range(2):

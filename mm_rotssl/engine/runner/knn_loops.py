@@ -3,7 +3,7 @@ from typing import Any
 
 import torch
 from mmengine.evaluator import Evaluator
-from mmengine.runner import Runner, ValLoop
+from mmengine.runner import BaseLoop, Runner, TestLoop, ValLoop
 from mmengine.runner.amp import autocast
 from mmpretrain.structures import DataSample
 from torch.utils.data import DataLoader
@@ -16,29 +16,11 @@ from mm_rotssl.registry import LOOPS
 from mm_rotssl.utils import unwrap_model
 
 
-@LOOPS.register_module()
-class KNNValLoop(ValLoop):
-    """Validation with a reference set for :class:`KNNAccuracy`.
+class _KNNLoop(BaseLoop):
+    """What validation and testing with a reference set have in common."""
 
-    Before the validation set, the reference set goes through the network;
-    only the kNN metrics see it. It and the validation set are independent of
-    the training set, which needs no labels; their classes are matched by
-    name.
-
-    Algorithms that have no ``predict``, such as mmpretrain's own, are run as
-    feature extractors, so kNN accuracy works for them as well.
-
-    Args:
-        runner (Runner): The runner.
-        dataloader (DataLoader | dict): The images to classify.
-        evaluator (Evaluator | dict | list): The metrics.
-        reference_dataloader (DataLoader | dict): The labeled images that vote.
-        fp16 (bool): Validate under autocast. Defaults to False.
-
-    Raises:
-        ValueError: If a class of the validation set is not in the reference
-            set.
-    """
+    # of the names of the hooks' methods
+    _part: str
 
     def __init__(
         self,
@@ -71,7 +53,7 @@ class KNNValLoop(ValLoop):
         ]
 
     def run(self) -> dict:
-        """Run the reference set and the validation set.
+        """Run the reference set and the images to classify.
 
         Returns:
             dict: The metrics.
@@ -90,7 +72,7 @@ class KNNValLoop(ValLoop):
 
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: Any) -> None:
-        """Validate a batch.
+        """Run a batch.
 
         Args:
             idx (int): Number of the batch.
@@ -99,12 +81,12 @@ class KNNValLoop(ValLoop):
         if hasattr(self._model, 'predict'):
             return super().run_iter(idx, data_batch)
         self.runner.call_hook(
-            'before_val_iter', batch_idx=idx, data_batch=data_batch
+            f'before_{self._part}_iter', batch_idx=idx, data_batch=data_batch
         )
         outputs = self._features(data_batch)
         self.evaluator.process(data_samples=outputs, data_batch=data_batch)
         self.runner.call_hook(
-            'after_val_iter',
+            f'after_{self._part}_iter',
             batch_idx=idx,
             data_batch=data_batch,
             outputs=outputs,
@@ -124,3 +106,48 @@ class KNNValLoop(ValLoop):
             feats = pool_features(model(data['inputs'], mode='tensor'))
         set_feats(data['data_samples'], feats)
         return data['data_samples']
+
+
+@LOOPS.register_module()
+class KNNValLoop(_KNNLoop, ValLoop):
+    """Validation with a reference set for :class:`KNNAccuracy`.
+
+    Before the validation set, the reference set goes through the network;
+    only the kNN metrics see it. It and the validation set are independent of
+    the training set, which needs no labels; their classes are matched by
+    name.
+
+    Algorithms that have no ``predict``, such as mmpretrain's own, are run as
+    feature extractors, so kNN accuracy works for them as well.
+
+    Args:
+        runner (Runner): The runner.
+        dataloader (DataLoader | dict): The images to classify.
+        evaluator (Evaluator | dict | list): The metrics.
+        reference_dataloader (DataLoader | dict): The labeled images that vote.
+        fp16 (bool): Validate under autocast. Defaults to False.
+
+    Raises:
+        ValueError: If a class of the validation set is not in the reference
+            set.
+    """
+
+    _part = 'val'
+
+
+@LOOPS.register_module()
+class KNNTestLoop(_KNNLoop, TestLoop):
+    """Testing with a reference set, as :class:`KNNValLoop` validates.
+
+    Args:
+        runner (Runner): The runner.
+        dataloader (DataLoader | dict): The images to classify.
+        evaluator (Evaluator | dict | list): The metrics.
+        reference_dataloader (DataLoader | dict): The labeled images that vote.
+        fp16 (bool): Test under autocast. Defaults to False.
+
+    Raises:
+        ValueError: If a class of the test set is not in the reference set.
+    """
+
+    _part = 'test'
