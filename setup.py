@@ -84,6 +84,7 @@ setup(
     # No engine here: two families of distributions provide the same modules,
     # and installing this package must never overwrite the user's choice.
     install_requires=[
+        'joblib>=1.3',
         'matplotlib>=3.7',
         'numpy>=1.24',
         'packaging>=22',

@@ -1,5 +1,4 @@
 from mm_rotssl.converters.backbone import Export
-from mm_rotssl.evaluation.features import extract_features
 
 from .check_images import CheckedImages, check_images
 from .config import merge_options, prepare_cpu_processes, read_config
@@ -47,7 +46,6 @@ __all__ = [
     'evaluate_svm',
     'evaluation_tables',
     'export',
-    'extract_features',
     'load_network',
     'measure_checkpoint',
     'measured_part',

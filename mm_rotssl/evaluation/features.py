@@ -1,94 +1,16 @@
 """What evaluations start from: the features of a network, extracted once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from mmpretrain.models.selfsup import BaseSelfSupervisor
+from mmengine.model import BaseModel
 from torch.utils.data import DataLoader
 
-from mm_rotssl.ops import pool_features
-
+from .feature_store import EMBEDDING, FeatureStore
 from .functional import draw_labels
 from .labels import REFERENCE, TEST, list_classes
-
-
-@torch.no_grad()
-def extract_features(
-    model: BaseSelfSupervisor,
-    dataloader: DataLoader,
-    pool: Callable[..., tuple[torch.Tensor, ...]] = pool_features,
-    input_size: int | None = None,
-) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Run a labeled dataset through a network.
-
-    The model is left in eval mode.
-
-    Args:
-        model (BaseSelfSupervisor): Any self-supervised algorithm that gives
-            its backbone's outputs for ``mode='tensor'``.
-        dataloader (DataLoader): Images with labels, in a fixed order.
-        pool (Callable): Makes a vector an image of each of the backbone's
-            outputs. Defaults to :func:`pool_features`, their mean.
-        input_size (int, optional): Scale the images to this side in
-            pixels, bicubically, before they enter the network. Defaults to
-            None.
-
-    Returns:
-        tuple[list[Tensor], Tensor]: For each of the backbone's outputs the
-        pooled features (N, C), float32; and the labels, int64 (N,); both on
-        the CPU.
-
-    Raises:
-        ValueError: If an image has no label.
-    """
-    model.eval()
-    batches = []
-    labels: list[int] = []
-    for data_batch in dataloader:
-        data = model.data_preprocessor(data_batch, False)
-        inputs = data['inputs']
-        if input_size is not None:
-            # with antialias=True the cubic is that of Pillow and Matlab
-            inputs = F.interpolate(
-                inputs,
-                (input_size, input_size),
-                mode='bicubic',
-                antialias=True,
-            )
-        feats = pool(model(inputs, mode='tensor'))
-        batches.append([feat.cpu() for feat in feats])
-        for sample in data['data_samples']:
-            if 'gt_label' not in sample:
-                raise ValueError(
-                    f'Image {len(labels)} of '
-                    f'{type(dataloader.dataset).__name__} has no label. Use '
-                    'a labeled dataset (e.g. with_label=True of '
-                    'mm_rotssl.ImageFolder).'
-                )
-            labels.append(int(sample.gt_label))
-    return [
-        torch.cat(stage) for stage in zip(*batches, strict=True)
-    ], torch.tensor(labels)
-
-
-def stage_names(backbone: Any, count: int) -> list[str]:
-    """Number the stages as in the backbone, where it says which it gives.
-
-    Args:
-        backbone (Any): A module, perhaps with ``out_indices``.
-        count (int): Number of its outputs.
-
-    Returns:
-        list[str]: A number for each output, from 1.
-    """
-    indices = getattr(backbone, 'out_indices', ())
-    indices = (indices,) if isinstance(indices, int) else tuple(indices)
-    if len(indices) != count or min(indices) < 0:
-        indices = tuple(range(count))
-    return [str(i + 1) for i in sorted(indices)]
 
 
 def class_names(datasets: Sequence[Any], count: int) -> list[str]:
@@ -132,23 +54,29 @@ class Features:
     @classmethod
     def extract(
         cls,
-        model: BaseSelfSupervisor,
+        model: BaseModel,
         reference: DataLoader,
         test: DataLoader,
         test_to_reference: torch.Tensor | None = None,
+        store: FeatureStore | None = None,
+        embedding: bool = False,
         **settings: Any,
     ) -> 'Features':
-        """Run both datasets through a network, see `extract_features`.
+        """Run both datasets through a network.
 
         Args:
-            model (BaseSelfSupervisor): The algorithm with its weights.
+            model (BaseModel): The network with its weights.
             reference (DataLoader): Labeled images to learn from.
             test (DataLoader): Labeled images to classify; the same object
                 goes through the network only once.
             test_to_reference (Tensor, optional): See `match_labels`, by
                 which labels of the test images become those of the reference
                 set. Defaults to None, they are the same.
-            **settings (Any): ``pool`` and ``input_size``.
+            store (FeatureStore, optional): Where features are kept. Defaults
+                to None, a temporary folder.
+            embedding (bool): Count the vectors that an algorithm projects
+                its features to as a last stage. Defaults to False.
+            **settings (Any): See :meth:`FeatureStore.extract`.
 
         Returns:
             Features: On the CPU.
@@ -156,25 +84,33 @@ class Features:
         Raises:
             ValueError: If an image has no label.
         """
-        found = []
-        loaders = {REFERENCE: reference}
-        if test is not reference:
-            loaders[TEST] = test
-        for key, loader in loaders.items():
-            try:
-                found.append(extract_features(model, loader, **settings))
-            except ValueError as error:
-                raise ValueError(f'{key}: {error}') from error
-        (feats, labels), (test_feats, test_labels) = found[0], found[-1]
+        store = store or FeatureStore()
+        found: list[tuple[dict[str, torch.Tensor], torch.Tensor]] = []
+        for key, loader in ((REFERENCE, reference), (TEST, test)):
+            if key == TEST and test is reference:
+                found.append(found[0])
+                continue
+            extracted = store.extract(model, loader, **settings)
+            if extracted.labels is None:
+                name = type(loader.dataset).__name__
+                raise ValueError(
+                    f'{key}: an image of its {name} has no label. Use a '
+                    'labeled dataset (e.g. with_label=True of '
+                    'mm_rotssl.ImageFolder).'
+                )
+            if not embedding:
+                extracted.stages.pop(EMBEDDING, None)
+            found.append((extracted.stages, extracted.labels))
+        (feats, labels), (test_feats, test_labels) = found
         if test_to_reference is not None:
             test_labels = test_to_reference[test_labels]
         count = int(torch.cat([labels, test_labels]).max()) + 1
         return cls(
-            stage_names(model.backbone, len(feats)),
+            list(feats),
             class_names((reference.dataset, test.dataset), count),
-            feats,
+            list(feats.values()),
             labels,
-            test_feats,
+            list(test_feats.values()),
             test_labels,
         )
 

@@ -402,4 +402,4 @@ val_dataloader = dict(dataset=dict(
     with pytest.raises(ValueError, match='with_label=True') as caught:
         evaluate(path, checkpoint, tmp_path / 'out')
     message = str(caught.value)
-    assert message.startswith('val_dataloader: Image 0 of ImageFolder')
+    assert message.startswith('val_dataloader: an image of its ImageFolder')

@@ -12,11 +12,11 @@ from mmengine.runner import Runner
 from mm_rotssl.apis import (
     build_ordered_dataloader,
     estimate_rotation_noise,
-    extract_features,
     load_network,
     read_config,
     rotation_noise,
 )
+from mm_rotssl.evaluation.feature_store import FeatureStore
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs'
@@ -108,9 +108,10 @@ def test_second_stage(folder):
     cfg = read_config(folder / 'second.py')
     model = load_network(cfg, folder / 'run/epoch_2.pth')
     loader = build_ordered_dataloader(cfg.val_dataloader)
-    features, labels = extract_features(model, loader)
-    assert [len(stage) for stage in features] == [30, 30]
-    assert len(labels) == 30
+    found = FeatureStore().extract(model, loader)
+    sizes = {name: len(feats) for name, feats in found.stages.items()}
+    assert sizes == {'1': 30, '3': 30, 'embedding': 30}
+    assert len(found.labels) == 30
 
 
 def test_checkpoint_of_another_network(folder):

@@ -8,12 +8,8 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch.utils.data import Subset
 
-from mm_rotssl.evaluation.features import (
-    Features,
-    class_names,
-    extract_features,
-    stage_names,
-)
+from mm_rotssl.evaluation.feature_store import FeatureStore, stage_names
+from mm_rotssl.evaluation.features import Features, class_names
 from mm_rotssl.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,17 +49,22 @@ def loaders():
 
 def test_features_equal_the_pooled_maps_in_order(model, loaders):
     loader = loaders[1]
-    feats, labels = extract_features(model.train(), loader)
+    found = FeatureStore().extract(model.train(), loader)
     assert not model.training
-    assert [tuple(f.shape) for f in feats] == [(60, 3), (60, 6)]
+    # the neck only pools: there is no embedding
+    assert {name: tuple(f.shape) for name, f in found.stages.items()} == {
+        '1': (60, 3),
+        '3': (60, 6),
+    }
+    assert found.index.tolist() == list(range(60))
     data = loader.dataset
-    assert labels.tolist() == [
+    assert found.labels.tolist() == [
         int(item['data_samples'].gt_label) for item in data
     ]
     images = torch.stack([item['inputs'] for item in data])
     with torch.no_grad():
         maps = model.backbone((images.float() - 78) / 87)
-    for got, want in zip(feats, maps, strict=True):
+    for got, want in zip(found.stages.values(), maps, strict=True):
         torch.testing.assert_close(got, want.mean((2, 3)))
         assert not got.requires_grad
 
@@ -74,22 +75,25 @@ def test_both_sets_of_a_network(model, loaders):
         (feats.reference, feats.reference_labels, loaders[0]),
         (feats.test, feats.test_labels, loaders[1]),
     ):
-        want, want_labels = extract_features(model, loader)
-        assert torch.equal(labels, want_labels)
-        for got, stage in zip(found, want, strict=True):
+        want = FeatureStore().extract(model, loader)
+        assert torch.equal(labels, want.labels)
+        for got, stage in zip(found, want.stages.values(), strict=True):
             assert torch.equal(got, stage)
     assert feats.stages == ['1', '3']
     assert feats.classes == list('0123456789')
 
 
+calls = []
+
+
+def largest(maps):
+    calls.append(len(maps[0]))
+    return [stage.amax((2, 3)) for stage in maps]
+
+
 def test_settings_go_through_and_a_set_only_once(model, loaders):
-    calls = []
-
-    def pool(maps):
-        calls.append(len(maps[0]))
-        return [stage.amax((2, 3)) for stage in maps]
-
-    feats = Features.extract(model, loaders[1], loaders[1], pool=pool)
+    calls.clear()
+    feats = Features.extract(model, loaders[1], loaders[1], pool=largest)
     assert calls == [50, 10]
     assert torch.equal(feats.reference[0], feats.test[0])
     assert torch.equal(feats.reference_labels, feats.test_labels)

@@ -122,6 +122,17 @@ class SelfSupervisor(BaseSelfSupervisor):
         """
         return {}
 
+    def project(self, feats: Sequence[torch.Tensor]) -> torch.Tensor | None:
+        """Project features to the vectors that the algorithm compares.
+
+        Args:
+            feats (Sequence[Tensor]): The backbone's outputs for N images.
+
+        Returns:
+            Tensor | None: (N, C); None, as here, if it compares none.
+        """
+        return None
+
     @staticmethod
     def read_field(
         data_samples: Sequence[DataSample] | None,

@@ -213,8 +213,22 @@ class RotationFeatureDecoupling(RotNet):
             for name, rows in fields.items()
         }
 
+    def project(self, feats: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The part of the features that instances are told apart by.
+
+        Args:
+            feats (Sequence[Tensor]): The backbone's outputs for N images.
+
+        Returns:
+            Tensor: (N, C), not normalized.
+        """
+        vectors = (self.neck(feats) if self.with_neck else feats)[-1]
+        return self._split(vectors)[1]
+
     def _parts(self, rotated: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        vectors = self.extract_head_inputs(rotated)[-1]
+        return self._split(self.extract_head_inputs(rotated)[-1])
+
+    def _split(self, vectors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         parts = (self.rotation_channels, self.instance_head.in_channels)
         if vectors.dim() != 2 or vectors.size(1) != sum(parts):
             raise ValueError(

@@ -115,6 +115,17 @@ class SelfClassifier(SelfSupervisor):
         classes = [self.head.classify(x).argmax(1) for x in (one, other)]
         return 100 * (classes[0] == classes[1]).float().mean()
 
+    def project(self, feats: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Project features to the vectors that are classified.
+
+        Args:
+            feats (Sequence[Tensor]): The backbone's outputs for N images.
+
+        Returns:
+            Tensor: (N, C), float32, of length 1.
+        """
+        return self.neck(pool_features(feats)[-1])
+
     def predict_fields(
         self, inputs: torch.Tensor, feats: Sequence[torch.Tensor]
     ) -> dict[str, torch.Tensor]:
@@ -128,7 +139,7 @@ class SelfClassifier(SelfSupervisor):
             dict[str, Tensor]: ``pred_score`` (N, classes), at the temperature
             of the predictions, and ``pred_label``, int64 (N, 1).
         """
-        scores = self.head.predict(self.neck(pool_features(feats)[-1]))
+        scores = self.head.predict(self.project(feats))
         return dict(
             pred_score=scores, pred_label=scores.argmax(1, keepdim=True)
         )
