@@ -3,12 +3,13 @@ from mm_rotssl.converters.backbone import Export
 from .check_images import CheckedImages, check_images
 from .config import merge_options, prepare_cpu_processes, read_config
 from .digit_scenes import write_digit_scenes
+from .embed import Embeddings, embed
+from .entries import Entry, Run, find_entry
+from .evaluate import evaluate
 from .evaluation import (
     clusters_tables,
-    evaluate,
     evaluate_clusters,
     evaluate_svm,
-    evaluation_tables,
     svm_table,
 )
 from .export import export
@@ -16,8 +17,10 @@ from .networks import (
     NETWORKS,
     build_networks,
     build_ordered_dataloader,
+    build_untrained,
     load_network,
     read_labeled_config,
+    read_network,
 )
 from .rotation_noise import NoiseEstimate, estimate_rotation_noise
 from .seed_patches import WrittenSeedPatches, write_seed_patches
@@ -30,22 +33,27 @@ from .transfer import compare_transfer, transfer_table
 __all__ = [
     'NETWORKS',
     'CheckedImages',
+    'Embeddings',
+    'Entry',
     'Export',
     'NoiseEstimate',
+    'Run',
     'SortedImages',
     'WrittenSeedPatches',
     'apply_shortcuts',
     'build_networks',
     'build_ordered_dataloader',
+    'build_untrained',
     'check_images',
     'clusters_tables',
     'compare_transfer',
+    'embed',
     'estimate_rotation_noise',
     'evaluate',
     'evaluate_clusters',
     'evaluate_svm',
-    'evaluation_tables',
     'export',
+    'find_entry',
     'load_network',
     'measure_checkpoint',
     'measured_part',
@@ -53,6 +61,7 @@ __all__ = [
     'prepare_cpu_processes',
     'read_config',
     'read_labeled_config',
+    'read_network',
     'read_training_config',
     'set_crop_size',
     'set_data',

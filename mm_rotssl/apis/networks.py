@@ -1,18 +1,24 @@
 """Networks and dataloaders as a config describes them, without a runner."""
 
+import copy
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config
 from mmengine.runner import Runner, set_random_seed
+from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
 from mm_rotssl.engine.hooks.checkpoint_check_hook import check_state_dict
+from mm_rotssl.models.backbones.torchvision_backbone import HEADS
 from mm_rotssl.registry import DATASETS, MODELS
-from mm_rotssl.utils import read_checkpoint
+from mm_rotssl.utils import InputError, algorithm_settings, read_weights
 
-from .config import read_config
+from .config import merge_options, read_config
 
 NETWORKS = ('untrained', 'trained')
 
@@ -48,29 +54,263 @@ def read_labeled_config(
     return cfg
 
 
-def load_network(cfg: Config, checkpoint: str | Path) -> nn.Module:
+def read_network(source: str | Path, options: dict | None = None) -> Config:
+    """Read what a network is, and how images are prepared for it.
+
+    Args:
+        source (str | Path): A config, see :func:`read_config`, or
+            'timm:NAME' or 'torchvision:NAME' for a network of these
+            libraries.
+        options (dict, optional): See :func:`read_config`. Defaults to None.
+
+    Returns:
+        Config: With ``model``; of a classifier that gives its last stage,
+        all stages are asked for.
+
+    Raises:
+        ValueError: If there is no such network, or timm is missing; see also
+            :func:`read_config`.
+    """
+    library, _, name = str(source).partition(':')
+    if library in LIBRARIES:
+        cfg = LIBRARIES[library](name)
+        merge_options(cfg, options or {})
+        return cfg
+    cfg = read_config(source, options)
+    backbone = algorithm_settings(cfg).get('backbone') or {}
+    asked = {f'model.{key}' for key in ('backbone.out_indices', 'backbone')}
+    if (
+        'out_indices' in backbone
+        and 'num_stages' in backbone
+        and not asked & set(options or ())
+        and 'Classifier' in cfg.model.type
+    ):
+        backbone['out_indices'] = tuple(range(backbone['num_stages']))
+    return cfg
+
+
+def _timm_network(name: str) -> Config:
+    try:
+        import timm
+        from timm.data.config import resolve_model_data_config
+    except ImportError as error:
+        raise InputError(
+            f'timm:{name} needs the package timm: pip install timm.'
+        ) from error
+    try:
+        settings = resolve_model_data_config(
+            timm.create_model(name, pretrained=False).pretrained_cfg
+        )
+    except RuntimeError as error:
+        raise InputError(
+            f'timm:{name}: {error}. timm.list_models() names all.'
+        ) from error
+    return _network(
+        f'timm:{name}',
+        dict(
+            type='TIMMBackbone',
+            model_name=name,
+            features_only=True,
+            # it gives maps as (N, C, H, W) whatever the network computes on
+            feature_cls='getter',
+        ),
+        settings['input_size'][1],
+        settings['crop_pct'],
+        settings['interpolation'],
+        settings['mean'],
+        settings['std'],
+    )
+
+
+def _torchvision_network(name: str) -> Config:
+    from torchvision.models import get_model_weights
+
+    try:
+        weights = get_model_weights(name).DEFAULT
+    except ValueError as error:
+        raise InputError(
+            f'torchvision:{name}: {error}. torchvision.models.list_models() '
+            'names all.'
+        ) from error
+    settings: Any = weights.transforms()
+    (size,), (resize,) = settings.crop_size, settings.resize_size
+    return _network(
+        f'torchvision:{name}',
+        dict(type='mm_rotssl.TorchvisionBackbone', model_name=name),
+        size,
+        size / resize,
+        settings.interpolation.value,
+        settings.mean,
+        settings.std,
+    )
+
+
+# prefix of a network's name -> its config
+LIBRARIES = {'timm': _timm_network, 'torchvision': _torchvision_network}
+
+
+def _network(
+    name: str,
+    backbone: dict[str, Any],
+    size: int,
+    crop: float,
+    interpolation: str,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Config:
+    return Config(
+        dict(
+            default_scope='mmpretrain',
+            model=dict(
+                type='ImageClassifier',
+                backbone=backbone,
+                data_preprocessor=dict(
+                    mean=[255 * value for value in mean],
+                    std=[255 * value for value in std],
+                    to_rgb=True,
+                ),
+            ),
+            test_dataloader=dict(
+                batch_size=64,
+                num_workers=2,
+                persistent_workers=False,
+                collate_fn=dict(type='default_collate'),
+                sampler=dict(type='DefaultSampler', shuffle=False),
+                dataset=dict(
+                    type='mm_rotssl.ImageFolder',
+                    data_root='',
+                    pipeline=[
+                        dict(type='mm_rotssl.LoadIntactImage'),
+                        dict(
+                            type='ResizeEdge',
+                            scale=int(size / crop),
+                            edge='short',
+                            backend='pillow',
+                            interpolation=interpolation,
+                        ),
+                        dict(type='CenterCrop', crop_size=size),
+                        dict(type='PackInputs'),
+                    ],
+                ),
+            ),
+        ),
+        cfg_text=name,
+    )
+
+
+def load_network(cfg: Config, checkpoint: str | Path | None) -> nn.Module:
     """Build the network of a config with the weights of a checkpoint.
 
     Args:
-        cfg (Config): Names the model.
-        checkpoint (str | Path): File of the weights; they must fit.
+        cfg (Config): Names the model, see :func:`read_network`.
+        checkpoint (str | Path, optional): File of the weights; they must
+            fit. None: the weights that timm or torchvision distribute.
 
     Returns:
         nn.Module: The network, on the CPU.
 
     Raises:
         FileNotFoundError: If there is no checkpoint.
-        ValueError: If it is damaged, or for another network.
+        ValueError: If it is damaged, or for another network, or none is
+            given for a network of a config.
     """
-    found = read_checkpoint(checkpoint)
+    library = cfg.text.partition(':')[0]
+    backbone = cfg.model.get('backbone') or {}
+    if checkpoint is None:
+        if library not in LIBRARIES:
+            raise InputError(
+                f'{cfg.filename} needs a checkpoint: the file of the weights.'
+            )
+        try:
+            return _build(cfg, backbone={**backbone, 'pretrained': True})
+        except (OSError, RuntimeError) as error:
+            raise InputError(
+                f"The weights of {cfg.text} can't be downloaded: {error}. "
+                'Give a file of them.'
+            ) from error
+    if library == 'timm':
+        return _load_timm(cfg, checkpoint)
+    found = read_weights(checkpoint)
     weights = found.get('state_dict', found)
-    if cfg.get('data_preprocessor'):
-        # as the runner does
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    model = MODELS.build(cfg.model)
+    if library == 'torchvision':
+        weights = {
+            f'backbone.model.{name}': value
+            for name, value in weights.items()
+            if name.partition('.')[0] not in HEADS
+        }
+    model = _build(cfg)
     check_state_dict(model, weights, f'"{checkpoint}"')
     model.load_state_dict(weights)
     return model
+
+
+def _load_timm(cfg: Config, checkpoint: str | Path) -> nn.Module:
+    import timm
+
+    found = read_weights(checkpoint)
+    weights = found.get('state_dict', found)
+    name = cfg.model.backbone.model_name
+    whole: Any = timm.create_model(name, pretrained=False, num_classes=0)
+    heads = whole.pretrained_cfg['classifier']
+    heads = (heads,) if isinstance(heads, str) else tuple(heads or ())
+    weights = {
+        key: value
+        for key, value in weights.items()
+        if not key.startswith(tuple(f'{head}.' for head in heads))
+    }
+    check_state_dict(whole, weights, f'"{checkpoint}"')
+    with tempfile.TemporaryDirectory() as folder:
+        # timm itself knows how weights get into the stages; it is handed
+        # what was read, not the file
+        file = Path(folder) / 'weights.safetensors'
+        save_file({k: v.contiguous() for k, v in weights.items()}, file)
+        backbone = dict(
+            cfg.model.backbone,
+            pretrained=True,
+            pretrained_cfg_overlay=dict(file=str(file)),
+        )
+        return _build(cfg, backbone=backbone)
+
+
+def _build(cfg: Config, **changes: Any) -> Any:
+    if cfg.get('data_preprocessor'):
+        # as the runner does
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    return MODELS.build({**cfg.model, **changes})
+
+
+def build_untrained(cfg: Config, seed: int) -> nn.Module:
+    """Build the network of a config as it is before training.
+
+    Args:
+        cfg (Config): Names the model; weights that it starts from
+            (``init_cfg`` of type 'Pretrained') are left out.
+        seed (int): Of the initialization.
+
+    Returns:
+        nn.Module: The network, on the CPU.
+    """
+    cfg = copy.deepcopy(cfg)
+    _drop_pretrained(cfg.model)
+    set_random_seed(seed)
+    model = _build(cfg)
+    model.init_weights()
+    return model
+
+
+def _drop_pretrained(node: Any) -> None:
+    if isinstance(node, dict):
+        start = node.get('init_cfg')
+        starts = start if isinstance(start, (list, tuple)) else [start]
+        kinds = [one.get('type') for one in starts if isinstance(one, dict)]
+        if 'Pretrained' in kinds:
+            del node['init_cfg']
+        if node.get('pretrained'):
+            node['pretrained'] = None
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            _drop_pretrained(child)
 
 
 def build_networks(
@@ -85,20 +325,23 @@ def build_networks(
         device (str): Where to put them.
 
     Returns:
-        dict[str, nn.Module]: 'untrained' and 'trained', in eval mode.
+        dict[str, nn.Module]: 'untrained' and 'trained'.
 
     Raises:
         FileNotFoundError: If there is no checkpoint.
         ValueError: If it is damaged, or for another network.
     """
+    # in this order: what is wrong with the checkpoint is noticed first
     trained = load_network(cfg, checkpoint)
-    set_random_seed(seed)
-    untrained = MODELS.build(cfg.model)
-    untrained.init_weights()
-    return {
-        name: model.to(device).eval()
-        for name, model in zip(NETWORKS, (untrained, trained), strict=True)
-    }
+    found = {}
+    for name, model in zip(
+        NETWORKS, (build_untrained(cfg, seed), trained), strict=True
+    ):
+        model.to(device)
+        # mmpretrain's backbones do not return themselves
+        model.eval()
+        found[name] = model
+    return found
 
 
 def build_ordered_dataloader(

@@ -152,13 +152,12 @@ def set_crop_size(cfg: Config, crop_size: int) -> None:
             'model.data_preprocessor, and model.backbone.input_size.'
         )
     training = list(_sized_transforms(loader))
-    crops = [t for t in training if 'Crop' in _name(t[0])] or training
-    if not crops:
+    old = training_size(cfg)
+    if old is None:
         raise ValueError(
             f'--crop-size {crop_size}: no transform of train_dataloader in '
             f'{cfg.filename} crops or resizes.'
         )
-    old = max(max(_sides(node[key])) for node, key in crops)
     measuring = ('val_dataloader', 'val_cfg', 'test_dataloader', 'test_cfg')
     transforms = [
         *training,
@@ -183,6 +182,22 @@ def set_crop_size(cfg: Config, crop_size: int) -> None:
         for key in {'img_size', 'input_size'} & parameters.keys():
             if backbone.get(key, parameters[key].default) == old:
                 backbone[key] = crop_size
+
+
+def training_size(cfg: Config) -> int | None:
+    """Find the size of the training images.
+
+    Args:
+        cfg (Config): Of a run.
+
+    Returns:
+        int | None: Side in pixels of the largest crop, or, where training
+        images are only resized, of the largest; None if they are neither.
+    """
+    training = list(_sized_transforms(cfg.get('train_dataloader')))
+    crops = [t for t in training if 'Crop' in _name(t[0])] or training
+    sides = [max(_sides(node[key])) for node, key in crops]
+    return max(sides, default=None)
 
 
 def set_data(cfg: Config, data: str | Path) -> None:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +24,7 @@ from mm_rotssl.visualization import shown_image
 
 from .config import read_config
 from .networks import build_ordered_dataloader, load_network
+from .sources import folder_dataloader
 
 # pixels of an image on the page, and between two
 THUMBNAIL = 96
@@ -139,21 +139,7 @@ def _build_loader(cfg: Config, folder: str | Path | None) -> DataLoader:
             'tell how images are prepared. Add one.'
         )
     if folder is not None:
-        pipeline = settings.dataset.get('pipeline') or []
-        if not any('Load' in str(step['type']) for step in pipeline):
-            raise ValueError(
-                f'{key}.dataset.pipeline loads no files, as the '
-                'images of its dataset are in memory: --images needs '
-                "dict(type='mm_rotssl.LoadIntactImage') in it, and what "
-                'makes images equally large.'
-            )
-        settings.dataset = dict(
-            type='mm_rotssl.ImageFolder',
-            data_root=str(folder),
-            # each is named in a warning
-            max_broken=sys.maxsize,
-            pipeline=pipeline,
-        )
+        settings = folder_dataloader(cfg, folder)
     return build_ordered_dataloader(settings)
 
 

@@ -1,25 +1,21 @@
-"""Measure how good the features of a checkpoint are, stage by stage.
+"""Write one report on a checkpoint, or on several side by side.
 
-The network of the config, with the weights of the checkpoint, is compared
-with the same network untrained (one initialization, as the config and --seed
-make it). Labels are taken from val_cfg.reference_dataloader, accuracy is
-measured on val_dataloader, both of the config:
+    mm-rotssl evaluate CONFIG CHECKPOINT --images FOLDER
+    mm-rotssl evaluate RUN --labeled TRAIN VAL --compare simclr=RUNS
+    mm-rotssl evaluate timm:resnet18 weights.safetensors --images FOLDER
 
-- rotation accuracy, where the algorithm predicts rotations;
-- for every stage kNN accuracy and a linear probe on the pooled features;
-- fine-tuning the whole backbone.
-
-Where only some labels are used, mean and sample standard deviation over
-several draws are given; both networks get the same draws. Everything is also
-written as JSON and drawn.
+Measured is every stage of the network, beside the same network untrained.
+Without labels: rank and dimension of the features, how they change when an
+image is rotated, and so on. With labels also kNN, linear probes and clusters;
+more, such as fine-tuning, on demand. Features and figures are kept in DIR, so
+that a call that was interrupted goes on.
 """
 
 import argparse
 from pathlib import Path
 
 from .common import (
-    add_checkpoint,
-    add_config,
+    add_cfg_options,
     add_device,
     add_seed,
     default_device,
@@ -31,91 +27,128 @@ from .common import (
 )
 
 
-def number_of_labels(text: str) -> int | str:
-    """Read a positive number or 'all'."""
-    return text if text == 'all' else positive(text)
-
-
-def not_negative(text: str) -> int:
-    """Read a positive number or 0."""
-    return 0 if text == '0' else positive(text)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe what the command takes."""
-    add_config(parser)
-    add_checkpoint(parser)
+    parser.add_argument(
+        'config',
+        help='config file or the name of a shipped config; folder of a run, '
+        'or of its seeds; checkpoint beside its config; timm:NAME or '
+        'torchvision:NAME',
+    )
+    parser.add_argument(
+        'checkpoint',
+        nargs='?',
+        help='file of the weights, if not in CONFIG; or folder of runs',
+    )
+    add_cfg_options(parser)
+    parser.add_argument(
+        '--images',
+        metavar='FOLDER',
+        help="images, which need no labels (default: the config's)",
+    )
+    parser.add_argument(
+        '--labeled',
+        '--labelled',
+        nargs=2,
+        metavar=('TRAIN', 'VAL'),
+        help='labeled images to learn from and to test on: a folder with a '
+        'sub-folder a class, or a list with a path and a number a line '
+        "(default: the config's, if it names some)",
+    )
+    parser.add_argument(
+        '--protocols',
+        nargs='+',
+        metavar='NAME',
+        help='what to measure, or "all" (default: what takes little time)',
+    )
+    parser.add_argument(
+        '--protocol-options',
+        nargs='+',
+        default=[],
+        metavar='NAME.KEY=VALUE',
+        help='settings of protocols, such as "linear.shots=[1,10]"',
+    )
+    parser.add_argument(
+        '--compare',
+        nargs='+',
+        default=[],
+        metavar='[NAME=]RUN',
+        help='more to stand beside it: what can be given in place of CONFIG, '
+        'or CONFIG@CHECKPOINT',
+    )
     parser.add_argument(
         '--out',
         type=Path,
-        help='folder of results.json and the figures; by default "features" '
-        'beside the checkpoint',
+        metavar='DIR',
+        help='folder of the report (default: "report" beside the checkpoint)',
     )
     parser.add_argument(
-        '--draws',
+        '--max-images',
         type=positive,
-        default=5,
-        help='draws of labels (default: 5)',
-    )
-    parser.add_argument(
-        '--shots',
-        nargs='+',
-        type=number_of_labels,
-        default=[1, 5, 10, 'all'],
-        help='labels a class of the linear probe (default: 1 5 10 all)',
-    )
-    parser.add_argument(
-        '--finetune-shots',
-        type=not_negative,
-        default=10,
-        help='labels a class of fine-tuning; 0 leaves it out (default: 10)',
+        default=5000,
+        help='use only so many images where labels are not needed, drawn at '
+        'random (default: 5000)',
     )
     parser.add_argument(
         '--max-reference',
         type=positive,
-        help='use only so many labeled images, drawn at random',
+        help='use only so many labeled images to learn from, drawn at random',
     )
-    add_seed(parser, 'the untrained network, the draws and fine-tuning')
+    parser.add_argument(
+        '--cache',
+        metavar='DIR',
+        help='folder that features are kept in (default: "cache" in that of '
+        'the report)',
+    )
+    add_seed(parser, 'untrained networks and of whatever is drawn')
     add_device(parser)
 
 
 @ends_with_error
 def run(args: argparse.Namespace) -> None:
     """Evaluate and print."""
-    from mm_rotssl.apis import evaluate, evaluation_tables
+    from mm_rotssl import apis
 
     console = make_console()
-    out = args.out or Path(args.checkpoint).parent / 'features'
+    first = apis.find_entry(
+        *(
+            (args.config,)
+            if args.checkpoint is None
+            else (args.checkpoint, args.config)
+        )
+    )
+    checkpoint = first.runs[0].checkpoint
+    folder = Path('work_dirs') if checkpoint is None else Path(checkpoint)
+    out = args.out or folder.parent / 'report'
+    options: dict[str, dict] = {}
+    for key, value in parse_cfg_options(args.protocol_options).items():
+        name, _, setting = key.partition('.')
+        options.setdefault(name, {})[setting] = value
     with show_progress(console) as report:
-        summary = evaluate(
-            args.config,
-            args.checkpoint,
+        found = apis.evaluate(
+            [first, *map(apis.find_entry, args.compare)],
             out,
-            draws=args.draws,
-            shots=args.shots,
-            finetune_shots=args.finetune_shots,
-            seed=args.seed,
+            images=args.images,
+            labeled=args.labeled,
+            protocols=args.protocols,
+            options=options,
+            max_images=args.max_images,
             max_reference=args.max_reference,
+            cache=args.cache,
+            seed=args.seed,
             device=args.device or default_device(),
             cfg_options=parse_cfg_options(args.cfg_options),
             report=report,
         )
-    for table in evaluation_tables(summary):
+    for table in apis.report_tables(found):
         console.print(table)
         console.print()
-    if summary['remark']:
-        console.print(summary['remark'], highlight=False)
-    if 'training_curves.png' not in summary['figures']:
+    for remark in found['remarks']:
+        console.print(remark, highlight=False)
+    for name in ('report.html', 'report.md', 'report.json'):
         console.print(
-            'No training curves: no */vis_data/scalars.json beside the '
-            'checkpoint.',
+            f'{name:12} {out / name}',
             highlight=False,
-        )
-    for title, file in (
-        ('checkpoint', args.checkpoint),
-        ('numbers', out / 'results.json'),
-        *(('figure', out / name) for name in summary['figures']),
-    ):
-        console.print(
-            f'{title:11}{file}', highlight=False, soft_wrap=True, markup=False
+            soft_wrap=True,
+            markup=False,
         )

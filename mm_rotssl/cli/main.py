@@ -8,6 +8,7 @@ COMMANDS = (
     'train',
     'test',
     'evaluate',
+    'embed',
     'evaluate-clusters',
     'evaluate-svm',
     'compare-transfer',

@@ -7,11 +7,18 @@ what was extracted before an interruption is not extracted again.
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
+from types import FunctionType, MethodType
 from typing import Any
 
 import joblib
@@ -30,13 +37,15 @@ from torch.utils.data import DataLoader, Subset
 
 from mm_rotssl.models import SelfSupervisor
 from mm_rotssl.ops import pool_features
-from mm_rotssl.utils import write_file
+from mm_rotssl.utils import InputError, write_file
 
 from .variants import Variant
 
 Report = Callable[[str], None]
 Pool = Callable[..., tuple[torch.Tensor, ...]]
 EMBEDDING = 'embedding'
+# types of what a module was made with
+SETTINGS = (bool, int, float, str, tuple, list)
 # rows are written, and counted as done, at least every so many
 FLUSHED_ROWS = 4096
 
@@ -114,10 +123,11 @@ class FeatureStore:
         copies = 1 if variant is None else variant.copies
         key = joblib.hash(
             (
-                _describe_network(model),
-                _describe_dataset(dataloader.dataset),
-                variant,
-                pool,
+                describe_network(model),
+                describe_images(dataloader.dataset),
+                describe_pipeline(dataloader.dataset),
+                _settings_of(variant),
+                _settings_of(pool),
                 input_size,
             )
         )
@@ -172,9 +182,11 @@ def iterate_features(
     for data_batch in dataloader:
         samples = data_batch['data_samples']
         index = _field(samples, 'sample_idx')
-        versions: Iterable[Any] = [data_batch['inputs']]
+        images = data_batch['inputs']
+        if not isinstance(images, torch.Tensor):
+            images = _stack(images)
+        versions: Iterable[torch.Tensor] = [images]
         if variant is not None:
-            images = torch.as_tensor(data_batch['inputs'])
             places = torch.arange(len(images)) if index is None else index
             versions = variant(images, places)
         found: list[dict[str, torch.Tensor]] = []
@@ -232,11 +244,14 @@ def _embed(model: Any, outputs: Any) -> torch.Tensor | None:
     if isinstance(model, SelfSupervisor):
         return model.project(outputs)
     neck = getattr(model, 'neck', None)
+    # they look at the first stage that they are handed, which is the last
+    # where training asks for one
+    last = (outputs[-1] if isinstance(outputs, (tuple, list)) else outputs,)
     if isinstance(neck, SwAVNeck):
         # it takes a list of crops of one size each
-        return neck([outputs])
+        return neck([last])
     if isinstance(neck, (LinearNeck, MoCoV2Neck, NonLinearNeck)):
-        return neck(outputs)[0]
+        return neck(last)[0]
     return None
 
 
@@ -362,7 +377,7 @@ def _read_state(entry: Path, copies: int) -> _State:
 
 def _read_entry(entry: Path, state: _State, copies: int) -> Extracted:
     if not state.rows:
-        raise ValueError('None of the images could be read.')
+        raise InputError('None of the images could be read.')
     arrays = {
         name: torch.from_numpy(
             # copy-on-write: nothing is read before it is needed
@@ -384,6 +399,17 @@ def _shape(state: _State, copies: int, name: str) -> tuple[int, ...]:
         return (state.rows,)
     channels = state.channels[name.removeprefix('stage-')]
     return state.rows * copies, channels
+
+
+def _stack(images: Sequence[torch.Tensor]) -> torch.Tensor:
+    sizes = sorted({tuple(image.shape[-2:]) for image in images})
+    if len(sizes) > 1:
+        raise InputError(
+            f'Images of a batch have different sizes, such as {sizes[0]} and '
+            f'{sizes[-1]}. Let the pipeline of their dataset make them '
+            "equally large, such as by dict(type='Resize', scale=(224, 224))."
+        )
+    return torch.stack(list(images))
 
 
 def _field(samples: Sequence[Any], name: str) -> torch.Tensor | None:
@@ -415,32 +441,56 @@ def _rest(dataloader: DataLoader, seen: int) -> DataLoader:
     )
 
 
-def _describe_network(model: Any) -> tuple:
-    """All that decides what a network makes of an image."""
+def describe_network(model: Any, part: Any = None) -> tuple:
+    """Collect all that decides what a network makes of an image.
+
+    Args:
+        model (BaseModel): The network.
+        part (nn.Module, optional): The part of it that is of interest, such
+            as its backbone. Defaults to None, all of it.
+
+    Returns:
+        tuple: Its layers, their weights and the preparation of images, to be
+        hashed.
+    """
+    network = model if part is None else part
     preprocessor = model.data_preprocessor
     return (
-        # layers and their settings
-        repr(model),
+        repr(network),
         {
             name: tensor.detach().cpu().numpy()
             for name, tensor in chain(
-                model.named_parameters(), model.named_buffers()
+                network.named_parameters(),
+                network.named_buffers(),
+                preprocessor.named_buffers('data_preprocessor'),
             )
         },
-        {
-            name: value
-            for name, value in vars(preprocessor).items()
-            if isinstance(value, (bool, int, float, str, tuple, list))
-        },
+        # settings that are not shown by repr, such as which stages are given
+        [
+            {
+                name: value
+                for name, value in vars(module).items()
+                if name != 'training' and isinstance(value, SETTINGS)
+            }
+            for module in chain(network.modules(), preprocessor.modules())
+        ],
     )
 
 
-def _describe_dataset(dataset: Any) -> tuple:
-    """All that decides what images a dataset gives."""
+def describe_images(dataset: Any) -> list[Any]:
+    """Collect all that decides what images a dataset has.
+
+    Args:
+        dataset (Dataset): The dataset, or a subset.
+
+    Returns:
+        list[Any]: Of each image the path, size and time of change of its
+        file, or a hash of its pixels.
+    """
     places = _places(dataset)
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
-    images = []
+    images: list[Any] = []
     for place in places:
         info = dataset.get_data_info(place)
         # images that are in memory have paths, too, to be named by
@@ -448,5 +498,43 @@ def _describe_dataset(dataset: Any) -> tuple:
             file = os.stat(info['img_path'])
             images.append((info['img_path'], file.st_size, file.st_mtime_ns))
         else:
-            images.append(joblib.hash(info))
-    return places, images, dataset.pipeline
+            images.append((place, joblib.hash(info)))
+    return images
+
+
+def describe_pipeline(dataset: Any) -> Any:
+    """Find the transforms that prepare the images of a dataset.
+
+    Args:
+        dataset (Dataset): The dataset, or a subset.
+
+    Returns:
+        Any: Their types and settings, to be hashed.
+    """
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    return _settings_of(dataset.pipeline)
+
+
+def _settings_of(value: Any) -> Any:
+    """What an object was made with, without what it notes for itself."""
+    if isinstance(value, Mapping):
+        return {key: _settings_of(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_settings_of(item) for item in value]
+    if isinstance(value, torch.Tensor):
+        return value.numpy()
+    if isinstance(value, MethodType):
+        return value.__qualname__, _settings_of(value.__self__)
+    if isinstance(value, (type, FunctionType)):
+        return value.__module__, value.__qualname__
+    if not hasattr(value, '__dict__'):
+        return value
+    public = {
+        name: _settings_of(item)
+        for name, item in vars(value).items()
+        if not name.startswith('_')
+    }
+    # modules keep what is inside of them elsewhere
+    inside = repr(value) if isinstance(value, nn.Module) else ''
+    return type(value).__qualname__, public, inside

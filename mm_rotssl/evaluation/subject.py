@@ -2,11 +2,18 @@
 
 from functools import cached_property
 
+import joblib
 import torch
 from mmengine.model import BaseModel
 from torch.utils.data import DataLoader
 
-from .feature_store import FeatureStore, Report
+from .feature_store import (
+    FeatureStore,
+    Report,
+    describe_images,
+    describe_network,
+    describe_pipeline,
+)
 from .features import Features
 from .variants import Variant
 
@@ -52,6 +59,25 @@ class Subject:
         self.test_to_reference = test_to_reference
         self.seed = seed
         self.report = report
+
+    @cached_property
+    def key(self) -> str:
+        """Differs as soon as anything differs that figures depend on."""
+        return joblib.hash(
+            (
+                describe_network(self.model),
+                [
+                    (
+                        describe_images(loader.dataset),
+                        describe_pipeline(loader.dataset),
+                    )
+                    for loader in (self.images, self.reference, self.test)
+                    if loader is not None
+                ],
+                self.test_to_reference,
+                self.seed,
+            )
+        )
 
     def image_features(
         self, variant: Variant | None = None

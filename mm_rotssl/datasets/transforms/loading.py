@@ -93,6 +93,8 @@ class LoadIntactImage(LoadImageFromFile):
         max_pixels (int): Width times height of the largest image that is
             decoded: a small file may hold one that fills the memory.
             Defaults to 2 ** 28, which is 16,384 x 16,384.
+        channel_order (str): 'bgr', or 'rgb' as datasets in memory have it,
+            for a network that was trained on such. Defaults to 'bgr'.
         backend_args (dict, optional): Arguments of the file backend, see
             :func:`mmengine.fileio.get`. Defaults to None. MMCV's deprecated
             ``file_client_args`` and its ``ignore_empty``, which
@@ -100,7 +102,8 @@ class LoadIntactImage(LoadImageFromFile):
 
     Raises:
         ValueError: If ``bit_depth`` is out of range, or given for a backend
-            that reduces to 8 bits itself.
+            that reduces to 8 bits itself, or there is no such
+            ``channel_order``.
         BrokenImageError: When applied, if the file is missing, empty,
             truncated, damaged, too large or no image, or does not suit the
             settings.
@@ -114,6 +117,7 @@ class LoadIntactImage(LoadImageFromFile):
         *,
         bit_depth: int | None = None,
         max_pixels: int = MAX_PIXELS,
+        channel_order: str = 'bgr',
         backend_args: dict | None = None,
     ) -> None:
         super().__init__(
@@ -135,6 +139,12 @@ class LoadIntactImage(LoadImageFromFile):
                 f"imdecode_backend='{imdecode_backend}' knows 8 bits only. "
                 "Take 'cv2' or 'tifffile'."
             )
+        if channel_order not in ('bgr', 'rgb'):
+            raise ValueError(
+                f"channel_order='{channel_order}' of LoadIntactImage: 'bgr' "
+                "or 'rgb'."
+            )
+        self.channel_order = channel_order
         self.bit_depth = bit_depth
         self.max_pixels = max_pixels
         # in shared memory: a dataloader's workers warn once together
@@ -185,6 +195,8 @@ class LoadIntactImage(LoadImageFromFile):
         if self._ignores_orientation(content):
             img = _upright(img, read_orientation(content))
         img = self._reduce(img, path)
+        if self.channel_order == 'rgb' and img.shape[2:] == (3,):
+            img = np.ascontiguousarray(img[..., ::-1])
         if self.to_float32:
             img = img.astype('float32')
         results['img'] = img

@@ -5,6 +5,7 @@ network where features do not suffice, and gives plain figures. None knows
 another, and none draws.
 """
 
+from .base import Protocol
 from .clusters import Clusters, clusters_rows, predict_classes
 from .fine_tuning import fine_tuned_accuracy
 from .knn import KNN
@@ -12,12 +13,17 @@ from .linear import LinearProbe
 from .rotation import rotation_accuracy
 from .svm import SVM_PROTOCOLS, LinearSVM, svm_protocol
 
+#: Those that a report can have, in its order.
+PROTOCOLS: dict[str, type[Protocol]] = {}
+
 __all__ = [
     'KNN',
+    'PROTOCOLS',
     'SVM_PROTOCOLS',
     'Clusters',
     'LinearProbe',
     'LinearSVM',
+    'Protocol',
     'clusters_rows',
     'fine_tuned_accuracy',
     'predict_classes',

@@ -21,6 +21,8 @@ class Protocol(ABC):
     about: ClassVar[str]
     #: Whether it needs labeled images.
     labeled: ClassVar[bool]
+    #: Whether it is measured unless others are asked for.
+    quick: ClassVar[bool] = True
     #: Key -> what is measured, in the order of the tables' columns. Those
     #: that depend on settings are properties.
     metrics: Mapping[str, Metric]

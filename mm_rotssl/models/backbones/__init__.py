@@ -1,5 +1,6 @@
 from .alexnet_bn import AlexNetBN
 from .exemplar_net import ExemplarNet
 from .nin import NIN
+from .torchvision_backbone import TorchvisionBackbone
 
-__all__ = ['NIN', 'AlexNetBN', 'ExemplarNet']
+__all__ = ['NIN', 'AlexNetBN', 'ExemplarNet', 'TorchvisionBackbone']

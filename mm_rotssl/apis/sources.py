@@ -1,0 +1,156 @@
+"""Where the images of an evaluation come from."""
+
+import copy
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mm_rotssl.utils import InputError
+
+from .shortcuts import training_size
+
+# how images are prepared is read off the first of them that there is
+PREPARED_AS = ('val_dataloader', 'test_dataloader')
+
+
+def folder_dataloader(
+    cfg: Config, source: str | Path, with_label: bool = False
+) -> dict[str, Any]:
+    """Describe a dataloader of images in a folder or of a list.
+
+    They are prepared as those of the config's ``val_dataloader``, else of
+    its ``test_dataloader``. Where these are in memory, images of files are
+    first scaled to the size of the training images and cropped.
+
+    Args:
+        cfg (Config): Of the network.
+        source (str | Path): A folder, with labels one of a sub-folder a
+            class; or a list of files below the list's folder, a path a line,
+            with labels a space and the number of the class.
+        with_label (bool): Whether labels are read. Without them images that
+            can't be read are named and passed over. Defaults to False.
+
+    Returns:
+        dict[str, Any]: Settings, see :func:`build_ordered_dataloader`.
+
+    Raises:
+        FileNotFoundError: If there is no such source.
+        ValueError: If the config does not tell how images are prepared.
+    """
+    source = Path(source)
+    if not source.exists():
+        raise FileNotFoundError(
+            f'There is no "{source}" (looked from "{Path.cwd()}"): name a '
+            'folder of images, or a list of files.'
+        )
+    found = [cfg[key] for key in PREPARED_AS if cfg.get(key)]
+    if not found:
+        raise InputError(
+            f'{cfg.filename} has neither val_dataloader nor test_dataloader, '
+            'which tell how images are prepared. Add one.'
+        )
+    settings = copy.deepcopy(found[0].to_dict())
+    dataset: Any = dict(
+        type='mm_rotssl.ImageFolder',
+        data_root=str(source),
+        with_label=with_label,
+        test_mode=with_label,
+        # each is named in a warning
+        max_broken=sys.maxsize,
+        pipeline=_loading_pipeline(cfg, settings['dataset']),
+    )
+    if source.is_file():
+        dataset |= dict(data_root=str(source.parent), ann_file=source.name)
+    settings['dataset'] = dataset
+    return settings
+
+
+def _loading_pipeline(cfg: Config, dataset: Mapping[str, Any]) -> list[Any]:
+    while 'pipeline' not in dataset and 'dataset' in dataset:
+        dataset = dataset['dataset']
+    pipeline = list(dataset.get('pipeline') or [])
+    if any('Load' in str(step['type']) for step in pipeline):
+        return pipeline
+    size = training_size(cfg)
+    if size is None:
+        raise InputError(
+            f'{cfg.filename} prepares images that are in memory, and does '
+            'not tell the size of an image: images of files need '
+            "dict(type='mm_rotssl.LoadIntactImage') and what makes them "
+            'equally large in the pipeline of val_dataloader.'
+        )
+    return [
+        # datasets in memory have this order
+        dict(type='mm_rotssl.LoadIntactImage', channel_order='rgb'),
+        dict(type='ResizeEdge', scale=size, edge='short'),
+        dict(type='CenterCrop', crop_size=size),
+        *pipeline,
+    ]
+
+
+def image_settings(
+    cfg: Config, images: str | Path | None = None
+) -> dict[str, Any]:
+    """Describe a dataloader of images whose labels, if any, are not needed.
+
+    Args:
+        cfg (Config): Of the network.
+        images (str | Path, optional): A folder or a list of files. Defaults
+            to None: those that the config validates on, else the folder that
+            it trains on.
+
+    Returns:
+        dict[str, Any]: Settings, see :func:`build_ordered_dataloader`.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If the config names no images.
+    """
+    if images is not None:
+        return folder_dataloader(cfg, images)
+    if cfg.get('val_dataloader'):
+        settings: dict[str, Any] = cfg.val_dataloader.to_dict()
+        return settings
+    dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    if not dataset.get('data_root'):
+        raise InputError(
+            f'{cfg.filename or cfg.text} names no images. Name a folder: '
+            '--images FOLDER.'
+        )
+    return folder_dataloader(cfg, dataset['data_root'])
+
+
+def labeled_settings(
+    cfg: Config, labeled: Sequence[str | Path] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Describe dataloaders of labeled images to learn from and to test on.
+
+    Args:
+        cfg (Config): Of the network.
+        labeled (Sequence[str | Path], optional): For each a folder with a
+            sub-folder a class, or a list of files with labels. Defaults to
+            None, those of the config.
+
+    Returns:
+        tuple[dict, dict] | None: Settings, see
+        :func:`build_ordered_dataloader`; None if the config has no such
+        images.
+
+    Raises:
+        FileNotFoundError: If there is no such folder or list.
+    """
+    if labeled is not None:
+        to_learn, to_test = (
+            folder_dataloader(cfg, source, with_label=True)
+            for source in labeled
+        )
+        return to_learn, to_test
+    reference: Any = (cfg.get('val_cfg') or {}).get('reference_dataloader')
+    if not (reference and cfg.get('val_dataloader')):
+        return None
+    return reference.to_dict(), cfg.val_dataloader.to_dict()
