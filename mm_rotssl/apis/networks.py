@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner, set_random_seed
 from safetensors.torch import save_file
 from torch import nn
@@ -108,7 +109,7 @@ def _timm_network(name: str) -> Config:
     return _network(
         f'timm:{name}',
         dict(
-            type='TIMMBackbone',
+            type='mmpretrain.TIMMBackbone',
             model_name=name,
             features_only=True,
             # it gives maps as (N, C, H, W) whatever the network computes on
@@ -162,7 +163,7 @@ def _network(
         dict(
             default_scope='mmpretrain',
             model=dict(
-                type='ImageClassifier',
+                type='mmpretrain.ImageClassifier',
                 backbone=backbone,
                 data_preprocessor=dict(
                     mean=[255 * value for value in mean],
@@ -182,14 +183,14 @@ def _network(
                     pipeline=[
                         dict(type='mm_rotssl.LoadIntactImage'),
                         dict(
-                            type='ResizeEdge',
+                            type='mmpretrain.ResizeEdge',
                             scale=int(size / crop),
                             edge='short',
                             backend='pillow',
                             interpolation=interpolation,
                         ),
-                        dict(type='CenterCrop', crop_size=size),
-                        dict(type='PackInputs'),
+                        dict(type='mmpretrain.CenterCrop', crop_size=size),
+                        dict(type='mmpretrain.PackInputs'),
                     ],
                 ),
             ),
@@ -276,7 +277,9 @@ def _build(cfg: Config, **changes: Any) -> Any:
     if cfg.get('data_preprocessor'):
         # as the runner does
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    return MODELS.build({**cfg.model, **changes})
+    scope = cfg.get('default_scope', 'mmpretrain')
+    with DefaultScope.overwrite_default_scope(scope):
+        return MODELS.build({**cfg.model, **changes})
 
 
 def build_untrained(cfg: Config, seed: int) -> nn.Module:
