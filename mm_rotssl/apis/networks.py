@@ -100,7 +100,7 @@ def _timm_network(name: str) -> Config:
         ) from error
     try:
         settings = resolve_model_data_config(
-            timm.create_model(name, pretrained=False).pretrained_cfg
+            timm.create_model(name, pretrained=False)
         )
     except RuntimeError as error:
         raise InputError(
