@@ -8,22 +8,32 @@ another, and none draws.
 from .base import Protocol
 from .clusters import Clusters, clusters_rows, predict_classes
 from .fine_tuning import fine_tuned_accuracy
+from .geometry import Geometry
+from .invariance import Invariance
 from .knn import KNN
 from .linear import LinearProbe
 from .rotation import rotation_accuracy
+from .rotation_probe import RotationProbe
 from .svm import SVM_PROTOCOLS, LinearSVM, svm_protocol
+from .views import Views
 
 #: Those that a report can have, in its order.
-PROTOCOLS: dict[str, type[Protocol]] = {}
+PROTOCOLS: dict[str, type[Protocol]] = {
+    kind.name: kind for kind in (Geometry, Views, RotationProbe, Invariance)
+}
 
 __all__ = [
     'KNN',
     'PROTOCOLS',
     'SVM_PROTOCOLS',
     'Clusters',
+    'Geometry',
+    'Invariance',
     'LinearProbe',
     'LinearSVM',
     'Protocol',
+    'RotationProbe',
+    'Views',
     'clusters_rows',
     'fine_tuned_accuracy',
     'predict_classes',

@@ -1,0 +1,118 @@
+r"""Train six methods on CIFAR-10 at one budget, and report on all of them.
+
+    python benchmarks/compare_methods.py --out work_dirs/methods --jobs 2
+
+Images are every fifth of CIFAR-10 (JPEG files in folders). The budget is
+320,000 passes of a 32 x 32 view through the network; a smaller view counts
+by its area. Each method has the small network of its shipped config. What is
+there already is not done again. The report is `mm-rotssl evaluate --compare`
+on DIR/NAME/seed_N; its arguments can be given behind `--`:
+
+    python benchmarks/compare_methods.py --out work_dirs/methods \
+        -- --protocols all
+"""
+
+import argparse
+import shlex
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+EVERY_FIFTH = list(range(0, 50000, 5))
+# name -> config, and what brings it to the budget of 320,000 views
+METHODS: dict[str, tuple[str, dict[str, object]]] = {
+    # 8 epochs of 10,000 images in 4 rotations
+    'rotnet': ('rotnet_nin-w24_1xb64-coslr-8e_cifar10-folder', {}),
+    'decoupling': (
+        'feature-decoupling_nin-w24_1xb64-coslr-8e_cifar10-folder',
+        {},
+    ),
+    # 16 epochs of 2,000 seed patches in 10 deformations
+    'exemplar-cnn': (
+        'exemplar-cnn_32c5-32c5-128f_1xb128-8e_cifar10-folder',
+        {'train_cfg.max_epochs': 16},
+    ),
+    # 8 epochs of 10,000 images in 4 views
+    'self-classifier': (
+        'self-classifier_32c5-32c5-128f_1xb128-8e_cifar10-folder',
+        {},
+    ),
+    # 11 epochs of 10,000 images in 2 views and 4 rotated ones of 16 pixels
+    'essl-simclr': (
+        'essl-simclr_nin-w24_1xb128-6e_cifar10-folder',
+        {
+            'train_cfg.max_epochs': 11,
+            'train_dataloader.dataset.indices': EVERY_FIFTH,
+        },
+    ),
+    # 16 epochs of 10,000 images in 2 views
+    'swav': (
+        'swav_nin-w24_1xb128-6e_cifar10-folder',
+        {
+            'train_cfg.max_epochs': 16,
+            'train_dataloader.dataset.indices': EVERY_FIFTH,
+        },
+    ),
+}
+
+
+def train(out: Path, name: str, seed: int) -> None:
+    """Train a method, unless its last checkpoint is there."""
+    config, options = METHODS[name]
+    folder = out / name / f'seed_{seed}'
+    if (folder / 'done').is_file():
+        return
+    words = [
+        *(sys.executable, str(ROOT / 'tools/train.py')),
+        *(config, '--work-dir', str(folder), '--resume'),
+        *('--no-validate', '--cfg-options', f'randomness.seed={seed}'),
+        # the last is enough
+        *('default_hooks.checkpoint.max_keep_ckpts=1',),
+        *(
+            f'{key}={str(value).replace(" ", "")}'
+            for key, value in options.items()
+        ),
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / 'output.txt', 'w', encoding='utf-8') as log:
+        subprocess.run(words, stdout=log, stderr=log, check=True, cwd=ROOT)
+    (folder / 'done').touch()
+
+
+def main() -> None:
+    """Train, then report."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('--out', type=Path, required=True)
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument('--methods', nargs='+', default=list(METHODS))
+    parser.add_argument('--jobs', type=int, default=1)
+    parser.add_argument('--train-only', action='store_true')
+    parser.add_argument('evaluate', nargs='*', help='after --')
+    args = parser.parse_args()
+    out = args.out.resolve()
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(
+            pool.map(
+                lambda task: train(out, *task),
+                [(name, s) for s in args.seeds for name in args.methods],
+            )
+        )
+    if args.train_only:
+        return
+    first, *others = (str(out / name) for name in args.methods)
+    words = [
+        *(sys.executable, '-m', 'mm_rotssl', 'evaluate', first),
+        *('--compare', *others, '--out', str(out / 'report')),
+        *args.evaluate,
+    ]
+    print(shlex.join(words))
+    subprocess.run(words, check=True, cwd=ROOT)
+
+
+if __name__ == '__main__':
+    main()
