@@ -76,7 +76,9 @@ setup(
         'Typing :: Typed',
     ],
     packages=find_packages(include=['mm_rotssl', 'mm_rotssl.*']),
-    package_data={'mm_rotssl': ['py.typed']},
+    package_data={
+        'mm_rotssl': ['py.typed', 'visualization/templates/*'],
+    },
     include_package_data=False,
     entry_points={'console_scripts': ['mm-rotssl = mm_rotssl.cli:main']},
     cmdclass={'build_py': BuildWithMim},
@@ -84,6 +86,7 @@ setup(
     # No engine here: two families of distributions provide the same modules,
     # and installing this package must never overwrite the user's choice.
     install_requires=[
+        'jinja2>=3.1',
         'joblib>=1.3',
         'matplotlib>=3.7',
         'numpy>=1.24',

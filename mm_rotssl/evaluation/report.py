@@ -22,22 +22,55 @@ PACKAGES = (
 )
 
 
+def format_figure(
+    value: float, spread: float | None = None, unit: str = '%'
+) -> str:
+    """Write a figure, and its spread, with the digits that tell something.
+
+    Args:
+        value (float): A measurement, or the mean of several.
+        spread (float, optional): Their standard deviation. Defaults to None.
+        unit (str): Of both. Percentages have one decimal, all others three
+            significant digits, as counted from the larger of the two, or
+            more where the integer part has more. Defaults to '%'.
+
+    Returns:
+        str: Without the unit. Spreads of percentages are equally wide, such
+        that the signs of a right-aligned column are below each other.
+
+    Examples:
+        >>> format_figure(12.04, 2.83), format_figure(12.04)
+        ('12.0 ±  2.8', '12.0')
+        >>> format_figure(0.5432, 0.0123, ''), format_figure(5432.1, unit='')
+        ('0.543 ± 0.012', '5432')
+    """
+    if unit == '%':
+        style, width = '.1f', 4
+    else:
+        size, width = max(abs(value), abs(spread or 0)), 0
+        # of the rounded size: 9.996 is 10.0
+        exponent = int(f'{size:.2e}'.partition('e')[2])
+        style = f'.{max(2 - exponent, 0)}f' if exponent > -4 else '.2e'
+    # a negative number that is rounded to zero has no sign
+    text = f'{value:{style}}'
+    text = text.removeprefix('-') if not float(text) else text
+    return text if spread is None else f'{text} ± {spread:{width}{style}}'
+
+
 def format_spread(values: Sequence[float]) -> str:
-    """Write mean and sample standard deviation with one decimal each.
+    """Write mean and sample standard deviation of percentages.
 
     Args:
         values (Sequence[float]): Repeated measurements, at least one.
 
     Returns:
-        str: Such that the signs of a right-aligned column are below each
-        other; a single value has no spread.
+        str: See :func:`format_figure`; a single value has no spread.
 
     Examples:
         >>> format_spread([10.0, 14.0]), format_spread([10.0])
         ('12.0 ±  2.8', '10.0')
     """
-    mean, spread = mean_and_std(values)
-    return f'{mean:.1f}' if spread is None else f'{mean:.1f} ± {spread:4.1f}'
+    return format_figure(*mean_and_std(values))
 
 
 def make_table(

@@ -14,6 +14,7 @@ from .grids import (
     plot_patches,
 )
 from .images import shown_image, to_rgb
+from .report_page import write_html, write_markdown
 from .scalars import read_scalars
 from .style import CLASS_COLORS, SERIES
 
@@ -32,4 +33,6 @@ __all__ = [
     'read_scalars',
     'shown_image',
     'to_rgb',
+    'write_html',
+    'write_markdown',
 ]

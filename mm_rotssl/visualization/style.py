@@ -34,6 +34,27 @@ SERIES = (
     dict(color=GREEN, linestyle='-.', marker='D'),
 )
 
+# of a page: text and muted text on the background and on what is raised from
+# it, links and marks, and lines that only divide
+PAGE_COLORS = {
+    'light': {
+        'background': '#FFFFFF',
+        'raised': '#F0F3F6',
+        'text': INK,
+        'muted': '#5C5C5C',
+        'accent': BLUE,
+        'line': '#C4C9CE',
+    },
+    'dark': {
+        'background': '#16191D',
+        'raised': '#242A31',
+        'text': '#E8E8E8',
+        'muted': '#A8ADB3',
+        'accent': SKY,
+        'line': '#444C55',
+    },
+}
+
 STYLE: dict[Any, Any] = {
     'figure.dpi': 150,
     'font.size': 9,

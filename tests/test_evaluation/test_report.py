@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 
 from mm_rotssl.evaluation.report import (
+    format_figure,
     format_spread,
     make_table,
     write_summary,
@@ -19,6 +20,33 @@ def test_spread_is_that_of_a_sample():
     values = [10.0, 11.0, 15.0]
     assert format_spread(values) == f'12.0 ±  {np.std(values, ddof=1):.1f}'
     assert format_spread(values[:1]) == '10.0'
+
+
+@pytest.mark.parametrize(
+    ('value', 'spread', 'unit', 'text'),
+    [
+        (99.96, None, '%', '100.0'),
+        (-0.04, None, '%', '0.0'),
+        (12.0, 13.26, '%', '12.0 ± 13.3'),
+        (0.12345, None, '', '0.123'),
+        (-2.7183, 0.0314, '', '-2.72 ± 0.03'),
+        # three digits of the larger of the two
+        (0.0004, 0.05, '', '0.0004 ± 0.0500'),
+        (9.996, None, '', '10.0'),
+        (99.96, None, '', '100'),
+        # no digit of an integer is left out
+        (123456.7, 89.2, '', '123457 ± 89'),
+        (0.001234, None, '', '0.00123'),
+        (0.00001234, 0.000001, '', '1.23e-05 ± 1.00e-06'),
+        (0.0, None, '', '0.00'),
+        (-0.0, 0.0, '', '0.00 ± 0.00'),
+        (512, None, '', '512'),
+    ],
+)
+def test_figures_have_the_digits_that_tell_something(
+    value, spread, unit, text
+):
+    assert format_figure(value, spread, unit) == text
 
 
 def test_numbers_are_aligned_on_the_right():
