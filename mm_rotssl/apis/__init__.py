@@ -1,4 +1,5 @@
 from mm_rotssl.converters.backbone import Export
+from mm_rotssl.evaluation.report_sections import report_tables
 
 from .check_images import CheckedImages, check_images
 from .config import merge_options, prepare_cpu_processes, read_config
@@ -63,6 +64,7 @@ __all__ = [
     'read_labeled_config',
     'read_network',
     'read_training_config',
+    'report_tables',
     'set_crop_size',
     'set_data',
     'set_epochs',

@@ -30,6 +30,7 @@ from mm_rotssl.evaluation.report import write_summary
 from mm_rotssl.evaluation.subject import Subject
 from mm_rotssl.utils import InputError, write_file
 from mm_rotssl.version import __version__
+from mm_rotssl.visualization import write_html, write_markdown
 
 from .entries import Entry, Run, find_entry, name_entries
 from .networks import (
@@ -169,7 +170,7 @@ def evaluate(
             ]
         written.add(protocol, found)
         written.write()
-    return written.write(figures=True)
+    return written.write()
 
 
 def choose_protocols(
@@ -465,13 +466,16 @@ class _Written:
                     )
                 )
 
-    def write(self, figures: bool = False) -> dict[str, Any]:
-        """Write all files; figures at the end."""
-        return write_summary(
+    def write(self) -> dict[str, Any]:
+        """Write all files."""
+        content = write_summary(
             self.out / 'report.json',
             **self.content,
             seconds=round(time.monotonic() - self.start, 1),
         )
+        write_markdown(content, self.out / 'report.md')
+        write_html(content, self.out / 'report.html', self.out)
+        return content
 
 
 def _describe_protocol(protocol: Protocol) -> dict[str, Any]:

@@ -583,9 +583,12 @@ def _difference(found: Mapping[str, Any] | None, unit: str) -> Cell:
     if found is None:
         return Cell(MISSING)
     value, low, high = found['value'], found['low'], found['high']
+    text = f'{"+" * (value > 0)}{format_figure(value, unit=unit)}'
+    if low is None or high is None:
+        # nothing was repeated
+        return Cell(text, value)
     ends = ', '.join(format_figure(end, unit=unit) for end in (low, high))
-    text = f'{"+" * (value > 0)}{format_figure(value, unit=unit)} [{ends}]'
-    return Cell(text, value, low > 0 or high < 0)
+    return Cell(f'{text} [{ends}]', value, low > 0 or high < 0)
 
 
 def _text(value: Any) -> Cell:
