@@ -38,7 +38,7 @@ demo demo-transfer: export MALLOC_TRIM_THRESHOLD_ := 17179869184
 demo: $(VENV)/.runtime-done ## Train RotNet on real digits and measure it (3 minutes)
 	$(PY) tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_DIR) \
 		--epochs $(DEMO_EPOCHS)
-	$(PY) tools/evaluation/evaluate_features.py $(DEMO_CONFIG) \
+	$(PY) tools/evaluation/evaluate.py $(DEMO_CONFIG) \
 		$(DEMO_DIR)/epoch_$(DEMO_EPOCHS).pth --out $(DEMO_DIR)/report \
 		$(DEMO_EVALUATE)
 

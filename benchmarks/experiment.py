@@ -1,11 +1,10 @@
-r"""Train a config with several seeds, measure each, and sum up.
+r"""Train a config with several seeds, and report on them.
 
-For each seed: tools/train.py, then tools/evaluation/evaluate_features.py (or,
-with --svm, tools/evaluation/evaluate_svm.py), then the probes, if any. What
-is already there is not done again, so an interrupted experiment goes on.
-Writes summary.json and prints a table in Markdown: per stage, kNN and linear
-accuracy of the trained and the untrained network, mean and sample standard
-deviation over the seeds.
+For each seed: tools/train.py, then the probes, if any; for all of them one
+report, `mm-rotssl evaluate` (or, with --svm, tools/evaluation/evaluate_svm.py
+for each). What is already there is not done again, so an interrupted
+experiment goes on. Writes summary.json and prints a table in Markdown, mean
+and sample standard deviation over the seeds.
 
 Two cores, some 20 minutes a seed (CIFAR-10 as JPEG files in folders):
 
@@ -56,19 +55,14 @@ def parse_args() -> argparse.Namespace:
         'after the last epoch is reported',
     )
     parser.add_argument(
-        '--features',
+        '--evaluate',
         default='',
-        help='arguments of tools/evaluation/evaluate_features.py',
-    )
-    parser.add_argument(
-        '--clusters',
-        action='store_true',
-        help='run tools/evaluation/evaluate_clusters.py too',
+        help='arguments of mm-rotssl evaluate',
     )
     parser.add_argument(
         '--svm',
         help='arguments of tools/evaluation/evaluate_svm.py, which then '
-        'takes the place of evaluate_features.py',
+        'takes the place of the report',
     )
     parser.add_argument(
         '--cfg-options',
@@ -123,41 +117,27 @@ def last_accuracy(folder: Path) -> float:
 
 
 def seed_results(args: argparse.Namespace, seed: int) -> dict:
-    """Everything of one seed."""
+    """What is measured of one seed alone."""
     folder = args.out / f'seed{seed}'
     options = [f'randomness.seed={seed}', *args.cfg_options]
     checkpoint = train(
         args.config, folder, '--cfg-options', *options, *args.train_args
     )
-    results = folder / ('svm.json' if args.svm else 'features/results.json')
-    overrides = args.cfg_options and ['--cfg-options', *args.cfg_options]
-    common = (args.config, checkpoint, '--seed', seed)
-    if not results.is_file():
-        if args.svm:
+    found: dict[str, Any] = {}
+    if args.svm:
+        results = folder / 'svm.json'
+        if not results.is_file():
             tool(
                 'evaluation/evaluate_svm.py',
-                *(*common, '--out', results, *shlex.split(args.svm)),
-                *overrides,
+                *(args.config, checkpoint, '--seed', seed),
+                *('--out', results, *shlex.split(args.svm)),
+                *(args.cfg_options and ['--cfg-options', *args.cfg_options]),
             )
-        else:
-            tool(
-                'evaluation/evaluate_features.py',
-                *(*common, *shlex.split(args.features)),
-                *overrides,
-            )
-    found = json.loads(results.read_text())
-    if args.clusters:
-        clusters = folder / 'clusters.json'
-        if not clusters.is_file():
-            tool(
-                'evaluation/evaluate_clusters.py',
-                *(*common, '--out', clusters),
-                *overrides,
-            )
-        found['clusters'] = json.loads(clusters.read_text())['results']
+        found = json.loads(results.read_text())
     found['probes'] = {}
     for probe in args.probes:
-        work_dir = folder / probe.stem
+        # not beside the runs, which the report is on
+        work_dir = args.out / 'probes' / folder.name / probe.stem
         train(
             probe,
             work_dir,
@@ -166,6 +146,17 @@ def seed_results(args: argparse.Namespace, seed: int) -> dict:
         )
         found['probes'][probe.stem] = last_accuracy(work_dir)
     return found
+
+
+def report_markdown(args: argparse.Namespace) -> str:
+    """The tables of the report on all seeds."""
+    out = args.out / 'report'
+    tool(
+        'evaluation/evaluate.py',
+        *(args.config, args.out, '--out', out, *shlex.split(args.evaluate)),
+        *(args.cfg_options and ['--cfg-options', *args.cfg_options]),
+    )
+    return (out / 'report.md').read_text()
 
 
 def svm_markdown(runs: list[dict]) -> str:
@@ -178,69 +169,6 @@ def svm_markdown(runs: list[dict]) -> str:
         )
         values = ', '.join(f'{f["c"]:.2g}' for f in found)
         lines.append(f'| {network} | {accuracy} | {values} |')
-    return '\n'.join(lines)
-
-
-def clusters_markdown(runs: list[dict]) -> str:
-    """The table of --clusters."""
-    scores = {'nmi': 'NMI', 'ami': 'AMI', 'ari': 'ARI', 'accuracy': 'ACC'}
-    lines = [
-        '\n\n| network | clusters by | ' + ' | '.join(scores.values()) + ' |',
-        '| --- ' * (len(scores) + 2) + '|',
-    ]
-    for network in NETWORKS:
-        for way in runs[0]['clusters'][network]:
-            cells = [
-                format_spread(
-                    [
-                        statistics.mean(
-                            draw[score]
-                            for draw in run['clusters'][network][way]
-                        )
-                        for run in runs
-                    ]
-                )
-                for score in scores
-            ]
-            lines.append(f'| {network} | {way} | {" | ".join(cells)} |')
-    return '\n'.join(lines)
-
-
-def markdown(runs: list[dict]) -> str:
-    """The table."""
-    shots = list(runs[0]['results']['trained']['stages'][0]['linear'])
-    heads = ['kNN', *(f'linear, {n} a class' for n in shots)]
-    heads = [head.replace('all a class', 'all labels') for head in heads]
-    lines = [
-        '| stage | network | ' + ' | '.join(heads) + ' |',
-        '| --- ' * (len(heads) + 2) + '|',
-    ]
-    for i, stage in enumerate(runs[0]['stages']):
-        for network in NETWORKS:
-            stages = [run['results'][network]['stages'][i] for run in runs]
-            cells = [format_spread([stage['knn'] for stage in stages])]
-            cells += [
-                format_spread(
-                    [statistics.mean(b['linear'][n]) for b in stages]
-                )
-                for n in shots
-            ]
-            lines.append(f'| {stage} | {network} | {" | ".join(cells)} |')
-    for title, key in (
-        ('rotation accuracy', 'rotation_accuracy'),
-        ('fine-tuned, 10 labels a class', 'fine_tuned'),
-    ):
-        for network in NETWORKS:
-            values = [run['results'][network][key] for run in runs]
-            if not values[0]:
-                continue
-            if key == 'fine_tuned':
-                values = [statistics.mean(draws) for draws in values]
-            lines.append(f'\n{title}, {network}: {format_spread(values)} %')
-    lines += [
-        f'\n{probe}: {format_spread([run["probes"][probe] for run in runs])} %'
-        for probe in runs[0]['probes']
-    ]
     return '\n'.join(lines)
 
 
@@ -258,9 +186,10 @@ def main() -> None:
         raise SystemExit(f'The config "{args.config}" does not exist.')
     args.out.mkdir(parents=True, exist_ok=True)
     runs = [seed_results(args, seed) for seed in args.seeds]
-    table = svm_markdown(runs) if args.svm else markdown(runs)
-    if args.clusters:
-        table += clusters_markdown(runs)
+    table = svm_markdown(runs) if args.svm else report_markdown(args)
+    for probe in runs[0]['probes']:
+        accuracy = format_spread([run['probes'][probe] for run in runs])
+        table += f'\n\n{probe}: {accuracy} %'
     path = args.out / 'summary.json'
     write_summary(
         path,

@@ -281,7 +281,7 @@ def test_wrong_input_ends_with_a_line(monkeypatch, tmp_path, words):
 @pytest.mark.parametrize(
     'name',
     [
-        *('evaluate_features', 'evaluate_clusters', 'evaluate_svm'),
+        *('evaluate', 'evaluate_clusters', 'evaluate_svm'),
         'compare_transfer',
     ],
 )
@@ -291,6 +291,5 @@ def test_scripts_run_the_commands(monkeypatch, capsys, name):
     with pytest.raises(SystemExit) as caught:
         exec(compile(path.read_text(), path, 'exec'), {'__name__': '__main__'})
     assert caught.value.code == 0
-    command = 'evaluate' if name == 'evaluate_features' else name
-    usage = f'mm-rotssl {command.replace("_", "-")} '
+    usage = f'mm-rotssl {name.replace("_", "-")} '
     assert capsys.readouterr().out.startswith(f'usage: {usage}')
