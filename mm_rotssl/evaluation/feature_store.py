@@ -137,6 +137,26 @@ class FeatureStore:
         return _read_entry(entry, state, copies)
 
 
+def choose_images(
+    dataloader: DataLoader, most: int | None, seed: int
+) -> DataLoader:
+    """Take some of the images.
+
+    Args:
+        dataloader (DataLoader): Images in a fixed order.
+        most (int, optional): How many; None: all.
+        seed (int): Of the draw.
+
+    Returns:
+        DataLoader: At most so many, in the same order.
+    """
+    dataset: Any = dataloader.dataset
+    if most is None or len(dataset) <= most:
+        return dataloader
+    drawn = np.random.default_rng(seed).permutation(len(dataset))[:most]
+    return _subset(dataloader, np.sort(drawn).tolist())
+
+
 @torch.no_grad()
 def iterate_features(
     model: Any,
@@ -406,8 +426,12 @@ def _rest(dataloader: DataLoader, seen: int) -> DataLoader:
     if not seen:
         return dataloader
     dataset: Any = dataloader.dataset
+    return _subset(dataloader, range(seen, len(dataset)))
+
+
+def _subset(dataloader: DataLoader, indices: Sequence[int]) -> DataLoader:
     return DataLoader(
-        Subset(dataset, range(seen, len(dataset))),
+        Subset(dataloader.dataset, indices),
         batch_size=dataloader.batch_size,
         num_workers=dataloader.num_workers,
         collate_fn=dataloader.collate_fn,

@@ -6,7 +6,7 @@ import torch
 from mmengine.model import BaseModel
 from torch.utils.data import DataLoader
 
-from .feature_store import FeatureStore, Report
+from .feature_store import FeatureStore, Report, choose_images
 from .features import Features
 from .variants import Variant
 
@@ -54,21 +54,24 @@ class Subject:
         self.report = report
 
     def image_features(
-        self, variant: Variant | None = None
+        self, variant: Variant | None = None, max_images: int | None = None
     ) -> dict[str, torch.Tensor]:
         """Features of the images, labeled or not.
 
         Args:
             variant (Variant, optional): Other versions of each image.
                 Defaults to None, the image itself.
+            max_images (int, optional): Take only so many images, drawn at
+                random, in their order. Defaults to None, all.
 
         Returns:
             dict[str, Tensor]: Name of a stage -> features (N * copies, C),
             float32, mapped from the disk; the versions of an image are
             neighbors.
         """
+        images = choose_images(self.images, max_images, self.seed)
         return self.store.extract(
-            self.model, self.images, variant, report=self.report
+            self.model, images, variant, report=self.report
         ).stages
 
     @cached_property

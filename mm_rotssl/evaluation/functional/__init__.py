@@ -1,10 +1,18 @@
+from .alignment import (
+    alignment,
+    mean_cosine,
+    mean_cosine_of_others,
+    uniformity,
+)
 from .clustering import (
     clustering_scores,
     match_clusters,
     superclass_scores,
 )
+from .dimension import mst_dimension, two_nn_dimension
 from .hierarchy import read_hierarchy
 from .knn import knn_classify
+from .neighborhoods import cluster_stability, hubness, neighbor_overlap
 from .probing import (
     FINE_TUNING,
     draw_labels,
@@ -14,22 +22,43 @@ from .probing import (
     nearest_neighbors,
 )
 from .scores import accuracy
+from .spectrum import (
+    alpha_req,
+    dead_channels,
+    feature_spread,
+    lidar,
+    rankme,
+)
 from .svm import choose_c, percentile_scale, svm_classify
 
 __all__ = [
     'FINE_TUNING',
     'accuracy',
+    'alignment',
+    'alpha_req',
     'choose_c',
+    'cluster_stability',
     'clustering_scores',
+    'dead_channels',
     'draw_labels',
+    'feature_spread',
     'fine_tune',
+    'hubness',
     'knn_classify',
+    'lidar',
     'linear_probe',
     'match_clusters',
     'mean_and_std',
+    'mean_cosine',
+    'mean_cosine_of_others',
+    'mst_dimension',
     'nearest_neighbors',
+    'neighbor_overlap',
     'percentile_scale',
+    'rankme',
     'read_hierarchy',
     'superclass_scores',
     'svm_classify',
+    'two_nn_dimension',
+    'uniformity',
 ]

@@ -2,6 +2,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
+import torch
+
+from mm_rotssl.utils import InputError
+
 from ..measurement import Measurement, Metric
 from ..subject import Subject
 
@@ -35,3 +39,35 @@ class Protocol(ABC):
         Yields:
             Measurement: A figure each.
         """
+
+    def count_images(
+        self, stages: Mapping[str, torch.Tensor], least: int, copies: int = 1
+    ) -> int:
+        """Check that features can be measured.
+
+        Args:
+            stages (Mapping[str, Tensor]): What `Subject.image_features`
+                gave.
+            least (int): Number of images that are needed.
+            copies (int): Versions of each image. Defaults to 1.
+
+        Returns:
+            int: Number of images.
+
+        Raises:
+            InputError: If there are fewer, or a feature is not finite.
+        """
+        count = min(map(len, stages.values())) // copies
+        if count < least:
+            raise InputError(
+                f'{self.name} needs at least {least} images, got {count}. Add '
+                'images.'
+            )
+        for stage, feats in stages.items():
+            if not feats.isfinite().all():
+                raise InputError(
+                    f'{self.name}: features of stage {stage} are NaN or '
+                    'infinite. Take a checkpoint from before the training '
+                    'diverged.'
+                )
+        return count
