@@ -80,6 +80,8 @@ def test_two_nn_of_degenerate_features():
     assert two_nn_dimension(torch.ones(30, 4)) == 0
     assert two_nn_dimension(torch.eye(2).repeat(9, 1)) == 0
     assert two_nn_dimension(torch.eye(12)) is None
+    # but for rounding
+    assert two_nn_dimension(embed(np.eye(12))) is None
     assert two_nn_dimension(torch.tensor([[0.0], [1.0], [3.0]])) > 0
     with pytest.raises(ValueError, match='at least 3 images, got 2'):
         two_nn_dimension(torch.ones(2, 4))

@@ -52,13 +52,13 @@ def two_nn_dimension(
     distances = np.stack(
         [np.linalg.norm(points - points[found[:, i]], axis=1) for i in (0, 1)]
     )
-    distances.sort(0)
     ratios = np.sort(np.log(distances[1] / distances[0]))
     # the last of all would be at an infinite height
     kept = min(round((1 - discard) * count), count - 1)
     ratios = ratios[:kept]
     heights = -np.log1p(-np.arange(1, kept + 1) / count)
-    if not ratios.any():
+    # of equal distances float32 makes such ratios
+    if ratios[-1] < 1e-6:
         return None
     return float(ratios @ heights / (ratios @ ratios))
 

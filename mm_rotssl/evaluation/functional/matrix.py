@@ -44,7 +44,5 @@ def unit_rows(matrix: np.ndarray) -> np.ndarray:
     Returns:
         ndarray: float64 (N, C).
     """
-    # lengths of tiny or huge vectors neither vanish nor overflow
-    scaled = matrix / np.maximum(abs(matrix).max(1, keepdims=True), 1e-300)
-    length = np.linalg.norm(scaled, axis=1, keepdims=True)
-    return scaled / np.where(length > 0, length, 1)
+    length = np.linalg.norm(matrix, axis=1, keepdims=True)
+    return matrix / np.where(length > 0, length, 1)

@@ -65,7 +65,7 @@ def hubness(feats: torch.Tensor, k: int = 10) -> float | None:
     with mean :math:`\mu` and standard deviation :math:`\sigma`.
 
     Source: Radovanović, Nanopoulos and Ivanović, *Hubs in Space: Popular
-    Nearest Neighbors in High-Dimensional Data*, JMLR 11, 2010, equation 1.
+    Nearest Neighbors in High-Dimensional Data*, JMLR 11, 2010.
 
     Args:
         feats (Tensor): Features (N, C), any float type.

@@ -107,7 +107,7 @@ def lidar(
         feats (Tensor): Features of the views (V, C), any float type.
         images (Tensor): Of which image each is a view, int64 (V,); two or
             more of each, in any order.
-        delta (float): :math:`\delta`. Defaults to 1e-4.
+        delta (float): Defaults to 1e-4, as in public implementations.
 
     Returns:
         float: From 1 to min(images - 1, C); 0 if the means of all images are
@@ -182,8 +182,8 @@ def dead_channels(feats: torch.Tensor) -> float:
 
     Examples:
         >>> import torch
-        >>> dead_channels(torch.tensor([[1.0, 0.0, 2.0], [1.0, 0.0, 3.0]]))
-        66.66666666666667
+        >>> dead_channels(torch.tensor([[1.0, 2.0], [1.0, 3.0]]))
+        50.0
     """
     matrix = as_matrix(feats)
     dead = np.ptp(matrix, axis=0) <= 1e-6 * abs(matrix).max(0)

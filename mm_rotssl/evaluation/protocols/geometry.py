@@ -83,7 +83,7 @@ METRICS = {
     'hubness': Metric(
         'Hubness',
         'Skewness of how often images are among the nearest neighbors, by '
-        'cosine, of others (Radovanović et al., JMLR 2010, equation 1). 0: '
+        'cosine, of others (Radovanović et al., JMLR 2010). 0: '
         'all are equally often; above 1 or so, a few images are neighbors of '
         'everything, and nearest neighbors mean less. Grows with the '
         'dimension. Missing where all images are alike.',
