@@ -4,9 +4,11 @@ However many images there are, a batch of features is in memory at once, and
 what was extracted before an interruption is not extracted again.
 """
 
+import hashlib
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import (
     Callable,
     Iterable,
@@ -56,8 +58,8 @@ class Extracted:
 
     Args:
         stages (dict[str, Tensor]): Name of a stage -> features (rows *
-            copies, C), float32, mapped from the disk; the versions of an
-            image are neighbors.
+            copies, C), float32, mapped from the disk, not to be written to;
+            the versions of an image are neighbors.
         index (Tensor): Place of each row's image in the dataset, int64
             (rows,).
         labels (Tensor, optional): Classes, int64 (rows,); None if an image
@@ -398,15 +400,16 @@ def _read_state(entry: Path, copies: int) -> _State:
 def _read_entry(entry: Path, state: _State, copies: int) -> Extracted:
     if not state.rows:
         raise InputError('None of the images could be read.')
-    arrays = {
-        name: torch.from_numpy(
-            # copy-on-write: nothing is read before it is needed
-            np.memmap(
-                entry / name, dtype, 'c', shape=_shape(state, copies, name)
-            )
+    arrays = {}
+    for name, (dtype, _) in _layout(state, copies).items():
+        mapped = np.memmap(
+            entry / name, dtype, 'r', shape=_shape(state, copies, name)
         )
-        for name, (dtype, _) in _layout(state, copies).items()
-    }
+        with warnings.catch_warnings():
+            # that it must not be written to; a map that may be takes up
+            # memory, as far as the system counts
+            warnings.filterwarnings('ignore', '.*not writable', UserWarning)
+            arrays[name] = torch.from_numpy(mapped)
     return Extracted(
         {name: arrays[f'stage-{name}'] for name in state.channels},
         arrays['index'],
@@ -501,29 +504,36 @@ def describe_network(model: Any, part: Any = None) -> tuple:
     )
 
 
-def describe_images(dataset: Any) -> list[Any]:
-    """Collect all that decides what images a dataset has.
+def describe_images(dataset: Any) -> str:
+    """Sum up all that decides what images a dataset has.
 
     Args:
         dataset (Dataset): The dataset, or a subset.
 
     Returns:
-        list[Any]: Of each image the path, size and time of change of its
-        file, or a hash of its pixels.
+        str: A digest of the places of the images, their labels, and the
+        paths, sizes and times of change of their files, or their pixels.
+
+    Raises:
+        OSError: If a file is gone.
     """
     places = _places(dataset)
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
-    images: list[Any] = []
+    digest = hashlib.sha256()
     for place in places:
         info = dataset.get_data_info(place)
+        known: list[Any] = [place, info.get('gt_label')]
         # images that are in memory have paths, too, to be named by
-        if 'img' not in info and 'img_path' in info:
-            file = os.stat(info['img_path'])
-            images.append((info['img_path'], file.st_size, file.st_mtime_ns))
+        if 'img' in info:
+            image = np.ascontiguousarray(info['img'])
+            known += [image.shape, image.dtype.str]
+            digest.update(image.data)
         else:
-            images.append((place, joblib.hash(info)))
-    return images
+            file = os.stat(info['img_path'])
+            known += [info['img_path'], file.st_size, file.st_mtime_ns]
+        digest.update(repr(known).encode(errors='surrogateescape'))
+    return digest.hexdigest()
 
 
 def describe_pipeline(dataset: Any) -> Any:
