@@ -6,6 +6,7 @@ from .checkpoint_hook import CheckpointHook
 from .divergence_check_hook import DivergenceCheckHook
 from .epoch_seed_hook import EpochSeedHook
 from .gradient_check_hook import GradientCheckHook
+from .online_linear_probe_hook import OnlineLinearProbeHook
 from .pretrained_check_hook import PretrainedCheckHook
 from .progress_bar_hook import ProgressBarHook
 from .resume_settings_hook import ResumeSettingsHook
@@ -20,6 +21,7 @@ __all__ = [
     'DivergenceCheckHook',
     'EpochSeedHook',
     'GradientCheckHook',
+    'OnlineLinearProbeHook',
     'PretrainedCheckHook',
     'ProgressBarHook',
     'ResumeSettingsHook',
