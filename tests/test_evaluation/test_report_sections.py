@@ -250,6 +250,8 @@ def test_differences_with_their_intervals(report):
             found['value'] = -5.5 if found['stage'] == 'layer1' else 1.0
         if found['metric'] == '10':
             found['how'] = 'By another method.'
+    # whatever their order
+    report['differences'].reverse()
     first, *tables = section_of(report, 'protocol-linear').tables
     assert [t.notes[0] for t in tables] == [
         report['differences'][0]['how'],
@@ -399,6 +401,19 @@ def test_terminal_shows_the_same_cells(report, width):
                 # numbers are on one line
                 assert ' '.join(cell.text.split()) in ' '.join(words)
         if width == 200:
+            # what the rows of a group share is said once
+            firsts = [row.cells[0].text for row in rows.rows]
+            shared = [
+                a
+                for a, b in zip(firsts, [None, *firsts], strict=False)
+                if a != b
+            ]
+            lines = text.splitlines()[3:]
+            assert [
+                first
+                for line in lines
+                if (first := line.split('  ')[0]) in firsts
+            ] == shared
             for note in rows.notes:
                 assert note.split()[0] in words
 

@@ -33,7 +33,7 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.elements, self.open, self.tables = [], [], []
-        self.content = {}
+        self.content, self.strong = {}, []
         self.feed(text)
         self.close()
         assert not self.open
@@ -56,6 +56,8 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if 'td' in self.open or 'th' in self.open:
             self.tables[-1][-1][-1][1] += data
+            if 'strong' in self.open:
+                self.strong.append(data)
         if self.open:
             element = self.open[-1]
             self.content.setdefault(element, []).append(data)
@@ -202,6 +204,7 @@ def test_html_holds_the_figures(page, report):
         assert [value and float(value) for value, _ in cells] == [
             cell.value for cell in expected
         ]
+    assert page.strong == [c.text for cells in rows for c in cells if c.strong]
     # and so do the report's own: each mean is in the table
     (knn,) = [t for t in page.tables if t[0][-1][1] == 'top-1 (%) ↑'][:1]
     for found in report['measurements']:
