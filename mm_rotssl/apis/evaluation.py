@@ -169,7 +169,7 @@ def evaluate_clusters(
         feats = Features.extract(model, run.reference, run.test)
         own = predict_classes(model, run.test)
         report(f'{name}: k-means')
-        results[name] = protocol.run(feats, own)
+        results[name] = protocol.judge(feats, own)
     return run.write(
         out,
         reference_images=len(run.reference.dataset),

@@ -8,6 +8,8 @@ import torch
 from mmengine.model import BaseModel
 from torch.utils.data import DataLoader
 
+from mm_rotssl.utils import InputError
+
 from .feature_store import EMBEDDING, FeatureStore
 from .functional import draw_labels
 from .labels import REFERENCE, TEST, list_classes
@@ -114,12 +116,15 @@ class Features:
             test_labels,
         )
 
-    def draw(self, shots: int, draws: int, seed: int) -> list[torch.Tensor]:
+    def draw(
+        self, shots: int | str, draws: int, seed: int
+    ) -> list[torch.Tensor]:
         """Choose reference images, the same for every network.
 
         Args:
-            shots (int): Images of each class that occurs.
-            draws (int): Number of independent draws.
+            shots (int | str): Images of each class that occurs; 'all'; or a
+                share of each class, such as '1%', at least one.
+            draws (int): Number of independent draws; of 'all' there is one.
             seed (int): Of all of them.
 
         Returns:
@@ -127,17 +132,37 @@ class Features:
             int64, see `draw_labels`.
 
         Raises:
-            ValueError: If a class has fewer images.
+            InputError: If a class has fewer images, or ``shots`` is none of
+                these.
         """
+        if shots == 'all':
+            return [torch.arange(len(self.reference_labels))]
+        number = _read_shots(shots)
         counts = self.reference_labels.bincount().tolist()
         for name, count in zip(self.classes, counts, strict=False):
-            if 0 < count < shots:
-                raise ValueError(
+            if 0 < count < number:
+                raise InputError(
                     f'{shots} labels a class were asked for, but class '
                     f'"{name}" has only {count} images in {REFERENCE}. Ask '
                     'for fewer or add labeled images.'
                 )
         return [
-            draw_labels(self.reference_labels, shots, (seed, draw))
+            draw_labels(self.reference_labels, number, (seed, draw))
             for draw in range(draws)
         ]
+
+
+def _read_shots(shots: int | str) -> int | float:
+    """A number of images, or a share of them as a real number."""
+    text = str(shots)
+    try:
+        if text.endswith('%') and 0 < float(text[:-1]) <= 100:
+            return float(text[:-1]) / 100
+        if int(text) > 0:
+            return int(text)
+    except ValueError:
+        pass
+    raise InputError(
+        f"shots={shots!r}: a number of labels a class, a share such as '1%', "
+        "or 'all'."
+    )

@@ -16,7 +16,7 @@ from torch import nn
 
 
 def draw_labels(
-    labels: torch.Tensor, shots: int, seed: int | Sequence[int]
+    labels: torch.Tensor, shots: int | float, seed: int | Sequence[int]
 ) -> torch.Tensor:
     """Choose the images whose labels may be used.
 
@@ -25,18 +25,19 @@ def draw_labels(
 
     Args:
         labels (Tensor): Classes of all labeled images, int64 (M,).
-        shots (int): Images of each class that occurs.
+        shots (int | float): Images of each class that occurs; a real number
+            is a share of each class, of which at least one is taken.
         seed (int | Sequence[int]): Of the draw; a sequence such as
             (seed of the experiment, number of the draw) gives independent
             draws.
 
     Returns:
-        Tensor: Positions in ``labels``, int64 (classes * shots,), class by
-        class.
+        Tensor: Positions in ``labels``, int64, class by class: (classes *
+        shots,), of shares their sum.
 
     Raises:
-        ValueError: If ``shots`` is not positive or a class has fewer
-            images.
+        ValueError: If ``shots`` is not positive, a share above 1, or a class
+            has fewer images.
 
     Examples:
         >>> import torch
@@ -44,19 +45,24 @@ def draw_labels(
         >>> labels[draw_labels(labels, 2, seed=0)].tolist()
         [0, 0, 1, 1]
     """
-    if shots < 1:
-        raise ValueError(f'shots={shots} labels a class must be positive.')
+    share = isinstance(shots, float)
+    if not (0 < shots <= 1 if share else shots >= 1):
+        raise ValueError(
+            f'shots={shots} must be a positive number of labels a class, or '
+            'a share of them, from 0.0 to 1.0.'
+        )
     rng = np.random.default_rng(seed)
     chosen = []
     for label in labels.unique().tolist():
         where = np.flatnonzero(labels.cpu().numpy() == label)
-        if len(where) < shots:
+        count = max(1, round(shots * len(where))) if share else int(shots)
+        if len(where) < count:
             raise ValueError(
                 f'{shots} labels a class were asked for, but class {label} '
                 f'has only {len(where)} labeled images. Ask for fewer or '
                 'enlarge the labeled set.'
             )
-        chosen.append(rng.permutation(where)[:shots])
+        chosen.append(rng.permutation(where)[:count])
     return torch.from_numpy(np.concatenate(chosen))
 
 

@@ -7,19 +7,28 @@ another, and none draws.
 
 from .base import Protocol
 from .clusters import Clusters, clusters_rows, predict_classes
-from .fine_tuning import fine_tuned_accuracy
+from .fine_tuning import FineTuning
 from .geometry import Geometry
 from .invariance import Invariance
 from .knn import KNN
 from .linear import LinearProbe
-from .rotation import rotation_accuracy
+from .rotation import OwnPredictions, rotation_accuracy
 from .rotation_probe import RotationProbe
 from .svm import SVM_PROTOCOLS, LinearSVM, svm_protocol
 from .views import Views
 
 #: Those that a report can have, in its order.
 PROTOCOLS: dict[str, type[Protocol]] = {
-    kind.name: kind for kind in (Geometry, Views, RotationProbe, Invariance)
+    kind.name: kind
+    for kind in (
+        Geometry,
+        Clusters,
+        OwnPredictions,
+        RotationProbe,
+        Invariance,
+        Views,
+        FineTuning,
+    )
 }
 
 __all__ = [
@@ -27,15 +36,16 @@ __all__ = [
     'PROTOCOLS',
     'SVM_PROTOCOLS',
     'Clusters',
+    'FineTuning',
     'Geometry',
     'Invariance',
     'LinearProbe',
     'LinearSVM',
+    'OwnPredictions',
     'Protocol',
     'RotationProbe',
     'Views',
     'clusters_rows',
-    'fine_tuned_accuracy',
     'predict_classes',
     'rotation_accuracy',
     'svm_protocol',

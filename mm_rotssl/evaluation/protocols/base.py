@@ -27,9 +27,14 @@ class Protocol(ABC):
     labeled: ClassVar[bool]
     #: Whether it is measured unless others are asked for.
     quick: ClassVar[bool] = True
-    #: Key -> what is measured, in the order of the tables' columns. Those
-    #: that depend on settings are properties.
-    metrics: Mapping[str, Metric]
+
+    @property
+    @abstractmethod
+    def metrics(self) -> Mapping[str, Metric]:
+        """Key -> what is measured, in the order of the tables' columns.
+
+        Where it does not depend on settings, an attribute of the class.
+        """
 
     @abstractmethod
     def run(self, subject: Subject) -> Iterator[Measurement]:

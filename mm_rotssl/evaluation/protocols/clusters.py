@@ -1,18 +1,22 @@
 """Do the classes that a network finds without labels agree with the real?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from mmpretrain.models.selfsup import BaseSelfSupervisor
 from sklearn.cluster import KMeans
+from sklearn.metrics.cluster import contingency_matrix
 from torch.utils.data import DataLoader
 
 from ..features import Features
 from ..functional import clustering_scores, superclass_scores
 from ..labels import REFERENCE
+from ..measurement import Measurement, Metric
 from ..report import format_spread
+from ..subject import Subject
+from .base import Protocol
 
 # score -> heading
 SHOWN = {
@@ -51,8 +55,51 @@ def predict_classes(
     return np.array(found)
 
 
+METRICS = {
+    'nmi': Metric(
+        'NMI',
+        'Mutual information of clusters and classes over the mean of their '
+        'entropies. Grows with the number of clusters by chance alone.',
+        '%',
+        'higher',
+    ),
+    'ami': Metric(
+        'AMI',
+        'NMI, corrected so that chance gives 0 (Vinh et al., JMLR 2010).',
+        '%',
+        'higher',
+    ),
+    'ari': Metric(
+        'ARI',
+        'Share of pairs of images that clusters and classes agree on, '
+        'corrected so that chance gives 0 (Hubert & Arabie 1985).',
+        '%',
+        'higher',
+    ),
+    'accuracy_one_to_one': Metric(
+        'ACC, one to one',
+        'Accuracy if each cluster stands for one class and no two for the '
+        'same (Hungarian matching). With more clusters than classes the rest '
+        'counts as wrong.',
+        '%',
+        'higher',
+    ),
+    'accuracy_many_to_one': Metric(
+        'ACC, many to one',
+        'Accuracy if each cluster stands for the class that most of its '
+        'images are of (purity); found on the same images, so more clusters '
+        'are better by chance alone.',
+        '%',
+        'higher',
+    ),
+    'clusters_in_use': Metric(
+        'Clusters', 'Clusters that have an image of the test set.'
+    ),
+}
+
+
 @dataclass(frozen=True)
-class Clusters:
+class Clusters(Protocol):
     """Compare clusters of the test images with their classes.
 
     The clusters are the network's own classes, where it has some, and those
@@ -72,10 +119,54 @@ class Clusters:
     seed: int = 0
     superclasses: np.ndarray | None = None
 
-    def run(
+    name = 'clusters'
+    title = 'Clusters and classes'
+    about = (
+        'k-means on the features of a stage, fitted to the labeled images to '
+        'learn from without their labels, puts the test images into '
+        'clusters; a draw is another random start. Where the network '
+        'predicts classes of its own, these are judged as the whole network. '
+        'Labels are read only to compare.'
+    )
+    labeled = True
+    metrics = METRICS
+
+    def run(self, subject: Subject) -> Iterator[Measurement]:
+        """See base class.
+
+        Args:
+            subject (Subject): The network, and the images.
+
+        Yields:
+            Measurement: Each score of each way of clustering.
+
+        Raises:
+            ValueError: If there are fewer reference images than clusters.
+        """
+        assert subject.test is not None
+        feats = subject.features
+        clusters: dict[str | None, list[np.ndarray]] = dict(
+            self._k_means(feats, subject.seed)
+        )
+        own = predict_classes(subject.model, subject.test)
+        if own is not None:
+            clusters[None] = [own]
+        targets = feats.test_labels.numpy()
+        for stage, runs in clusters.items():
+            scores = [
+                {
+                    **clustering_scores(found, targets),
+                    'accuracy_many_to_one': _purity(found, targets),
+                }
+                for found in runs
+            ]
+            for key in self.metrics:
+                yield Measurement(key, stage, [one[key] for one in scores])
+
+    def judge(
         self, feats: Features, own: np.ndarray | None = None
     ) -> dict[str, list[dict[str, float]]]:
-        """Judge every way of clustering.
+        """Judge every way of clustering, with superclasses if there are any.
 
         Args:
             feats (Features): Of a network.
@@ -89,6 +180,19 @@ class Clusters:
         Raises:
             ValueError: If there are fewer reference images than clusters.
         """
+        found = {} if own is None else {'own classes': [own]}
+        for stage, runs in self._k_means(feats, self.seed):
+            found[f'k-means, stage {stage}'] = runs
+        targets = feats.test_labels.numpy()
+        return {
+            way: [self._judge(clusters, targets) for clusters in runs]
+            for way, runs in found.items()
+        }
+
+    def _k_means(
+        self, feats: Features, seed: int
+    ) -> Iterator[tuple[str, list[np.ndarray]]]:
+        """Stage, and of each run the clusters of the test images."""
         count = self.num_clusters or len(feats.test_labels.unique())
         images = len(feats.reference_labels)
         if images < count:
@@ -97,21 +201,18 @@ class Clusters:
                 f'{count} clusters. Add images to {REFERENCE}, or raise '
                 f'--max-reference, or set --num-clusters to {images} or less.'
             )
-        found = {} if own is None else {'own classes': [own]}
         for stage, reference, test in zip(
             feats.stages, feats.reference, feats.test, strict=True
         ):
-            found[f'k-means, stage {stage}'] = [
-                KMeans(count, n_init=10, random_state=self.seed + i)
-                .fit(reference.numpy())
-                .predict(test.numpy())
-                for i in range(self.draws)
-            ]
-        targets = feats.test_labels.numpy()
-        return {
-            way: [self._judge(clusters, targets) for clusters in runs]
-            for way, runs in found.items()
-        }
+            yield (
+                stage,
+                [
+                    KMeans(count, n_init=10, random_state=seed + i)
+                    .fit(reference.numpy())
+                    .predict(test.numpy())
+                    for i in range(self.draws)
+                ],
+            )
 
     def _judge(
         self, found: np.ndarray, targets: np.ndarray
@@ -122,13 +223,19 @@ class Clusters:
         return scores
 
 
+def _purity(found: np.ndarray, targets: np.ndarray) -> float:
+    """Percentage of images of the class that is most frequent in theirs."""
+    table = contingency_matrix(targets, found)
+    return float(100 * table.max(0).sum() / len(targets))
+
+
 def clusters_rows(
     results: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]],
 ) -> tuple[list[str], dict[str, list[list[str]]]]:
     """Write scores for tables.
 
     Args:
-        results (Mapping): Network -> what :meth:`Clusters.run` gave.
+        results (Mapping): Network -> what :meth:`Clusters.judge` gave.
 
     Returns:
         tuple[list[str], dict[str, list[list[str]]]]: Headings of the

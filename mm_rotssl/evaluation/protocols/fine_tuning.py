@@ -1,3 +1,7 @@
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from mmpretrain.models.selfsup import BaseSelfSupervisor
 from torch import nn
@@ -5,63 +9,152 @@ from torch.utils.data import DataLoader
 
 from mm_rotssl.ops import pool_features
 
-from ..functional import accuracy, fine_tune
+from ..feature_store import backbone_outputs
+from ..functional import FINE_TUNING, fine_tune
+from ..measurement import Measurement, Metric
+from ..subject import Subject
+from .base import Protocol
 
 
 class _LastStage(nn.Module):
-    """A backbone that gives the pooled vector of its last stage."""
+    """A network that gives the pooled vector of its last stage."""
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.model = model
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Map images to vectors (N, C)."""
-        return pool_features(self.backbone(inputs))[-1]
+        return pool_features(backbone_outputs(self.model, inputs))[-1]
 
 
-def fine_tuned_accuracy(
+@dataclass(frozen=True)
+class FineTuning(Protocol):
+    """Train a copy of the whole backbone on some labels, and measure it.
+
+    A short, fixed recipe, see `fine_tune`: for comparing starting points
+    where labels are few, not for the best accuracy.
+
+    Args:
+        shots (Sequence[int | str]): Labels a class, or shares of them, see
+            :meth:`Features.draw`. Defaults to (10,).
+        draws (int): Draws of the labels; the classifier starts differently
+            in each. Defaults to 3.
+    """
+
+    shots: tuple[int | str, ...] = (10,)
+    draws: int = 3
+
+    name = 'finetune'
+    title = 'Fine-tuning'
+    about = (
+        'All layers are trained on some of the labeled images, with a linear '
+        'classifier on the pooled last stage: '
+        f'{FINE_TUNING["epochs"]} epochs, batches of at most '
+        f'{FINE_TUNING["batch_size"]}, {FINE_TUNING["optimizer"]}, rate '
+        f'{FINE_TUNING["lr"]}, {FINE_TUNING["schedule"]}, weight decay '
+        f'{FINE_TUNING["weight_decay"]}, no augmentation. The longer the '
+        'training and the more labels, the less the start matters. Networks '
+        'get the same labels, the same start of the classifier and the same '
+        'batches.'
+    )
+    labeled = True
+    quick = False
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """One for each number of labels."""
+        return {
+            str(shots): Metric(
+                f'{shots} labels'
+                if shots == 'all' or '%' in str(shots)
+                else f'{shots} label{"" if shots == 1 else "s"} a class',
+                'Accuracy on the test images.',
+                '%',
+                'higher',
+            )
+            for shots in self.shots
+        }
+
+    def run(self, subject: Subject) -> Iterator[Measurement]:
+        """See base class.
+
+        Args:
+            subject (Subject): The network, and the images.
+
+        Yields:
+            Measurement: One for each number of labels.
+
+        Raises:
+            InputError: If a class has too few images.
+        """
+        assert subject.reference is not None
+        assert subject.test is not None
+        feats = subject.features
+        # drawn before anything is trained: too few are noticed at once
+        chosen = {
+            shots: feats.draw(shots, self.draws, subject.seed)
+            for shots in self.shots
+        }
+        for shots, draws in chosen.items():
+            correct = []
+            for number, places in enumerate(draws):
+                if subject.report is not None:
+                    subject.report(
+                        f'fine-tuning, {shots} labels, draw {number + 1} of '
+                        f'{len(draws)}'
+                    )
+                predicted = fine_tuned_classes(
+                    subject.model,
+                    subject.reference,
+                    subject.test,
+                    places,
+                    len(feats.classes),
+                    subject.seed + number,
+                )
+                correct.append((predicted == feats.test_labels).numpy())
+            yield Measurement(
+                str(shots),
+                None,
+                [100 * float(right.mean()) for right in correct],
+                100 / len(feats.classes),
+                np.array(correct, np.float32).mean(0),
+            )
+
+
+def fine_tuned_classes(
     model: BaseSelfSupervisor,
     reference: DataLoader,
     test: DataLoader,
     chosen: torch.Tensor,
     num_classes: int,
     seed: int,
-    test_to_reference: torch.Tensor | None = None,
-) -> float:
-    """Train a copy of the whole backbone on a few labels, and measure it.
+) -> torch.Tensor:
+    """Train a copy of the whole backbone on a few labels, and classify.
 
     Args:
-        model (BaseSelfSupervisor): Any algorithm with a ``backbone``; not
-            changed.
+        model (BaseSelfSupervisor): Any algorithm with a ``backbone``, or an
+            image classifier; not changed.
         reference (DataLoader): Labeled images to train on.
-        test (DataLoader): Labeled images to classify.
+        test (DataLoader): Images to classify.
         chosen (Tensor): Positions of the reference images that may be used,
             int64, see `Features.draw`.
         num_classes (int): Number of classes.
         seed (int): See `fine_tune`.
-        test_to_reference (Tensor, optional): See `match_labels`. Defaults to
-            None, both have the same labels.
 
     Returns:
-        float: Accuracy, in percent.
+        Tensor: Classes of the test images, int64 (N,), on the CPU.
     """
     batch = reference.collate_fn(
         [reference.dataset[i] for i in chosen.tolist()]
     )
     inputs, labels = _prepare(model, batch)
-    tuned = fine_tune(
-        _LastStage(model.backbone), inputs, labels, num_classes, seed
-    )
-    found = []
-    for batch in test:
-        inputs, labels = _prepare(model, batch)
-        with torch.no_grad():
-            found.append((tuned(inputs).argmax(1), labels))
-    predicted, labels = map(torch.cat, zip(*found, strict=True))
-    if test_to_reference is not None:
-        labels = test_to_reference.to(labels.device)[labels]
-    return accuracy(predicted, labels)
+    tuned = fine_tune(_LastStage(model), inputs, labels, num_classes, seed)
+    with torch.no_grad():
+        found = [
+            tuned(_prepare(model, batch)[0]).argmax(1).cpu() for batch in test
+        ]
+    return torch.cat(found)
 
 
 def _prepare(

@@ -1,8 +1,14 @@
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from mmpretrain.models.selfsup import BaseSelfSupervisor
 from torch.utils.data import DataLoader
 
+from ..measurement import Measurement, Metric
 from ..metrics import RotationAccuracy
+from ..subject import Subject
+from .base import Protocol
 
 
 @torch.no_grad()
@@ -28,3 +34,38 @@ def rotation_accuracy(
     if not metric.results:
         return None
     return metric.evaluate(len(metric.results))['rotation/accuracy']
+
+
+@dataclass(frozen=True)
+class OwnPredictions(Protocol):
+    """What an algorithm predicts by itself: the rotation of an image."""
+
+    name = 'own-predictions'
+    title = "The algorithm's own predictions"
+    about = (
+        'How well the pretext task is solved on these images. It tells that '
+        'training went well, not how good the features are: methods, and '
+        'runs, are not to be ranked by it.'
+    )
+    labeled = False
+    metrics = {
+        'rotation': Metric(
+            'Rotation accuracy',
+            'Share of the rotated versions of the images whose rotation the '
+            "algorithm's own head tells.",
+            '%',
+        )
+    }
+
+    def run(self, subject: Subject) -> Iterator[Measurement]:
+        """See base class.
+
+        Args:
+            subject (Subject): The network, and the images.
+
+        Yields:
+            Measurement: One, where the algorithm predicts rotations.
+        """
+        found = rotation_accuracy(subject.model, subject.images)
+        if found is not None:
+            yield Measurement('rotation', None, [found])

@@ -1,0 +1,273 @@
+"""Protocols that compare with labels, against naive references."""
+
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+from mmpretrain.structures import DataSample
+from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import KMeans
+from sklearn.metrics import (
+    adjusted_mutual_info_score,
+    adjusted_rand_score,
+    normalized_mutual_info_score,
+)
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mm_rotssl.evaluation import FINE_TUNING
+from mm_rotssl.evaluation.features import Features
+from mm_rotssl.evaluation.protocols import (
+    Clusters,
+    FineTuning,
+    OwnPredictions,
+)
+from mm_rotssl.registry import MODELS
+
+
+def make_features(seed=0, classes=3, size=30):
+    """Clouds that overlap, of two stages; test labels are not in order."""
+    rng = np.random.default_rng(seed)
+
+    def draw(labels, spread):
+        centers = np.random.default_rng(9).normal(size=(classes, 4))
+        noise = spread * rng.normal(size=(len(labels), 4))
+        return torch.tensor(centers[labels] + noise).float()
+
+    labels = np.arange(size) % classes
+    test_labels = rng.integers(classes, size=size)
+    return Features(
+        ['1', '3'],
+        [f'class {i}' for i in range(classes)],
+        [draw(labels, 0.5), draw(labels, 1.0)],
+        torch.tensor(labels),
+        [draw(test_labels, 0.5), draw(test_labels, 1.0)],
+        torch.tensor(test_labels),
+    )
+
+
+def by_key(measurements):
+    return {(one.metric, one.stage): list(one.values) for one in measurements}
+
+
+def reference_scores(found, labels):
+    table = Counter(zip(found, labels, strict=True))
+    clusters, classes = sorted(set(found)), sorted(set(labels))
+    counts = np.array([[table[a, b] for b in classes] for a in clusters])
+    rows, columns = linear_sum_assignment(-counts)
+    return {
+        'nmi': 100 * normalized_mutual_info_score(labels, found),
+        'ami': 100 * adjusted_mutual_info_score(labels, found),
+        'ari': 100 * adjusted_rand_score(labels, found),
+        'accuracy_one_to_one': 100 * counts[rows, columns].sum() / len(found),
+        'accuracy_many_to_one': 100
+        * sum(max(row) for row in counts)
+        / len(found),
+        'clusters_in_use': len(clusters),
+    }
+
+
+@pytest.mark.parametrize('count', [None, 5])
+def test_clusters(count):
+    feats = make_features()
+    subject = SimpleNamespace(
+        features=feats, model=nn.Identity(), test=[], seed=3
+    )
+    found = by_key(Clusters(num_clusters=count, draws=2).run(subject))
+    want = {}
+    for stage, to_fit, to_judge in zip(
+        feats.stages, feats.reference, feats.test, strict=True
+    ):
+        scores = [
+            reference_scores(
+                KMeans(count or 3, n_init=10, random_state=seed)
+                .fit(to_fit.numpy())
+                .predict(to_judge.numpy())
+                .tolist(),
+                feats.test_labels.tolist(),
+            )
+            for seed in (3, 4)
+        ]
+        for key in scores[0]:
+            want[key, stage] = pytest.approx([one[key] for one in scores])
+    assert found == want
+    assert {key for key, _ in found} == set(Clusters.metrics)
+
+
+class OwnClasses(nn.Module):
+    """Predicts the class from the first pixel."""
+
+    def predict(self):
+        raise NotImplementedError
+
+    def val_step(self, batch):
+        return [
+            DataSample().set_pred_label(int(image[0, 0, 0]) % 2)
+            for image in batch['inputs']
+        ]
+
+
+def test_clusters_of_the_network_itself():
+    feats = make_features()
+    pixels = torch.arange(30).view(30, 1, 1, 1)
+    subject = SimpleNamespace(
+        features=feats,
+        model=OwnClasses(),
+        test=[dict(inputs=pixels[:20]), dict(inputs=pixels[20:])],
+        seed=0,
+    )
+    found = by_key(Clusters(draws=1).run(subject))
+    want = reference_scores(
+        [i % 2 for i in range(30)], feats.test_labels.tolist()
+    )
+    for key, value in want.items():
+        assert found[key, None] == [pytest.approx(value)]
+
+
+# ------------------------------ fine-tuning ------------------------------
+
+
+class Images(torch.utils.data.Dataset):
+    """Brightness tells the class, on top of noise."""
+
+    def __init__(self, count, seed):
+        generator = torch.Generator().manual_seed(seed)
+        self.labels = torch.arange(count) % 2
+        noise = torch.rand(count, 3, 8, 8, generator=generator) * 60
+        self.images = (noise + 80 * self.labels[:, None, None, None]).byte()
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        sample = DataSample().set_gt_label(int(self.labels[index]))
+        return dict(inputs=self.images[index], data_samples=sample)
+
+
+@pytest.fixture
+def subject(monkeypatch):
+    init_default_scope('mmpretrain')
+    monkeypatch.setitem(FINE_TUNING, 'epochs', 15)
+    torch.manual_seed(0)
+    model = MODELS.build(
+        dict(
+            type='mm_rotssl.RotNet',
+            backbone=dict(
+                type='mm_rotssl.NIN',
+                base_channels=6,
+                num_stages=3,
+                out_indices=(0, 2),
+            ),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='mm_rotssl.RotationHead', in_channels=6),
+            data_preprocessor=dict(mean=[70.0] * 3, std=[40.0] * 3),
+        )
+    ).eval()
+
+    def load(count, seed):
+        return DataLoader(
+            Images(count, seed),
+            batch_size=7,
+            collate_fn=lambda samples: dict(
+                inputs=torch.stack([one['inputs'] for one in samples]),
+                data_samples=[one['data_samples'] for one in samples],
+            ),
+        )
+
+    reference, test = load(24, 1), load(20, 2)
+    # labels of the test images in the numbers of the reference set
+    return SimpleNamespace(
+        model=model,
+        reference=reference,
+        test=test,
+        images=test,
+        seed=5,
+        report=None,
+        features=Features(
+            ['1', '3'],
+            ['dark', 'bright'],
+            [],
+            reference.dataset.labels,
+            [],
+            test.dataset.labels,
+        ),
+    )
+
+
+def test_fine_tuning(subject):
+    before = {k: v.clone() for k, v in subject.model.state_dict().items()}
+    protocol = FineTuning(shots=(1, '50%', 'all'), draws=3)
+    found = {one.metric: one for one in protocol.run(subject)}
+    assert list(found) == list(protocol.metrics) == ['1', '50%', 'all']
+    titles = [metric.title for metric in protocol.metrics.values()]
+    assert titles == ['1 label a class', '50% labels', 'all labels']
+    for shots, one in found.items():
+        assert len(one.values) == (1 if shots == 'all' else 3)
+        assert one.correct.shape == (20,)
+        assert 100 * one.correct.mean() == pytest.approx(np.mean(one.values))
+        assert one.chance == 50
+        assert one.stage is None
+    # the classes are easy to tell, if the labels that are given are right
+    assert found['all'].values[0] > 80
+    # the network itself is as it was
+    for name, value in subject.model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_other_labels_of_the_test_images_are_judged_wrong(subject):
+    right = next(FineTuning(shots=('all',)).run(subject))
+    subject.features.test_labels = 1 - subject.features.test_labels
+    wrong = next(FineTuning(shots=('all',)).run(subject))
+    assert wrong.values[0] == pytest.approx(100 - right.values[0])
+    np.testing.assert_array_equal(wrong.correct, 1 - right.correct)
+
+
+def test_too_few_labels_are_noticed_before_training(subject, monkeypatch):
+    monkeypatch.setattr(
+        'mm_rotssl.evaluation.protocols.fine_tuning.fine_tune', None
+    )
+    with pytest.raises(ValueError, match=r'13 labels.*"dark" has only 12'):
+        list(FineTuning(shots=(1, 13)).run(subject))
+    for shots in ('few', '0%', 0, '101%', -1):
+        with pytest.raises(ValueError, match="a share such as '1%'"):
+            list(FineTuning(shots=(shots,)).run(subject))
+
+
+@pytest.mark.parametrize('share', ['10%', '25%', '100%'])
+def test_shares_of_each_class(share):
+    labels = torch.tensor([0] * 40 + [1] * 8 + [2] * 2)
+    feats = Features(['1'], list('abc'), [], labels, [], labels)
+    draws = feats.draw(share, 2, 0)
+    part = float(share[:-1]) / 100
+    want = [max(1, round(part * count)) for count in (40, 8, 2)]
+    for chosen in draws:
+        assert labels[chosen].bincount().tolist() == want
+        assert len(set(chosen.tolist())) == len(chosen)
+    if share != '100%':
+        assert draws[0].tolist() != draws[1].tolist()
+        # a larger draw holds it
+        larger = feats.draw('50%', 1, 0)[0]
+        assert set(draws[0].tolist()) <= set(larger.tolist())
+
+
+# --------------------------- own predictions -----------------------------
+
+
+def test_own_predictions(subject):
+    (found,) = OwnPredictions().run(subject)
+    images = subject.images.dataset.images.float()
+    right = []
+    with torch.no_grad():
+        for turns in range(4):
+            turned = torch.rot90((images - 70) / 40, turns, (2, 3))
+            feats = subject.model.backbone(turned)
+            logits = subject.model.head(subject.model.neck(feats))
+            right += (logits.argmax(1) == turns).tolist()
+    assert list(found.values) == [pytest.approx(100 * np.mean(right))]
+    assert found.stage is None
+    # others predict none
+    subject.model = nn.Identity()
+    assert list(OwnPredictions().run(subject)) == []
