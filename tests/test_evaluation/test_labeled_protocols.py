@@ -150,7 +150,7 @@ class Images(torch.utils.data.Dataset):
 @pytest.fixture
 def subject(monkeypatch):
     init_default_scope('mmpretrain')
-    monkeypatch.setitem(FINE_TUNING, 'epochs', 15)
+    monkeypatch.setitem(FINE_TUNING, 'epochs', 60)
     torch.manual_seed(0)
     model = MODELS.build(
         dict(
