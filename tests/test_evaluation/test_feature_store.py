@@ -169,7 +169,7 @@ def remove_file(folder):
         dict(variant=RandomViews(1, seed=1)),
         dict(input_size=20),
     ],
-    ids=str,
+    ids=lambda change: getattr(change.get('file'), '__name__', str(change)),
 )
 def test_what_has_changed_is_noticed(folder, tmp_path, count, change):
     store = FeatureStore(tmp_path / 'store')

@@ -1,11 +1,10 @@
 from types import SimpleNamespace
 
-import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mm_rotssl.evaluation.protocols import fine_tuned_accuracy
+from mm_rotssl.evaluation.protocols.fine_tuning import fine_tuned_classes
 
 
 def collate(items):
@@ -38,24 +37,36 @@ class Backbone(nn.Module):
         return first, self.second(first)
 
 
-def test_learns_from_the_chosen_and_counts_the_tested():
+class Model(nn.Module):
+    """An algorithm, as far as it is looked at."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = Backbone()
+
+    def data_preprocessor(self, batch, _):
+        return batch
+
+    def forward(self, inputs, mode):
+        assert mode == 'tensor'
+        return self.backbone(inputs)
+
+
+def test_learns_from_the_chosen():
     torch.manual_seed(0)
-    backbone = Backbone()
-    before = [p.clone() for p in backbone.parameters()]
-    model = SimpleNamespace(
-        backbone=backbone, data_preprocessor=lambda batch, _: batch
-    )
+    model = Model()
+    before = [p.clone() for p in model.parameters()]
     reference = make_loader([0, 1, 1, 0, 0, 1], wrong=(0, 1))
-    test = make_loader([1, 0, 0, 1, 1], wrong=(4,))
+    test = make_loader([1, 0, 0, 1, 1])
     settings = dict(num_classes=2, seed=0)
     # those that are labeled wrong are not used
     chosen = torch.tensor([2, 3, 4, 5])
-    accuracy = fine_tuned_accuracy(model, reference, test, chosen, **settings)
-    assert accuracy == pytest.approx(80)
-    accuracy = fine_tuned_accuracy(
+    found = fine_tuned_classes(model, reference, test, chosen, **settings)
+    assert found.tolist() == [1, 0, 0, 1, 1]
+    found = fine_tuned_classes(
         model, reference, test, torch.tensor([0, 1]), **settings
     )
-    assert accuracy == pytest.approx(20)
+    assert found.tolist() == [0, 1, 1, 0, 0]
     # a copy was trained
-    for now, then in zip(backbone.parameters(), before, strict=True):
+    for now, then in zip(model.parameters(), before, strict=True):
         assert torch.equal(now, then)
