@@ -14,9 +14,11 @@ from mm_rotssl.evaluation import nearest_neighbors
 from mm_rotssl.evaluation.features import Features
 from mm_rotssl.utils import algorithm_settings, save_figure
 from mm_rotssl.visualization import (
+    MetricPanel,
+    network_styles,
     plot_embedding,
+    plot_metrics,
     plot_neighbors,
-    plot_stage_accuracy,
     plot_training_curves,
     read_scalars,
     shown_image,
@@ -76,33 +78,44 @@ def draw_stage_accuracy(
     Returns:
         Path: The figure.
     """
-    panels = {
-        f'kNN, k={k}': {
-            name: [[stage['knn']] for stage in results[name]['stages']]
+    guessing: dict[str | None, float] = {
+        stage: 100 / len(feats.classes) for stage in feats.stages
+    }
+    chance = dict.fromkeys(NETWORKS, guessing)
+
+    def panel(title: str, shots: str | None = None) -> MetricPanel:
+        values: dict[str, dict[str | None, list[list[float]]]] = {
+            name: {
+                stage: [found['linear'][shots] if shots else [found['knn']]]
+                for stage, found in zip(
+                    feats.stages, results[name]['stages'], strict=True
+                )
+            }
             for name in NETWORKS
         }
-    }
+        return MetricPanel(title, values, '%', chance=chance)
+
+    panels = [panel(f'kNN, k={k}')]
     num_draws = 1
     for shots, draws in results[NETWORKS[0]]['stages'][0]['linear'].items():
         unit = 'label' if shots == '1' else 'labels'
         title = f'Linear, {shots} {unit}'
-        panels[title if shots == 'all' else f'{title} a class'] = {
-            name: [stage['linear'][shots] for stage in results[name]['stages']]
-            for name in NETWORKS
-        }
+        panels.append(
+            panel(title if shots == 'all' else f'{title} a class', shots)
+        )
         num_draws = max(num_draws, len(draws))
     spread = (
         f' (mean ± std of {num_draws} draws of labels)'
         if num_draws > 1
         else ''
     )
+    untrained, trained = NETWORKS
     return save_figure(
-        plot_stage_accuracy(
+        plot_metrics(
             panels,
+            network_styles({untrained: untrained, trained: untrained}),
             feats.stages,
-            100 / len(feats.classes),
-            'Accuracy by stage: what the pooled, frozen features tell '
-            'about the class' + spread,
+            'Test accuracy by stage, pooled and frozen features' + spread,
         ),
         out / 'accuracy_by_stage.png',
     )
