@@ -3,6 +3,7 @@ from mm_rotssl.converters.backbone import Export
 from .check_images import CheckedImages, check_images
 from .config import merge_options, prepare_cpu_processes, read_config
 from .digit_scenes import write_digit_scenes
+from .duplicates import Duplicate, duplicate_remarks, find_duplicates
 from .evaluation import (
     clusters_tables,
     evaluate,
@@ -30,6 +31,7 @@ from .transfer import compare_transfer, transfer_table
 __all__ = [
     'NETWORKS',
     'CheckedImages',
+    'Duplicate',
     'Export',
     'NoiseEstimate',
     'SortedImages',
@@ -40,12 +42,14 @@ __all__ = [
     'check_images',
     'clusters_tables',
     'compare_transfer',
+    'duplicate_remarks',
     'estimate_rotation_noise',
     'evaluate',
     'evaluate_clusters',
     'evaluate_svm',
     'evaluation_tables',
     'export',
+    'find_duplicates',
     'load_network',
     'measure_checkpoint',
     'measured_part',

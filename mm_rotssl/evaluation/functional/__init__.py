@@ -3,6 +3,7 @@ from .clustering import (
     match_clusters,
     superclass_scores,
 )
+from .duplicates import nearest_pairs, pixel_correlation
 from .hierarchy import read_hierarchy
 from .knn import knn_classify
 from .probing import (
@@ -28,7 +29,9 @@ __all__ = [
     'match_clusters',
     'mean_and_std',
     'nearest_neighbors',
+    'nearest_pairs',
     'percentile_scale',
+    'pixel_correlation',
     'read_hierarchy',
     'superclass_scores',
     'svm_classify',
