@@ -20,6 +20,7 @@ from .networks import (
     load_network,
     read_labeled_config,
 )
+from .report_figures import draw_report_figures
 from .rotation_noise import NoiseEstimate, estimate_rotation_noise
 from .seed_patches import WrittenSeedPatches, write_seed_patches
 from .shortcuts import apply_shortcuts, set_crop_size, set_data, set_epochs
@@ -42,6 +43,7 @@ __all__ = [
     'check_images',
     'clusters_tables',
     'compare_transfer',
+    'draw_report_figures',
     'duplicate_remarks',
     'estimate_rotation_noise',
     'evaluate',
