@@ -4,6 +4,7 @@ from mm_rotssl.evaluation.report_sections import report_tables
 from .check_images import CheckedImages, check_images
 from .config import merge_options, prepare_cpu_processes, read_config
 from .digit_scenes import write_digit_scenes
+from .duplicates import Duplicate, duplicate_remarks, find_duplicates
 from .embed import Embeddings, embed
 from .entries import Entry, Run, find_entry
 from .evaluate import evaluate
@@ -23,6 +24,7 @@ from .networks import (
     read_labeled_config,
     read_network,
 )
+from .report_figures import draw_report_figures
 from .rotation_noise import NoiseEstimate, estimate_rotation_noise
 from .seed_patches import WrittenSeedPatches, write_seed_patches
 from .shortcuts import apply_shortcuts, set_crop_size, set_data, set_epochs
@@ -34,6 +36,7 @@ from .transfer import compare_transfer, transfer_table
 __all__ = [
     'NETWORKS',
     'CheckedImages',
+    'Duplicate',
     'Embeddings',
     'Entry',
     'Export',
@@ -48,12 +51,15 @@ __all__ = [
     'check_images',
     'clusters_tables',
     'compare_transfer',
+    'draw_report_figures',
+    'duplicate_remarks',
     'embed',
     'estimate_rotation_noise',
     'evaluate',
     'evaluate_clusters',
     'evaluate_svm',
     'export',
+    'find_duplicates',
     'find_entry',
     'load_network',
     'measure_checkpoint',

@@ -32,6 +32,7 @@ from mm_rotssl.utils import InputError, write_file
 from mm_rotssl.version import __version__
 from mm_rotssl.visualization import write_html, write_markdown
 
+from .duplicates import duplicate_remarks, find_duplicates
 from .entries import Entry, Run, find_entry, name_entries
 from .networks import (
     build_ordered_dataloader,
@@ -39,6 +40,7 @@ from .networks import (
     load_network,
     read_network,
 )
+from .report_figures import draw_report_figures
 from .sources import image_settings, labeled_settings
 
 Report = Callable[[str], None]
@@ -170,6 +172,17 @@ def evaluate(
             ]
         written.add(protocol, found)
         written.write()
+    report('duplicates')
+    duplicates = find_duplicates(first)
+    written.content['remarks'] += duplicate_remarks(duplicates)
+    report('figures')
+    written.content['figures'] = draw_report_figures(
+        written.content,
+        {one.entry.name: one.subjects[0] for one in candidates},
+        out,
+        duplicates,
+        report,
+    )
     return written.write()
 
 

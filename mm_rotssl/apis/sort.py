@@ -20,15 +20,13 @@ from mm_rotssl.utils import (
     write_file,
     write_image,
 )
-from mm_rotssl.visualization import shown_image
+from mm_rotssl.visualization import contact_sheet, shown_image
+from mm_rotssl.visualization.grids import GAP, THUMBNAIL
 
 from .config import read_config
 from .networks import build_ordered_dataloader, load_network
 from .sources import folder_dataloader
 
-# pixels of an image on the page, and between two
-THUMBNAIL = 96
-GAP = 4
 COLUMNS = 12
 # a JPEG has at most 65,500 rows
 MAX_SHOWN = COLUMNS * (65_500 // (THUMBNAIL + GAP))
@@ -170,22 +168,8 @@ def _classify(
 
 def _sheet(images: list[np.ndarray]) -> bytes:
     """Rows of thumbnails, JPEG; the images are RGB, uint8 (H, W, 3)."""
-    rows = -(-len(images) // COLUMNS)
-    across = min(len(images), COLUMNS)
-    side = THUMBNAIL + GAP
-    canvas = np.full((rows * side, across * side, 3), 255, np.uint8)
-    for i, image in enumerate(images):
-        height, width = image.shape[:2]
-        scale = THUMBNAIL / max(height, width)
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        # small images keep their pixels
-        way = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
-        small = cv2.resize(image, size, interpolation=way)
-        # in the middle of its cell
-        top = i // COLUMNS * side + (THUMBNAIL - size[1]) // 2
-        left = i % COLUMNS * side + (THUMBNAIL - size[0]) // 2
-        canvas[top : top + size[1], left : left + size[0]] = small
-    _, data = cv2.imencode('.jpg', canvas[..., ::-1])
+    sheet = contact_sheet(images, COLUMNS)
+    _, data = cv2.imencode('.jpg', sheet[..., ::-1])
     return bytes(data)
 
 

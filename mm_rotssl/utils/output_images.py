@@ -44,17 +44,29 @@ def list_written(folder: str | Path) -> set[str]:
     return set(path.read_bytes().decode(errors='surrogateescape').split('\n'))
 
 
-def save_figure(figure: 'Figure', path: Path) -> Path:
+def save_figure(figure: 'Figure', path: Path, svg: bool = False) -> Path:
     """Write a figure as PNG, at once, see :func:`write_image`.
 
     Args:
         figure (Figure): The figure.
         path (Path): The file.
+        svg (bool): Write it as SVG, too, beside it and of the same name but
+            for the ending. Texts are outlines, so that they look alike
+            everywhere, and equal figures are equal files. Defaults to False.
 
     Returns:
-        Path: The same.
+        Path: The file of the PNG.
     """
+    # imported late: the command line starts without it
+    from matplotlib import rc_context
+
     data = io.BytesIO()
     figure.savefig(data, format='png')
     write_image(path, data.getvalue())
+    if svg:
+        data = io.BytesIO()
+        # the ids of elements are random else
+        with rc_context({'svg.fonttype': 'path', 'svg.hashsalt': 'figure'}):
+            figure.savefig(data, format='svg', metadata={'Date': None})
+        write_image(path.with_suffix('.svg'), data.getvalue())
     return path

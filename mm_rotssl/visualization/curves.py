@@ -17,7 +17,10 @@ from .style import (
     SKY,
     STYLE,
     VERMILION,
+    WIDTH,
     add_title,
+    legend_columns,
+    stage_label,
 )
 
 
@@ -25,6 +28,8 @@ def _curve(
     axes: Axes, lines: Sequence[dict], key: str, style: dict, label: str
 ) -> None:
     lines = [line for line in lines if key in line]
+    if not lines:
+        return
     # one point for each epoch, the mean of its logged values
     points: dict[float, list[float]] = {}
     for line in lines:
@@ -38,11 +43,6 @@ def _curve(
         markersize=4,
         **style,
     )
-
-
-def _legend_below(axes: Axes) -> None:
-    """Below the axes the legend covers no curve."""
-    axes.legend(loc='upper center', bbox_to_anchor=(0.5, -0.16), ncols=4)
 
 
 @rc_context(STYLE)
@@ -91,38 +91,59 @@ def plot_training_curves(
             'The log holds neither a loss nor an accuracy to draw.'
         )
     unit = 'epoch' if any('epoch' in line for line in train) else 'iteration'
-    figure = Figure((3.6 * len(panels), 3.3), layout='constrained')
+    # two side by side, a third one below
+    rows = [panels[:2], panels[2:]] if panels[2:] else [panels]
+    figure = Figure((WIDTH, 0.4 + 2.7 * len(rows)), layout='constrained')
     add_title(figure, title)
-    row = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, panel in zip(row, panels, strict=True):
-        axes.set_xlabel(unit)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        if panel == 'loss':
-            axes.set_title('Loss (training)')
-            axes.set_ylabel('loss')
-            _curve(axes, train, 'loss', dict(color=BLUE, marker='o'), 'loss')
-            axes.set_ylim(bottom=0)
-        elif panel == 'rotation':
-            axes.set_title('Rotation accuracy')
-            axes.set_ylabel('accuracy (%)')
-            style = dict(color=GRAY, linestyle='--', marker='s')
-            _curve(axes, train, 'rotation_accuracy', style, 'training')
-            style = dict(color=BLUE, marker='o')
-            _curve(axes, val, 'rotation/accuracy', style, 'validation')
-            _legend_below(axes)
-        else:
-            axes.set_title('kNN accuracy (validation)')
-            axes.set_ylabel('accuracy (%)')
-            colors = (SKY, BLUE, GREEN, VERMILION, ORANGE, PURPLE)
-            for i, key in enumerate(keys):
-                style = dict(
-                    color=colors[i % len(colors)],
-                    marker=CLASS_MARKERS[i % len(CLASS_MARKERS)],
-                )
-                name = stages[i] if i < len(stages) else f'{i + 1}'
-                _curve(axes, val, key, style, f'stage {name}')
-            _legend_below(axes)
+    lines = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
+    for line, row in zip(lines, rows, strict=True):
+        parts = line.subfigures(1, len(row), squeeze=False)[0]
+        for part, panel in zip(parts, row, strict=True):
+            axes = part.subplots()
+            axes.set_xlabel(unit)
+            axes.xaxis.set_major_locator(
+                MaxNLocator(integer=True, min_n_ticks=1)
+            )
+            _draw_panel(axes, panel, train, val, keys, stages)
+            names = axes.get_legend_handles_labels()[1]
+            # of its own panel, below it
+            part.legend(
+                loc='outside lower center',
+                ncols=legend_columns(names, WIDTH / len(row)),
+            )
     return figure
+
+
+def _draw_panel(
+    axes: Axes,
+    panel: str,
+    train: Sequence[dict],
+    val: Sequence[dict],
+    keys: Sequence[str],
+    stages: Sequence[str],
+) -> None:
+    if panel == 'loss':
+        axes.set_title('Loss')
+        style = dict(color=GRAY, linestyle='--', marker='s')
+        _curve(axes, train, 'loss', style, 'training')
+    elif panel == 'rotation':
+        axes.set_title('Rotation accuracy')
+        axes.set_ylabel('accuracy (%)')
+        style = dict(color=GRAY, linestyle='--', marker='s')
+        _curve(axes, train, 'rotation_accuracy', style, 'training')
+        style = dict(color=BLUE, marker='o')
+        _curve(axes, val, 'rotation/accuracy', style, 'validation')
+    else:
+        axes.set_title('kNN accuracy (validation)')
+        axes.set_ylabel('accuracy (%)')
+        colors = (SKY, BLUE, GREEN, VERMILION, ORANGE, PURPLE)
+        for i, key in enumerate(keys):
+            style = dict(
+                color=colors[i % len(colors)],
+                marker=CLASS_MARKERS[i % len(CLASS_MARKERS)],
+            )
+            name = stages[i] if i < len(stages) else f'{i + 1}'
+            _curve(axes, val, key, style, stage_label(name))
 
 
 @rc_context(STYLE)

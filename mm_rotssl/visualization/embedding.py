@@ -3,16 +3,26 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
-from .style import CLASS_COLORS, CLASS_MARKERS, STYLE, add_title
+from .style import (
+    CLASS_COLORS,
+    CLASS_MARKERS,
+    STYLE,
+    WIDTH,
+    add_title,
+    legend_columns,
+    wrap,
+)
+
+# of more groups none is named
+MAX_NAMED = 12
 
 
 @rc_context(STYLE)
 def plot_embedding(
     embeddings: Mapping[str, np.ndarray],
-    labels: np.ndarray,
-    classes: Sequence[str],
+    groups: np.ndarray,
+    names: Sequence[str],
     title: str = 'Embedding',
 ) -> Figure:
     """Draw features that were embedded in the plane.
@@ -20,46 +30,61 @@ def plot_embedding(
     Args:
         embeddings (Mapping[str, ndarray]): Title of a panel -> positions
             (N, 2), whose scale and orientation carry no meaning.
-        labels (ndarray): Classes, int (N,), from 0.
-        classes (Sequence[str]): Name of each class.
+        groups (ndarray): Class or cluster of each point, int (N,), from 0.
+        names (Sequence[str]): Name of each group.
         title (str): Headline. Defaults to 'Embedding'.
 
     Returns:
         Figure: A panel each. Names of one letter are drawn in place of
-        points; else color and marker tell the class, and its name stands at
-        the median of its points.
+        points; else color and marker tell the group, and, if there are at
+        most twelve, a legend below its name.
     """
-    figure = Figure((5.4 * len(embeddings), 4.4), layout='constrained')
-    short = all(len(name) == 1 for name in classes)
+    present = np.unique(groups).tolist()
+    letters = all(len(names[group]) == 1 for group in present)
+    named = len(present) <= MAX_NAMED and not letters
+    across = legend_columns([names[group] for group in present], WIDTH)
+    columns = min(2, len(embeddings))
+    rows = -(-len(embeddings) // columns)
+    side = WIDTH / columns
+    legend = 0.2 * -(-len(present) // across) + 0.2 if named else 0
+    figure = Figure(
+        (WIDTH, 0.5 + rows * 0.95 * side + legend), layout='constrained'
+    )
     add_title(figure, title)
-    row = figure.subplots(1, len(embeddings), squeeze=False)[0]
-    for axes, (name, points) in zip(row, embeddings.items(), strict=True):
-        axes.set_title(name)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[len(embeddings) :]:
+        axes.remove()
+    # the more points, the smaller
+    count = len(groups)
+    area = float(np.clip(15000 / count * side / WIDTH, 5, 24))
+    if letters:
+        area = float(np.clip(40000 / count * side / WIDTH, 14, 40))
+    for axes, (name, points) in zip(grid, embeddings.items(), strict=False):
+        axes.set_title(wrap(name, side - 0.3, STYLE['axes.titlesize']))
         axes.set_aspect('equal', adjustable='datalim')
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines[:].set(visible=True, color='#CCCCCC')
         axes.margins(0.03)
-        present = np.unique(labels).tolist()
-        for label in present:
+        for group in present:
             axes.scatter(
-                *points[labels == label].T,
-                s=56 if short else 24,
-                color=CLASS_COLORS[label % len(CLASS_COLORS)],
-                marker=rf'$\mathbf{{{classes[label]}}}$'
-                if short
-                else CLASS_MARKERS[label % len(CLASS_MARKERS)],
-                edgecolors='none' if short else 'white',
-                linewidths=0.4,
+                *points[groups == group].T,
+                s=area,
+                color=CLASS_COLORS[group % len(CLASS_COLORS)],
+                marker=rf'$\mathbf{{{names[group]}}}$'
+                if letters
+                else CLASS_MARKERS[group % len(CLASS_MARKERS)],
+                edgecolors='none' if letters else 'white',
+                linewidths=0.3,
+                label=names[group],
+                # thousands of outlines would make a file of megabytes
+                rasterized=True,
             )
-        for label in present if not short else ():
-            axes.text(
-                *np.median(points[labels == label], 0),
-                classes[label],
-                ha='center',
-                va='center',
-                fontsize=13,
-                fontweight='bold',
-                path_effects=[withStroke(linewidth=3, foreground='white')],
-            )
+    if named:
+        figure.legend(
+            *figure.axes[0].get_legend_handles_labels(),
+            loc='outside lower center',
+            ncols=across,
+            markerscale=(30 / area) ** 0.5,
+        )
     return figure

@@ -16,7 +16,8 @@ def to_rgb(
     Of more than three channels three are shown; of two, the first. Values
     that are not 8-bit are brought to 0..255 by the mean and the standard
     deviation of the data preprocessor, so that images can be compared; where
-    it has none, by the lowest and the highest value of the image.
+    it has none, or not of these channels, by the lowest and the highest value
+    of the image. NaN and infinity count as 0.
 
     Args:
         pixels (ndarray): As a pipeline gives it, (H, W, C).
@@ -39,9 +40,13 @@ def to_rgb(
     if pixels.dtype == np.uint8:
         return pixels[..., shown]
     values = pixels.astype(np.float64)
+    # where nothing was measured
+    values = np.where(np.isfinite(values), values, 0)
     low: Any
     span: Any
-    if settings.get('mean') is not None:
+    given = settings.get('mean')
+    # one gray channel may be normalized to three
+    if given is not None and np.size(given) in (1, pixels.shape[2]):
         # they are in the order of the result where there are three
         order = slice(None) if pixels.shape[2] == 3 else shown
         mean, std = (
@@ -53,6 +58,31 @@ def to_rgb(
         low, span = values.min(), max(float(np.ptp(values)), 1e-12)
     values = (values[..., shown] - low) / span * 255
     return np.rint(values).clip(0, 255).astype(np.uint8)
+
+
+def shown_settings(data_preprocessor: Any) -> dict[str, Any]:
+    """Read how images are shown from a network's data preprocessor.
+
+    Args:
+        data_preprocessor (nn.Module): One of mmengine's, mmpretrain's or
+            this package's.
+
+    Returns:
+        dict[str, Any]: What :func:`to_rgb` takes.
+    """
+    found: dict[str, Any] = dict(
+        # mmpretrain's two base classes name it differently
+        to_rgb=any(
+            getattr(data_preprocessor, name, False)
+            for name in ('_channel_conversion', 'to_rgb')
+        ),
+        rgb_channels=getattr(data_preprocessor, 'rgb_channels', None),
+    )
+    if getattr(data_preprocessor, '_enable_normalize', False):
+        for name in ('mean', 'std'):
+            tensor = getattr(data_preprocessor, name)
+            found[name] = tensor.flatten().tolist()
+    return found
 
 
 def shown_image(

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
 from mm_rotssl.visualization import (
@@ -29,6 +30,53 @@ def test_training_curves_show_the_mean_of_each_epoch(rendered):
     assert {axes.get_xlabel() for axes in figure.axes} == {'epoch'}
     assert figure._suptitle.get_text() == 'A run'
     assert np.ptp(rendered(figure)) > 127
+
+
+def test_legends_are_below_their_own_panels():
+    train = [
+        dict(step=i, epoch=i, loss=1.0 / i, rotation_accuracy=10.0 * i)
+        for i in (1, 2, 3)
+    ]
+    val = [
+        {'step': i, 'rotation/accuracy': 9.0}
+        | {f'knn/stage{j}': 10.0 * j for j in range(1, 7)}
+        for i in (1, 2, 3)
+    ]
+    figure = plot_training_curves(train, val)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    legends = [
+        legend
+        for line in figure.subfigs
+        for part in line.subfigs
+        for legend in part.legends
+    ]
+    names = [[t.get_text() for t in one.get_texts()] for one in legends]
+    assert names == [
+        ['training'],
+        ['training', 'validation'],
+        [f'stage {j}' for j in range(1, 7)],
+    ]
+    boxes = [axes.get_tightbbox(renderer) for axes in figure.axes]
+    boxes += [legend.get_window_extent(renderer) for legend in legends]
+    for i, box in enumerate(boxes):
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.width
+        assert not any(box.padded(-1).overlaps(other) for other in boxes[:i])
+    for legend, axes in zip(legends, figure.axes, strict=True):
+        below = legend.get_window_extent(renderer)
+        above = axes.get_window_extent(renderer)
+        assert below.y1 < above.y0
+        assert above.x0 - 60 < (below.x0 + below.x1) / 2 < above.x1
+
+
+def test_a_loss_may_be_negative():
+    """A cosine similarity is."""
+    train = [dict(step=i, loss=-0.1 * i) for i in (1, 2, 3)]
+    (axes,) = plot_training_curves(train, []).axes
+    low, high = axes.get_ylim()
+    assert low < -0.3
+    assert -0.1 < high < 0
 
 
 def test_training_curves_of_another_algorithm():

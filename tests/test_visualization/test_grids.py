@@ -6,9 +6,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
 from mm_rotssl.visualization import (
+    contact_sheet,
+    plot_attention,
+    plot_image_groups,
     plot_image_table,
     plot_neighbors,
     plot_orientation,
+    plot_pairs,
     plot_patches,
 )
 
@@ -89,6 +93,174 @@ def test_neighbors_are_framed_by_right_and_wrong():
         box = text.get_window_extent(renderer)
         assert box.x0 >= 0
         assert box.x1 <= figure.bbox.width, text.get_text()
+
+
+def random_image(rng, height=8, width=8):
+    return rng.integers(0, 256, (height, width, 3), np.uint8)
+
+
+def texts_fit(figure):
+    """No text is beyond the page, or on another one."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    (axes,) = figure.axes
+    shown = [text for text in [*figure.texts, *axes.texts] if text.get_text()]
+    boxes = [text.get_window_extent(renderer) for text in shown]
+    for i, found in enumerate(boxes):
+        assert found.x0 >= 0
+        assert found.y0 >= 0
+        assert found.x1 <= figure.bbox.width
+        assert found.y1 <= figure.bbox.height
+        assert not any(found.overlaps(other) for other in boxes[:i])
+    return [text.get_text() for text in shown]
+
+
+@pytest.mark.parametrize('networks', [1, 8])
+def test_neighbors_without_labels(networks):
+    rng = np.random.default_rng(0)
+    queries = [(random_image(rng, 6, 9), '') for _ in range(3)]
+    names = [f'network of a long name {i}' for i in range(networks)]
+    neighbors = {
+        name: [[(random_image(rng), None) for _ in range(5)]] * 3
+        for name in names
+    }
+    figure = plot_neighbors(queries, neighbors)
+    (axes,) = figure.axes
+    assert len(axes.images) == 3 * (1 + 5 * networks)
+    # nothing is right or wrong
+    assert not axes.patches
+    assert not axes.lines
+    texts = texts_fit(figure)
+    assert not any('class' in text for text in texts)
+    found = [' '.join(text.split()) for text in texts]
+    assert all(found.count(name) == 3 for name in names)
+    # the query keeps its proportions
+    left, right, bottom, top = axes.images[0].get_extent()
+    assert (right - left) / abs(top - bottom) == pytest.approx(9 / 6)
+
+
+def test_contact_sheet():
+    colors = np.arange(1, 6) * 40
+    images = [
+        np.full((*shape, 3), color, np.uint8)
+        for shape, color in zip(
+            [(4, 4), (8, 4), (400, 200), (2, 4), (96, 96)], colors, strict=True
+        )
+    ]
+    sheet = contact_sheet(images, 3)
+    assert sheet.shape == (200, 300, 3)
+    for i, (image, color) in enumerate(zip(images, colors, strict=True)):
+        cell = sheet[i // 3 * 100 :, i % 3 * 100 :][:96, :96, 0]
+        rows, columns = np.nonzero(cell == color)
+        height, width = image.shape[:2]
+        longer = max(height, width)
+        assert np.ptp(rows) + 1 == 96 * height // longer
+        assert np.ptp(columns) + 1 == 96 * width // longer
+        # in the middle
+        assert rows.min() + rows.max() == columns.min() + columns.max() == 95
+    assert (sheet[:, 96:100] == 255).all()
+    assert contact_sheet(images[:2], 3).shape == (100, 200, 3)
+    # small images keep their pixels
+    pattern = random_image(np.random.default_rng(0), 4, 4)
+    sheet = contact_sheet([pattern], 1)
+    assert np.array_equal(sheet[12:96:24, 12:96:24], pattern)
+
+
+@pytest.mark.parametrize('columns', [1, 2])
+def test_groups_of_images_are_below_their_captions(columns):
+    rng = np.random.default_rng(0)
+    long = 'a caption that is so long that it has to be broken into lines'
+    groups = {
+        name: [random_image(rng) for _ in range(count)]
+        for name, count in (
+            ('one', 1),
+            (f'{long}, twice: {long}', 5),
+            ('x', 4),
+        )
+    }
+    figure = plot_image_groups(groups, 'A title', 'A note', 4, columns)
+    texts = [' '.join(text.split()) for text in texts_fit(figure)]
+    assert texts == ['A title', 'A note', *groups]
+    (axes,) = figure.axes
+    boxes = []
+    for text, image, images in zip(
+        axes.texts, axes.images, groups.values(), strict=True
+    ):
+        assert np.array_equal(image.get_array(), contact_sheet(images, 4))
+        left, right, bottom, top = image.get_extent()
+        x, y = text.get_position()
+        assert x == pytest.approx(left)
+        assert 0 < top - y < 0.1
+        # pixels are square
+        shape = image.get_array().shape
+        assert (right - left) / (bottom - top) == pytest.approx(
+            shape[1] / shape[0]
+        )
+        boxes.append((left, right, top, bottom))
+    for i, (left, right, top, bottom) in enumerate(boxes):
+        for other in boxes[:i]:
+            assert (
+                left >= other[1]
+                or right <= other[0]
+                or top >= other[3]
+                or bottom <= other[2]
+            )
+
+
+def test_pairs_with_their_texts():
+    rng = np.random.default_rng(0)
+    pairs = [
+        (
+            random_image(rng),
+            random_image(rng, 4, 9),
+            [f'test: {"long/" * 30}{i}.jpg', f'{i}.png'],
+        )
+        for i in range(3)
+    ]
+    figure = plot_pairs(pairs, 'A title', 'A note')
+    texts = texts_fit(figure)
+    (axes,) = figure.axes
+    shown = [image.get_array() for image in axes.images]
+    for i, (first, second, lines) in enumerate(pairs):
+        assert np.array_equal(shown[2 * i], first)
+        assert np.array_equal(shown[2 * i + 1], second)
+        assert ''.join(texts[2 + i].split()) == ''.join(lines).replace(' ', '')
+
+
+def test_attention_lies_on_the_image_it_is_of():
+    rng = np.random.default_rng(0)
+    angles = ('0°', '90°')
+    images = [
+        {angle: random_image(rng, 6, 9) for angle in angles} for _ in range(3)
+    ]
+    maps = {
+        name: [{angle: rng.random((3, 4)) * scale for angle in angles}] * 3
+        for name, scale in (('trained', 1e-30), ('untrained', 0))
+    }
+    figure = plot_attention(images, maps, 'A title', 'A note')
+    texts = texts_fit(figure)
+    assert texts.count('trained') == texts.count('untrained') == 2
+    assert texts.count('90°') == 3
+    (axes,) = figure.axes
+    # for each version the image, and for each network it in gray and the map
+    found = list(axes.images)
+    assert len(found) == 3 * 2 * (1 + 2 * 2)
+    for i in range(3):
+        for j, angle in enumerate(angles):
+            start = 5 * (2 * i + j)
+            image, *others = found[start : start + 5]
+            assert np.array_equal(image.get_array(), images[i][angle])
+            for (gray, shown), (name, energy) in zip(
+                (others[:2], others[2:]), maps.items(), strict=True
+            ):
+                assert np.ptp(gray.get_array(), axis=2).max() == 0
+                assert shown.get_extent() == gray.get_extent()
+                assert np.array_equal(shown.get_array(), energy[i][angle])
+                # the maximum is at the end of the colors
+                low, high = shown.get_clim()
+                assert low == 0
+                want = energy[i][angle].max() if name == 'trained' else 1
+                assert high == want
 
 
 def make_groups(counts, num_rotations=4, seed=0):

@@ -1,6 +1,10 @@
+import numpy as np
+import pytest
 import torch
+from mmpretrain.models import ClsDataPreprocessor, SelfSupDataPreprocessor
 
-from mm_rotssl.visualization import shown_image
+from mm_rotssl.models import MultiChannelDataPreprocessor
+from mm_rotssl.visualization import shown_image, shown_settings, to_rgb
 
 
 def test_images_are_shown_in_their_colors():
@@ -46,3 +50,48 @@ def test_other_values_are_brought_to_eight_bits():
     assert shown_image([gray], 0, None)[0, :, 0].tolist() == [0, 255]
     settings = dict(mean=[2.0], std=[1.0])
     assert shown_image([gray], 0, settings)[0, :, 0].tolist() == [64, 191]
+
+
+def test_what_was_not_measured_is_dark():
+    values = np.array([[[2.0], [np.nan], [4.0], [np.inf]]])
+    assert to_rgb(values, None)[0, :, 0].tolist() == [128, 0, 255, 0]
+
+
+def test_statistics_of_other_channels_are_not_taken():
+    """A gray image is normalized to three channels."""
+    gray = np.array([[[2.0], [4.0]]])
+    settings = dict(mean=[1.0, 2, 3], std=[1.0, 1, 1])
+    assert to_rgb(gray, settings)[0, :, 0].tolist() == [0, 255]
+
+
+@pytest.mark.parametrize(
+    ('built', 'settings', 'channels'),
+    [
+        (SelfSupDataPreprocessor, dict(bgr_to_rgb=True), 3),
+        (
+            SelfSupDataPreprocessor,
+            dict(mean=[1.0, 2, 3], std=[2.0, 2, 2], bgr_to_rgb=True),
+            3,
+        ),
+        (
+            ClsDataPreprocessor,
+            dict(mean=[1.0, 2, 3], std=[2.0, 2, 2], to_rgb=True),
+            3,
+        ),
+        (SelfSupDataPreprocessor, {}, 3),
+        (
+            MultiChannelDataPreprocessor,
+            dict(mean=[1.0] * 5, std=[2.0] * 5, rgb_channels=(4, 1, 0)),
+            5,
+        ),
+    ],
+)
+def test_a_preprocessor_tells_its_settings(built, settings, channels):
+    rng = np.random.default_rng(0)
+    read = shown_settings(built(**settings))
+    for pixels in (
+        rng.integers(0, 256, (4, 4, channels)).astype(np.uint8),
+        rng.normal(size=(4, 4, channels)),
+    ):
+        want = to_rgb(pixels, settings)
+        assert np.array_equal(to_rgb(pixels, read), want)

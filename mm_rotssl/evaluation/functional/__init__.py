@@ -10,6 +10,7 @@ from .clustering import (
     superclass_scores,
 )
 from .dimension import mst_dimension, two_nn_dimension
+from .duplicates import nearest_pairs, pixel_correlation
 from .hierarchy import read_hierarchy
 from .knn import knn_classify
 from .neighborhoods import cluster_stability, hubness, neighbor_overlap
@@ -53,8 +54,10 @@ __all__ = [
     'mean_cosine_of_others',
     'mst_dimension',
     'nearest_neighbors',
+    'nearest_pairs',
     'neighbor_overlap',
     'percentile_scale',
+    'pixel_correlation',
     'rankme',
     'read_hierarchy',
     'superclass_scores',

@@ -40,6 +40,7 @@ class MultiChannelDataPreprocessor(SelfSupDataPreprocessor):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.rgb_channels = tuple(rgb_channels)
         if mean is None and std is None:
             return
         name, mean, std = type(self).__name__, mean or (), std or ()
