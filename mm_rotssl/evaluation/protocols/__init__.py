@@ -12,6 +12,8 @@ from .geometry import Geometry
 from .invariance import Invariance
 from .knn import KNN
 from .linear import LinearProbe
+from .nonlinear import ConvProbe, MLPProbe
+from .pooled_linear import PooledLinear
 from .rotation import rotation_accuracy
 from .rotation_probe import RotationProbe
 from .svm import SVM_PROTOCOLS, LinearSVM, svm_protocol
@@ -27,10 +29,13 @@ __all__ = [
     'PROTOCOLS',
     'SVM_PROTOCOLS',
     'Clusters',
+    'ConvProbe',
     'Geometry',
     'Invariance',
     'LinearProbe',
     'LinearSVM',
+    'MLPProbe',
+    'PooledLinear',
     'Protocol',
     'RotationProbe',
     'Views',
