@@ -1,7 +1,7 @@
 """Pure functions of tensors, shared by datasets, models and evaluation."""
 
 from .deformation import deform_patches
-from .pooling import pool_cells, pool_features
+from .pooling import pool_cells, pool_features, pool_to_values
 from .rotation import (
     check_rotations,
     check_square,
@@ -18,6 +18,7 @@ __all__ = [
     'noise_weights',
     'pool_cells',
     'pool_features',
+    'pool_to_values',
     'rotate_batch',
     'sinkhorn',
     'upright_index',

@@ -112,6 +112,48 @@ def pool_cells(
     return tuple(pooled)
 
 
+def pool_to_values(feats: Features, values: int) -> tuple[torch.Tensor, ...]:
+    """Average each stage's map over cells, to about so many numbers.
+
+    A map of C channels is averaged over s × s cells, s the nearest whole
+    number to ``sqrt(values / C)``, at least 1 and at most the map's shorter
+    side. With 9,000 values these are the sizes of RotNet's AlexNet (12, 7,
+    5, 6, 6 for 64, 192, 384, 256, 256 channels) and of mmselfsup's ResNet-50
+    (12, 6, 4, 3, 2 for 64, 256, 512, 1024, 2048). Cells are those of
+    PyTorch's adaptive pooling, which may overlap by a row.
+
+    Args:
+        feats (Tensor | Sequence[Tensor]): Output of a backbone, as
+            `pool_features` takes it. Tokens and vectors have no cells; they
+            become what `pool_features` makes of them.
+        values (int): About how many numbers of an image and stage.
+
+    Returns:
+        tuple[Tensor, ...]: For each stage (N, C * s * s), float32, channel
+        by channel, each row by row; (N, C) where there are no cells.
+
+    Examples:
+        >>> import torch
+        >>> maps = torch.ones(2, 64, 55, 55), torch.ones(2, 256, 13, 13)
+        >>> [tuple(f.shape) for f in pool_to_values(maps, 9000)]
+        [(2, 9216), (2, 9216)]
+    """
+    if isinstance(feats, torch.Tensor):
+        feats = (feats,)
+    pooled = []
+    for feat in feats:
+        if isinstance(feat, (tuple, list)):
+            feat = feat[-1]
+        if feat.dim() == 4:
+            side = max(1, round((values / feat.size(1)) ** 0.5))
+            side = min(side, *feat.shape[2:])
+            cells = F.adaptive_avg_pool2d(feat.float(), side)
+            pooled.append(cells.flatten(1))
+        else:
+            pooled.extend(pool_features(feat))
+    return tuple(pooled)
+
+
 def _largest(maps: torch.Tensor, level: int) -> torch.Tensor:
     """Max-pool maps (N, C, H, W) to (N, C * level * level)."""
     height, width = maps.shape[2:]

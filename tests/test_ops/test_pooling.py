@@ -4,7 +4,7 @@ import torch
 from mmpretrain.structures import DataSample
 
 from mm_rotssl.models.utils import set_feats
-from mm_rotssl.ops import pool_features
+from mm_rotssl.ops import pool_features, pool_to_values
 
 
 def test_each_kind_of_output():
@@ -39,3 +39,43 @@ def test_feats_of_samples():
         assert torch.equal(first, feats[0][i])
         assert torch.equal(second, feats[1][i])
         assert int(sample.gt_label) == i
+
+
+def test_values_of_the_official_networks():
+    """Of RotNet's AlexNet, mmselfsup's ResNet-50, and maps that are small."""
+    sizes = {
+        (64, 55): 12,
+        (192, 27): 7,
+        (384, 13): 5,
+        (256, 13): 6,
+        (256, 56): 6,
+        (512, 28): 4,
+        (1024, 14): 3,
+        (2048, 7): 2,
+        # no more cells than there are, and one at least
+        (192, 4): 4,
+        (30000, 3): 1,
+    }
+    for (channels, side), cells in sizes.items():
+        maps = torch.zeros(1, channels, side, side)
+        (found,) = pool_to_values(maps, 9000)
+        assert found.shape == (1, channels * cells**2), channels
+
+
+def test_cells_are_means_by_channel():
+    maps = torch.randn(2, 3, 5, 4).half()
+    found, tokens, vector = pool_to_values(
+        (maps, torch.ones(2, 7, 3), [maps, torch.ones(2, 6)]), 12
+    )
+    assert found.dtype == torch.float32
+    whole = maps.double().numpy()
+    # rows and columns of two cells, which may share one in the middle
+    for cell, (rows, columns) in enumerate(
+        [(r, c) for r in ((0, 3), (2, 5)) for c in ((0, 2), (2, 4))]
+    ):
+        want = whole[:, :, slice(*rows), slice(*columns)].mean((2, 3))
+        np.testing.assert_allclose(
+            found.unflatten(1, (3, 4))[:, :, cell], want, atol=1e-6
+        )
+    assert torch.equal(tokens, torch.ones(2, 3))
+    assert torch.equal(vector, torch.ones(2, 6))

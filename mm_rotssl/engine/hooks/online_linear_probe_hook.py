@@ -366,4 +366,5 @@ def _standardize(feats: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
     all_reduce(moments)
     mean, square = moments / count
     variance = (square - mean.square()).clamp_min(0)
-    return ((exact - mean) / (variance + 1e-5).sqrt()).float()
+    # features of any scale count, but for the noise of what is constant
+    return ((exact - mean) / (variance + 1e-12).sqrt()).float()

@@ -4,6 +4,7 @@ from .alignment import (
     mean_cosine_of_others,
     uniformity,
 )
+from .classifier import classify, train_classifier
 from .clustering import (
     clustering_scores,
     match_clusters,
@@ -38,6 +39,7 @@ __all__ = [
     'alignment',
     'alpha_req',
     'choose_c',
+    'classify',
     'cluster_stability',
     'clustering_scores',
     'dead_channels',
@@ -62,6 +64,7 @@ __all__ = [
     'read_hierarchy',
     'superclass_scores',
     'svm_classify',
+    'train_classifier',
     'two_nn_dimension',
     'uniformity',
 ]

@@ -12,6 +12,8 @@ from .geometry import Geometry
 from .invariance import Invariance
 from .knn import KNN
 from .linear import LinearProbe
+from .nonlinear import ConvProbe, MLPProbe
+from .pooled_linear import PooledLinear
 from .rotation import OwnPredictions, rotation_accuracy
 from .rotation_probe import RotationProbe
 from .svm import SVM_PROTOCOLS, LinearSVM, svm_protocol
@@ -28,6 +30,9 @@ PROTOCOLS: dict[str, type[Protocol]] = {
         Invariance,
         Views,
         FineTuning,
+        PooledLinear,
+        MLPProbe,
+        ConvProbe,
     )
 }
 
@@ -36,12 +41,15 @@ __all__ = [
     'PROTOCOLS',
     'SVM_PROTOCOLS',
     'Clusters',
+    'ConvProbe',
     'FineTuning',
     'Geometry',
     'Invariance',
     'LinearProbe',
     'LinearSVM',
+    'MLPProbe',
     'OwnPredictions',
+    'PooledLinear',
     'Protocol',
     'RotationProbe',
     'Views',
