@@ -37,8 +37,8 @@ from mm_rotssl.apis import (
     build_ordered_dataloader,
     read_labeled_config,
 )
+from mm_rotssl.evaluation import accuracy, knn_classify, linear_probe
 from mm_rotssl.evaluation.features import Features
-from mm_rotssl.evaluation.protocols import KNN, LinearProbe
 from mm_rotssl.evaluation.report import format_spread, write_summary
 from mm_rotssl.utils import save_figure
 from mm_rotssl.visualization import plot_comparison, read_scalars
@@ -100,10 +100,15 @@ def measure(
 ) -> dict[str, float]:
     """Accuracy in percent."""
     feats = Features.extract(model, reference, test)
-    draws = {'all': [torch.arange(len(feats.reference_labels))]}
+    rows, labels = feats.reference[-1], feats.reference_labels
+    queries = feats.test[-1]
     return dict(
-        knn=KNN().run(feats)[-1],
-        linear=LinearProbe(draws).run(feats)[-1]['all'][0],
+        knn=accuracy(
+            knn_classify(rows, labels, queries).argmax(1), feats.test_labels
+        ),
+        linear=accuracy(
+            linear_probe(rows, labels, queries), feats.test_labels
+        ),
     )
 
 

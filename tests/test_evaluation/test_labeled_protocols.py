@@ -10,19 +10,23 @@ from mmengine.registry import init_default_scope
 from mmpretrain.structures import DataSample
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import (
     adjusted_mutual_info_score,
     adjusted_rand_score,
     normalized_mutual_info_score,
 )
+from sklearn.model_selection import StratifiedKFold
 from torch import nn
 from torch.utils.data import DataLoader
 
 from mm_rotssl.evaluation import FINE_TUNING
 from mm_rotssl.evaluation.features import Features
 from mm_rotssl.evaluation.protocols import (
+    KNN,
     Clusters,
     FineTuning,
+    LinearProbe,
     OwnPredictions,
 )
 from mm_rotssl.registry import MODELS
@@ -95,6 +99,105 @@ def test_clusters(count):
             want[key, stage] = pytest.approx([one[key] for one in scores])
     assert found == want
     assert {key for key, _ in found} == set(Clusters.metrics)
+
+
+# ------------------------------ kNN, linear ------------------------------
+
+
+def test_knn():
+    feats = make_features(size=40)
+    subject = SimpleNamespace(features=feats)
+    found = list(KNN(k=(3, 9, 41)).run(subject))
+    # a k above the number of images is left out
+    assert [(one.stage, one.metric) for one in found] == [
+        *(('1', 'k=3'), ('1', 'k=9'), ('3', 'k=3'), ('3', 'k=9'))
+    ]
+    labels = feats.reference_labels.numpy()
+    for one in found:
+        place = feats.stages.index(one.stage)
+        reference, queries = (
+            part[place].double().numpy()
+            for part in (feats.reference, feats.test)
+        )
+        reference /= np.linalg.norm(reference, axis=1, keepdims=True)
+        queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+        right = []
+        for query, label in zip(queries, feats.test_labels, strict=True):
+            cosine = reference @ query
+            nearest = np.argsort(-cosine)[: int(one.metric[2:])]
+            votes = np.zeros(3)
+            for i in nearest:
+                votes[labels[i]] += np.exp(cosine[i] / 0.07)
+            right.append(votes.argmax() == int(label))
+        assert one.correct.tolist() == right
+        assert one.values == [pytest.approx(100 * np.mean(right))]
+        assert one.chance == pytest.approx(100 / 3)
+    with pytest.raises(
+        ValueError, match=r'k=41 needs .*got 40.*knn\.k=\[40\]'
+    ):
+        list(KNN(k=(41, 50)).run(subject))
+
+
+def predicted(rows, labels, queries, c):
+    mean, std = rows.mean(0), rows.std(0)
+    model = LogisticRegression(C=c, max_iter=1000)
+    model.fit((rows - mean) / std, labels)
+    return model.predict((queries - mean) / std)
+
+
+def test_linear():
+    feats = make_features(size=60)
+    protocol = LinearProbe(
+        shots=(1, 4, '50%', 'all'), draws=2, c_grid=(0.01, 1)
+    )
+    found = list(
+        protocol.run(SimpleNamespace(features=feats, seed=4, report=None))
+    )
+    assert list(protocol.metrics) == ['1', '4', '50%', 'all']
+    assert [one.metric for one in found] == 2 * list(protocol.metrics)
+    labels, asked = feats.reference_labels.numpy(), feats.test_labels.numpy()
+    for one in found:
+        place = feats.stages.index(one.stage)
+        rows, queries = (
+            part[place].double().numpy()
+            for part in (feats.reference, feats.test)
+        )
+        shots = int(one.metric) if one.metric.isdecimal() else one.metric
+        right = []
+        for chosen in feats.draw(shots, 2, 4):
+            some, known = rows[chosen], labels[chosen]
+            count = min(Counter(known.tolist()).values())
+            best = 1.0
+            if count > 1:
+                folds = StratifiedKFold(
+                    min(5, count), shuffle=True, random_state=4
+                )
+                hits = {
+                    c: sum(
+                        (
+                            predicted(some[kept], known[kept], some[out], c)
+                            == known[out]
+                        ).sum()
+                        for kept, out in folds.split(known, known)
+                    )
+                    for c in (0.01, 1)
+                }
+                best = max(hits, key=hits.get)
+            right.append(predicted(some, known, queries, best) == asked)
+        assert one.values == pytest.approx(100 * np.mean(right, 1))
+        np.testing.assert_allclose(one.correct, np.mean(right, 0))
+    # two draws of some labels, one of all
+    assert [len(one.values) for one in found] == 2 * [2, 2, 2, 1]
+
+
+def test_linear_needs_enough_labels():
+    feats = make_features(size=10)
+    with pytest.raises(ValueError, match=r'5 labels.*"class 0" has only 4'):
+        list(
+            LinearProbe(shots=(5,)).run(
+                SimpleNamespace(features=feats, seed=0)
+            )
+        )
 
 
 class OwnClasses(nn.Module):

@@ -14,12 +14,12 @@ from .dimension import mst_dimension, two_nn_dimension
 from .duplicates import nearest_pairs, pixel_correlation
 from .hierarchy import read_hierarchy
 from .knn import knn_classify
+from .logistic import choose_penalty, linear_probe
 from .neighborhoods import cluster_stability, hubness, neighbor_overlap
 from .probing import (
     FINE_TUNING,
     draw_labels,
     fine_tune,
-    linear_probe,
     mean_and_std,
     nearest_neighbors,
 )
@@ -39,6 +39,7 @@ __all__ = [
     'alignment',
     'alpha_req',
     'choose_c',
+    'choose_penalty',
     'classify',
     'cluster_stability',
     'clustering_scores',

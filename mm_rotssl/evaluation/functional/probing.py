@@ -1,4 +1,4 @@
-"""How good are features where labels are few? Draws, probe, fine-tuning."""
+"""How good are features where labels are few? Draws and fine-tuning."""
 
 import copy
 import math
@@ -9,9 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 
@@ -64,39 +61,6 @@ def draw_labels(
             )
         chosen.append(rng.permutation(where)[:count])
     return torch.from_numpy(np.concatenate(chosen))
-
-
-def linear_probe(
-    feats: torch.Tensor, labels: torch.Tensor, queries: torch.Tensor
-) -> torch.Tensor:
-    """Classify by logistic regression on frozen features.
-
-    Every feature is scaled to mean 0 and variance 1 over the labeled
-    images; then multinomial logistic regression with an L2 penalty of
-    strength ``C=1``, by L-BFGS, at most 1,000 iterations (scikit-learn's
-    ``StandardScaler`` and ``LogisticRegression``). The settings are the same
-    for any number of labels: there is no held-out set to choose others on.
-
-    Args:
-        feats (Tensor): Labeled features (M, C), any float type.
-        labels (Tensor): Their classes, int64 (M,), two or more different.
-        queries (Tensor): Features to classify (N, C).
-
-    Returns:
-        Tensor: Predicted classes, int64 (N,), on the CPU.
-
-    Examples:
-        >>> import torch
-        >>> feats = torch.tensor([[0.0], [1.0], [4.0], [5.0]])
-        >>> labels = torch.tensor([7, 7, 2, 2])
-        >>> linear_probe(feats, labels, torch.tensor([[0.5], [6.0]])).tolist()
-        [7, 2]
-    """
-    probe = make_pipeline(
-        StandardScaler(), LogisticRegression(C=1.0, max_iter=1000)
-    )
-    probe.fit(feats.double().cpu().numpy(), labels.cpu().numpy())
-    return torch.from_numpy(probe.predict(queries.double().cpu().numpy()))
 
 
 # The recipe of `fine_tune`, written into reports.

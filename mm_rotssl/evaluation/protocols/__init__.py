@@ -24,6 +24,8 @@ PROTOCOLS: dict[str, type[Protocol]] = {
     kind.name: kind
     for kind in (
         Geometry,
+        KNN,
+        LinearProbe,
         Clusters,
         OwnPredictions,
         RotationProbe,

@@ -78,3 +78,21 @@ class Protocol(ABC):
                     'diverged.'
                 )
         return count
+
+
+def shots_title(shots: int | str) -> str:
+    """Write a number of labels.
+
+    Args:
+        shots (int | str): See :meth:`Features.draw`.
+
+    Returns:
+        str: Heading of a column.
+
+    Examples:
+        >>> [shots_title(shots) for shots in (1, 5, '1%', 'all')]
+        ['1 label a class', '5 labels a class', '1% labels', 'all labels']
+    """
+    if isinstance(shots, str) and not shots.isdecimal():
+        return f'{shots} labels'
+    return f'{shots} label{"" if int(shots) == 1 else "s"} a class'

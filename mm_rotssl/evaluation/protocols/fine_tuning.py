@@ -13,7 +13,7 @@ from ..feature_store import backbone_outputs
 from ..functional import FINE_TUNING, fine_tune
 from ..measurement import Measurement, Metric
 from ..subject import Subject
-from .base import Protocol
+from .base import Protocol, shots_title
 
 
 class _LastStage(nn.Module):
@@ -66,9 +66,7 @@ class FineTuning(Protocol):
         """One for each number of labels."""
         return {
             str(shots): Metric(
-                f'{shots} labels'
-                if shots == 'all' or '%' in str(shots)
-                else f'{shots} label{"" if shots == 1 else "s"} a class',
+                shots_title(shots),
                 'Accuracy on the test images.',
                 '%',
                 'higher',

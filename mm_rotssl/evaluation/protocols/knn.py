@@ -1,43 +1,93 @@
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ..features import Features
-from ..functional import accuracy, knn_classify
+from mm_rotssl.utils import InputError
+
+from ..functional import knn_classify
+from ..measurement import Measurement, Metric
+from ..subject import Subject
+from .base import Protocol
 
 
 @dataclass(frozen=True)
-class KNN:
-    """Let the whole reference set vote, stage by stage.
+class KNN(Protocol):
+    """Let the nearest images of the reference set vote, stage by stage.
+
+    Source: Wu et al., CVPR 2018, section 3.4 (k = 200, temperature 0.07);
+    the other numbers of neighbors are those of DINO's evaluation (Caron et
+    al., ICCV 2021), where 10 or 20 are mostly best.
 
     Args:
-        k (int): Number of neighbors. Defaults to 20.
+        k (Sequence[int]): Numbers of neighbors; those above the number of
+            reference images are left out. Defaults to (20, 10, 100, 200).
         temperature (float): Of the votes, see `knn_classify`. Defaults to
             0.07.
     """
 
-    k: int = 20
+    k: tuple[int, ...] = (20, 10, 100, 200)
     temperature: float = 0.07
 
-    def run(self, feats: Features) -> list[float]:
-        """Measure the accuracy on the test images.
+    name = 'knn'
+    title = 'Nearest neighbors'
+    about = (
+        'The k nearest images to learn from, by cosine, vote for the class '
+        'of a test image with weights exp(cosine / 0.07) (Wu et al., CVPR '
+        '2018, section 3.4). Nothing is trained: it tells how well the '
+        'features are arranged as they are. The first k is the one that '
+        'remarks and figures are about. A k above the number of images to '
+        'learn from is left out.'
+    )
+    labeled = True
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """One for each number of neighbors."""
+        return {
+            f'k={k}': Metric(
+                f'k = {k}', 'Accuracy on the test images.', '%', 'higher'
+            )
+            for k in self.k
+        }
+
+    def run(self, subject: Subject) -> Iterator[Measurement]:
+        """See base class.
 
         Args:
-            feats (Features): Of a network.
+            subject (Subject): The network, and the images.
 
-        Returns:
-            list[float]: Accuracy of each stage, in percent.
+        Yields:
+            Measurement: One for each stage and number of neighbors.
+
+        Raises:
+            InputError: If there are fewer reference images than the smallest
+                number of neighbors.
         """
-        return [
-            accuracy(
-                knn_classify(
+        feats = subject.features
+        count = len(feats.reference_labels)
+        if min(self.k) > count:
+            raise InputError(
+                f'kNN with k={min(self.k)} needs as many labeled images to '
+                f'learn from, got {count}. Add images, or set '
+                f'--protocol-options knn.k=[{count}].'
+            )
+        for stage, reference, queries in zip(
+            feats.stages, feats.reference, feats.test, strict=True
+        ):
+            for k in self.k:
+                if k > count:
+                    continue
+                scores = knn_classify(
                     reference,
                     feats.reference_labels,
                     queries,
-                    self.k,
+                    k,
                     self.temperature,
-                ).argmax(1),
-                feats.test_labels,
-            )
-            for reference, queries in zip(
-                feats.reference, feats.test, strict=True
-            )
-        ]
+                )
+                right = (scores.argmax(1) == feats.test_labels).float()
+                yield Measurement(
+                    f'k={k}',
+                    stage,
+                    [100 * float(right.mean())],
+                    100 / len(feats.classes),
+                    right.numpy(),
+                )

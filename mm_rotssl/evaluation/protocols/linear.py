@@ -1,51 +1,94 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 
-from ..features import Features
-from ..functional import accuracy, linear_probe
+from ..functional import choose_penalty, linear_probe
+from ..measurement import Measurement, Metric
+from ..subject import Subject
+from .base import Protocol, shots_title
 
 
 @dataclass(frozen=True)
-class LinearProbe:
+class LinearProbe(Protocol):
     """Classify by logistic regression on few or all labels, stage by stage.
 
     Args:
-        draws (Mapping[str, Sequence[Tensor]]): Number of labels a class, or
-            'all' -> for each draw the positions in the reference set, int64,
-            see `Features.draw`. Networks are compared in pairs where all
-            get the same.
+        shots (Sequence[int | str]): Labels a class, shares of them such as
+            '1%', or 'all', see :meth:`Features.draw`. Defaults to (1, 5, 10,
+            'all').
+        draws (int): Draws of the labels, the same for every network.
+            Defaults to 3.
+        c_grid (Sequence[float]): Inverse strengths of the penalty, among
+            which one is chosen for each fit, see `choose_penalty`. Defaults
+            to powers of ten from 0.001 to 10.
     """
 
-    draws: Mapping[str, Sequence[torch.Tensor]]
+    shots: tuple[int | str, ...] = (1, 5, 10, 'all')
+    draws: int = 3
+    c_grid: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0, 10.0)
 
-    def run(self, feats: Features) -> list[dict[str, list[float]]]:
-        """Measure the accuracy on the test images.
+    name = 'linear'
+    title = 'Linear probe'
+    about = (
+        'Logistic regression on the frozen features of a stage, averaged '
+        'over their positions and scaled to mean 0 and variance 1. The '
+        'penalty is chosen on a held-out part of the labels that are trained '
+        'on, never on the test images; with one label a class it is fixed '
+        '(C = 1). Accuracy on the test images.'
+    )
+    labeled = True
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """One for each number of labels."""
+        return {
+            str(shots): Metric(
+                shots_title(shots),
+                'Accuracy on the test images.',
+                '%',
+                'higher',
+            )
+            for shots in self.shots
+        }
+
+    def run(self, subject: Subject) -> Iterator[Measurement]:
+        """See base class.
 
         Args:
-            feats (Features): Of a network.
+            subject (Subject): The network, and the images.
 
-        Returns:
-            list[dict[str, list[float]]]: Of each stage: labels a class ->
-            accuracy of each draw, in percent.
+        Yields:
+            Measurement: One for each stage and number of labels.
+
+        Raises:
+            InputError: If a class has too few images.
         """
-        return [
-            {
-                shots: [
-                    accuracy(
-                        linear_probe(
-                            reference[chosen],
-                            feats.reference_labels[chosen],
-                            queries,
-                        ),
-                        feats.test_labels,
+        feats = subject.features
+        chosen = {
+            shots: feats.draw(shots, self.draws, subject.seed)
+            for shots in self.shots
+        }
+        for stage, reference, queries in zip(
+            feats.stages, feats.reference, feats.test, strict=True
+        ):
+            for shots, draws in chosen.items():
+                if subject.report is not None:
+                    subject.report(
+                        f'linear probe, stage {stage}, {shots} labels'
                     )
-                    for chosen in draws
-                ]
-                for shots, draws in self.draws.items()
-            }
-            for reference, queries in zip(
-                feats.reference, feats.test, strict=True
-            )
-        ]
+                correct = []
+                for places in draws:
+                    # without a copy of all rows that are mapped
+                    rows = reference if shots == 'all' else reference[places]
+                    labels = feats.reference_labels[places]
+                    c = choose_penalty(rows, labels, self.c_grid, subject.seed)
+                    found = linear_probe(rows, labels, queries, c)
+                    correct.append((found == feats.test_labels).numpy())
+                yield Measurement(
+                    str(shots),
+                    stage,
+                    [100 * float(right.mean()) for right in correct],
+                    100 / len(feats.classes),
+                    np.array(correct, np.float32).mean(0),
+                )

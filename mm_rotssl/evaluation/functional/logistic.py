@@ -1,0 +1,182 @@
+"""Logistic regression on more rows than fit into memory."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
+from sklearn.preprocessing import StandardScaler
+
+# A copy in float64 of more bytes than this is not made: rows are then read
+# in chunks, in every step of the solver.
+MOST_BYTES = 2**30
+CHUNK_ROWS = 16384
+# of the solver, with either way
+MAX_ITERATIONS = 1000
+TOLERANCE = 1e-4
+# more labels than this need no cross-validation
+MANY_LABELS = 1000
+
+
+def linear_probe(
+    feats: torch.Tensor,
+    labels: torch.Tensor,
+    queries: torch.Tensor,
+    c: float = 1.0,
+    most_bytes: int = MOST_BYTES,
+) -> torch.Tensor:
+    r"""Classify by logistic regression on standardized features.
+
+    .. math:: \min_{W, b} \; \frac{1}{2} \lVert W \rVert^2 + C \sum_i
+        -\log \mathrm{softmax}(W x_i + b)_{y_i}
+
+    with every feature scaled to mean 0 and variance 1 over the rows, by
+    L-BFGS: scikit-learn's ``StandardScaler`` and ``LogisticRegression``, or,
+    where their copy of the rows would be too large, the same problem with
+    the rows read in chunks. (With two classes scikit-learn has one vector in
+    place of two opposite ones, so that it penalizes twice as much; so does
+    the other way.)
+
+    Args:
+        feats (Tensor): Labeled features (M, C), any float type; perhaps
+            mapped from the disk.
+        labels (Tensor): Their classes, int64 (M,), two or more different.
+        queries (Tensor): Features to classify (N, C).
+        c (float): :math:`C`, the inverse strength of the penalty. Defaults
+            to 1.
+        most_bytes (int): Of a copy of the rows in memory. Defaults to 1 GiB.
+
+    Returns:
+        Tensor: Predicted classes, int64 (N,), on the CPU.
+
+    Examples:
+        >>> import torch
+        >>> feats = torch.tensor([[0.0], [1.0], [4.0], [5.0]])
+        >>> labels = torch.tensor([7, 7, 2, 2])
+        >>> asked = torch.tensor([[0.5], [6.0]])
+        >>> linear_probe(feats, labels, asked).tolist()
+        [7, 2]
+    """
+    if 8 * feats.numel() <= most_bytes:
+        scaler = StandardScaler()
+        probe = LogisticRegression(C=c, max_iter=MAX_ITERATIONS, tol=TOLERANCE)
+        probe.fit(
+            scaler.fit_transform(feats.double().cpu().numpy()),
+            labels.cpu().numpy(),
+        )
+        found = probe.predict(scaler.transform(queries.double().cpu().numpy()))
+        return torch.from_numpy(found)
+    classes, targets = labels.cpu().unique(return_inverse=True)
+    mean, std = _mean_and_std(feats)
+    weight = _fit_in_chunks(feats, targets, len(classes), c, mean, std)
+    scores = _standardized(queries, mean, std) @ weight[:-1] + weight[-1]
+    return classes[scores.argmax(1)]
+
+
+def choose_penalty(
+    feats: torch.Tensor,
+    labels: torch.Tensor,
+    grid: Sequence[float],
+    seed: int = 0,
+    most_bytes: int = MOST_BYTES,
+) -> float:
+    """Choose C on a held-out part of the labels.
+
+    Of up to 1,000 labels each fifth is held out in turn (fewer parts where a
+    class has fewer labels than five); of more, one fifth, the same share of
+    each class. Of equal Cs the smallest is taken.
+
+    Args:
+        feats (Tensor): Labeled features (M, C).
+        labels (Tensor): Their classes, int64 (M,).
+        grid (Sequence[float]): Cs to try, from the smallest on.
+        seed (int): Of the split. Defaults to 0.
+        most_bytes (int): See `linear_probe`.
+
+    Returns:
+        float: One of them; 1.0 where a class has a single label, so that
+        nothing can be held out.
+    """
+    smallest = int(labels.unique(return_counts=True)[1].min())
+    if len(grid) == 1:
+        return grid[0]
+    if smallest < 2:
+        return 1.0
+    splits = (
+        StratifiedShuffleSplit(1, test_size=0.2, random_state=seed)
+        if len(labels) > MANY_LABELS
+        else StratifiedKFold(min(5, smallest), shuffle=True, random_state=seed)
+    )
+    numbers = labels.cpu().numpy()
+    right = np.zeros(len(grid))
+    for kept, held_out in splits.split(numbers, numbers):
+        for i, c in enumerate(grid):
+            found = linear_probe(
+                feats[kept], labels[kept], feats[held_out], c, most_bytes
+            )
+            right[i] += (found == labels[held_out]).sum().item()
+    return grid[int(right.argmax())]
+
+
+def _mean_and_std(feats: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each column, float64 (C,); 1 in place of a deviation of 0."""
+    mean = sum(part.double().sum(0) for part in feats.split(CHUNK_ROWS)) / len(
+        feats
+    )
+    variance = sum(
+        (part.double() - mean).square().sum(0)
+        for part in feats.split(CHUNK_ROWS)
+    ) / len(feats)
+    std = torch.as_tensor(variance).sqrt()
+    return torch.as_tensor(mean), torch.where(std > 0, std, 1.0)
+
+
+def _standardized(
+    rows: torch.Tensor, mean: torch.Tensor, std: torch.Tensor
+) -> torch.Tensor:
+    return (rows.double() - mean) / std
+
+
+def _fit_in_chunks(
+    feats: torch.Tensor,
+    targets: torch.Tensor,
+    num_classes: int,
+    c: float,
+    mean: torch.Tensor,
+    std: torch.Tensor,
+) -> torch.Tensor:
+    """Weights, and in the last row the biases, float64 (C + 1, classes)."""
+    shape = feats.size(1) + 1, num_classes
+    strength = (2.0 if num_classes == 2 else 1.0) / (c * len(feats))
+
+    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        weight = torch.from_numpy(flat).view(shape)
+        gradient = torch.zeros(shape, dtype=torch.float64)
+        loss = 0.0
+        for rows, wanted in zip(
+            feats.split(CHUNK_ROWS), targets.split(CHUNK_ROWS), strict=True
+        ):
+            rows = _standardized(rows, mean, std)
+            logits = rows @ weight[:-1] + weight[-1]
+            loss += F.cross_entropy(logits, wanted, reduction='sum').item()
+            error = logits.softmax(1)
+            error[torch.arange(len(wanted)), wanted] -= 1
+            gradient[:-1] += rows.T @ error
+            gradient[-1] += error.sum(0)
+        gradient /= len(feats)
+        # biases are not penalized
+        gradient[:-1] += strength * weight[:-1]
+        penalty = 0.5 * strength * weight[:-1].square().sum().item()
+        return loss / len(feats) + penalty, gradient.flatten().numpy()
+
+    found = minimize(
+        objective,
+        np.zeros(shape[0] * shape[1]),
+        jac=True,
+        method='L-BFGS-B',
+        options=dict(maxiter=MAX_ITERATIONS, gtol=TOLERANCE, ftol=0),
+    )
+    return torch.from_numpy(found.x).view(shape)
