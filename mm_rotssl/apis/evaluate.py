@@ -163,13 +163,20 @@ def evaluate(
             written.skip(protocol, 'there are no labeled images')
             continue
         found = {}
-        for candidate in candidates:
-            name = candidate.entry.name
-            report(f'{protocol.name}: {name}')
-            found[name] = [
-                _measure(protocol, subject, store.folder)
-                for subject in candidate.subjects
-            ]
+        try:
+            for candidate in candidates:
+                name = candidate.entry.name
+                report(f'{protocol.name}: {name}')
+                found[name] = [
+                    _measure(protocol, subject, store.folder)
+                    for subject in candidate.subjects
+                ]
+        except InputError as error:
+            # what was asked for is not left out
+            if protocol.name in (protocols or ()):
+                raise
+            written.skip(protocol, str(error))
+            continue
         written.add(protocol, found)
         written.write()
     report('duplicates')

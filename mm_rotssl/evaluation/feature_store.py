@@ -37,7 +37,7 @@ from mmpretrain.models.necks import (
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
-from mm_rotssl.models import SelfSupervisor
+from mm_rotssl.models import ESSL, SelfSupervisor
 from mm_rotssl.ops import pool_features
 from mm_rotssl.utils import InputError, write_file
 
@@ -263,6 +263,9 @@ def network_outputs(
 
 
 def _embed(model: Any, outputs: Any) -> torch.Tensor | None:
+    if isinstance(model, ESSL):
+        # beside it, rotations are predicted
+        model = model.tasks['algorithm']
     if isinstance(model, SelfSupervisor):
         return model.project(outputs)
     neck = getattr(model, 'neck', None)

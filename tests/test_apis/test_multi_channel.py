@@ -119,16 +119,21 @@ def test_training_validation_and_evaluation(config, tmp_path):
     first = next(v for k, v in weights.items() if 'backbone' in k)
     assert first.shape[1] == 4
     found = evaluate(
-        config,
-        checkpoint,
+        f'{config}@{checkpoint}',
         tmp_path / 'out',
-        draws=1,
-        shots=(1,),
-        finetune_shots=1,
+        options=dict(knn=dict(k=[3]), linear=dict(shots=[1], draws=1)),
+        report=lambda _: None,
     )
-    stages = found['results']['trained']['stages']
-    assert max(stage['knn'] for stage in stages) > 90
-    for name in found['figures']:
+    knn = [
+        one['runs'][0][0]
+        for one in found['measurements']
+        if (one['protocol'], one['entry'])
+        == ('knn', found['entries'][0]['name'])
+    ]
+    assert max(knn) > 90
+    names = {one['file'] for one in found['figures']}
+    assert {'filters.png', 'neighbors.png'} <= names
+    for name in names:
         assert (tmp_path / 'out' / name).stat().st_size > 5000
 
 

@@ -475,7 +475,7 @@ def test_errors_say_what_to_do(config, digits, checkpoint, folder, tmp_path):
     message = fails(
         config, checkpoint, tmp_path / 'none', error=FileNotFoundError
     )
-    assert message.startswith(f'There is no folder "{tmp_path}/none')
+    assert message.startswith(f'There is no "{tmp_path}/none')
     message = fails(config, checkpoint, folder, error=RuntimeError)
     assert message.startswith(f'No image was found in "{folder}')
     write(folder / 'a.png', (9, 9, 9))
@@ -485,8 +485,10 @@ def test_errors_say_what_to_do(config, digits, checkpoint, folder, tmp_path):
         config, checkpoint, cfg_options={'model.neck.in_channels': 5}
     )
     assert 'was made by another architecture' in message
-    message = fails(digits, checkpoint, folder)
-    assert 'val_dataloader.dataset.pipeline loads no files' in message
+    # images in memory, of a size that nothing tells
+    options = {'train_dataloader.dataset.pipeline': []}
+    message = fails(digits, checkpoint, folder, cfg_options=options)
+    assert 'does not tell the size of an image' in message
     assert "dict(type='mm_rotssl.LoadIntactImage')" in message
     for number in (0, -3, sort.MAX_SHOWN + 1):
         message = fails(config, checkpoint, max_shown=number)

@@ -5,12 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from made_up_report import made_up_report as make_report
 
 import mm_rotssl.apis
+from mm_rotssl.apis import Entry, Run
 from mm_rotssl.cli import main
 
-STAGE = {'knn': 50.0, 'linear': {'1': [20.0, 30.0]}}
-NETWORK = dict(rotation_accuracy=25.0, stages=[STAGE], fine_tuned=[])
 SCORES = dict(
     dict.fromkeys(('nmi', 'ami', 'ari'), 12.3),
     accuracy=45.6,
@@ -21,16 +22,6 @@ CLUSTERS = {'own classes': [SCORES]}
 SVM = dict(accuracy=[60.0], held_out_accuracy=70.0, c=0.5, features=[3, 4])
 # command -> function of the apis, and a summary as it returns it
 COMMANDS = {
-    'evaluate': (
-        'evaluate',
-        dict(
-            results=dict(untrained=NETWORK, trained=NETWORK),
-            stages=['4'],
-            fine_tuning=dict(labels=0),
-            remark='a remark',
-            figures=['tsne.png'],
-        ),
-    ),
     'evaluate-clusters': (
         'evaluate_clusters',
         dict(results=dict(untrained=CLUSTERS, trained=CLUSTERS)),
@@ -84,44 +75,80 @@ def command(monkeypatch, capsys):
     return run
 
 
-def test_evaluate(command):
-    found, lines = command('evaluate', 'c.py', 'run/e.pth', '--device', 'cpu')
+@pytest.fixture
+def evaluate(monkeypatch, capsys):
+    """Run the command whose function only notes what it gets."""
+
+    def run(*words):
+        found = {}
+
+        def note(entries, out, **settings):
+            found.update(entries=entries, out=out, **settings)
+            found.pop('report')('being measured')
+            return make_report()
+
+        monkeypatch.setattr(mm_rotssl.apis, 'evaluate', note)
+        monkeypatch.setattr(sys, 'argv', ['mm-rotssl', 'evaluate', *words])
+        main()
+        lines = [line.rstrip() for line in capsys.readouterr().out.split('\n')]
+        assert lines[0] == 'being measured'
+        return found, lines
+
+    return run
+
+
+def test_evaluate(evaluate, tmp_path):
+    run = tmp_path / 'run'
+    run.mkdir()
+    torch.save({}, run / 'epoch_1.pth')
+    (run / 'c.py').write_text('')
+    (run / 'last_checkpoint').write_text(str(run / 'epoch_1.pth'))
+    one = Run(str(run / 'c.py'), str(run / 'epoch_1.pth'))
+    found, lines = evaluate(str(run), '--device', 'cpu')
     assert found == dict(
-        config='c.py',
-        checkpoint='run/e.pth',
-        out=Path('run/features'),
-        draws=5,
-        shots=[1, 5, 10, 'all'],
-        finetune_shots=10,
-        seed=0,
+        entries=[Entry('run', (one,))],
+        out=run / 'report',
+        images=None,
+        labeled=None,
+        protocols=None,
+        options={},
+        max_images=5000,
         max_reference=None,
+        cache=None,
+        seed=0,
         device='cpu',
         cfg_options={},
     )
-    assert any('25.0 ±  7.1' in line for line in lines)
-    assert 'a remark' in lines
-    assert any(line.startswith('No training curves') for line in lines)
-    for line in (
-        'checkpoint run/e.pth',
-        'numbers    run/features/results.json',
-        'figure     run/features/tsne.png',
-    ):
-        assert line in lines
-    found, _ = command(
-        *('evaluate', 'c.py', 'e.pth', '--out', 'o', '--draws', '2'),
-        *('--shots', '3', 'all', '--finetune-shots', '0', '--seed', '4'),
-        *('--max-reference', '9', '--device', 'meta'),
+    report = make_report()
+    assert all(remark in lines for remark in report['remarks'])
+    assert f'report.html  {run / "report/report.html"}' in lines
+    # the tables have the figures: tests/test_evaluation/test_report_sections
+    assert any('±' in line for line in lines)
+
+    checkpoint = str(run / 'epoch_1.pth')
+    found, _ = evaluate(
+        *('a.py', checkpoint, '--images', 'a b', '--labelled', 't', 'v'),
+        *('--protocols', 'knn', 'linear', '--out', 'o', '--cache', 'c'),
+        *('--protocol-options', 'knn.k=[5]', 'linear.shots=[1,all]'),
+        *('--compare', f'x={run}', 'timm:resnet18', '--max-images', '7'),
+        *('--max-reference', '9', '--device', 'meta', '--seed', '4'),
         *('--cfg-options', 'a.b=1', 'c=[2,3]'),
     )
     assert found == dict(
-        config='c.py',
-        checkpoint='e.pth',
+        entries=[
+            Entry('epoch_1', (Run('a.py', checkpoint),)),
+            Entry('x', (one,)),
+            Entry('timm:resnet18', (Run('timm:resnet18'),)),
+        ],
         out=Path('o'),
-        draws=2,
-        shots=[3, 'all'],
-        finetune_shots=0,
-        seed=4,
+        images='a b',
+        labeled=['t', 'v'],
+        protocols=['knn', 'linear'],
+        options=dict(knn=dict(k=[5]), linear=dict(shots=[1, 'all'])),
+        max_images=7,
         max_reference=9,
+        cache='c',
+        seed=4,
         device='meta',
         cfg_options={'a.b': 1, 'c': [2, 3]},
     )
@@ -230,7 +257,7 @@ def test_initializations_that_are_none(monkeypatch, words, message):
 @pytest.mark.parametrize(
     ('command', 'options'),
     [
-        ('evaluate', ('--draws', '--shots', '--max-reference')),
+        ('evaluate', ('--max-images', '--max-reference')),
         (
             'evaluate-clusters',
             ('--draws', '--num-clusters', '--max-reference'),
@@ -253,18 +280,10 @@ def test_numbers_that_make_no_sense(monkeypatch, capsys, command, options):
             assert f'{option}: {value} must be a positive number' in error
 
 
-def test_fine_tuning_can_be_left_out_but_not_negative(monkeypatch, capsys):
-    argv = ['mm-rotssl', 'evaluate', 'c.py', 'e.pth', '--finetune-shots=-1']
-    monkeypatch.setattr(sys, 'argv', argv)
-    with pytest.raises(SystemExit):
-        main()
-    assert '--finetune-shots: -1 must be' in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     'words',
     [
-        ('evaluate', 'c.py', 'e.pth'),
+        ('evaluate', 'c.py@e.pth'),
         ('evaluate-clusters', 'c.py', 'e.pth'),
         ('evaluate-svm', 'c.py', 'e.pth', '--protocol', 'few'),
         ('compare-transfer', 'c.py', '--init', 'random', '--out', 'o'),

@@ -83,11 +83,11 @@ class KNN(Protocol):
                     k,
                     self.temperature,
                 )
-                right = (scores.argmax(1) == feats.test_labels).float()
+                right = scores.argmax(1) == feats.test_labels
                 yield Measurement(
                     f'k={k}',
                     stage,
-                    [100 * float(right.mean())],
+                    [100 * right.double().mean().item()],
                     100 / len(feats.classes),
-                    right.numpy(),
+                    right.float().numpy(),
                 )
