@@ -7,7 +7,7 @@ from .digit_scenes import write_digit_scenes
 from .duplicates import Duplicate, duplicate_remarks, find_duplicates
 from .embed import Embeddings, embed
 from .entries import Entry, Run, find_entry
-from .evaluate import evaluate
+from .evaluate import evaluate, stage_remarks
 from .evaluation import (
     clusters_tables,
     evaluate_clusters,
@@ -75,6 +75,7 @@ __all__ = [
     'set_data',
     'set_epochs',
     'sort_images',
+    'stage_remarks',
     'svm_table',
     'train_model',
     'transfer_table',

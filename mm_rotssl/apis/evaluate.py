@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from mm_rotssl.evaluation.differences import compare
 from mm_rotssl.evaluation.feature_store import (
+    EMBEDDING,
     FeatureStore,
     describe_images,
     describe_network,
@@ -181,7 +182,10 @@ def evaluate(
         written.write()
     report('duplicates')
     duplicates = find_duplicates(first)
-    written.content['remarks'] += duplicate_remarks(duplicates)
+    written.content['remarks'] += [
+        *stage_remarks(written.content),
+        *duplicate_remarks(duplicates),
+    ]
     report('figures')
     written.content['figures'] = draw_report_figures(
         written.content,
@@ -232,6 +236,47 @@ def choose_protocols(
             )
         chosen.append(kind(**settings))
     return chosen
+
+
+def stage_remarks(report: Mapping[str, Any]) -> list[str]:
+    """Explain a last stage that got worse while an earlier one gained.
+
+    Args:
+        report (Mapping[str, Any]): What report.json holds.
+
+    Returns:
+        list[str]: A remark for each network of which that is true, by the
+        first figure of kNN.
+    """
+    metrics = [
+        next(iter(protocol['metrics']))
+        for protocol in report['protocols']
+        if protocol['name'] == 'knn'
+    ]
+    measured: dict[str, dict[str, float]] = {}
+    for one in report['measurements']:
+        if one['protocol'] == 'knn' and one['metric'] in metrics:
+            mean = float(np.mean([np.mean(run) for run in one['runs']]))
+            measured.setdefault(one['entry'], {})[one['stage']] = mean
+    remarks = []
+    for entry in report['entries']:
+        after = measured.get(entry['name'], {})
+        before = measured.get(entry['untrained'], {})
+        stages = [s for s in after if s in before and s != EMBEDDING]
+        if not stages:
+            continue
+        last = stages[-1]
+        best = max(stages, key=lambda s: after[s] - before[s])
+        if after[last] >= before[last] or after[best] <= before[best]:
+            continue
+        remarks.append(
+            f'{entry["name"]}: stage {last} has lost kNN accuracy '
+            f'({before[last]:.1f} to {after[last]:.1f} %) while stage {best} '
+            f'gained ({before[best]:.1f} to {after[best]:.1f} %): the last '
+            'stage specializes in the pretext task. That is the method, not a '
+            'defect; take features from an earlier stage.'
+        )
+    return remarks
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """One report on checkpoints: what is measured of what, and what is kept."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from mm_rotssl.apis import build_untrained, evaluate, read_network
+from mm_rotssl.apis import (
+    build_untrained,
+    evaluate,
+    read_network,
+    stage_remarks,
+)
 from mm_rotssl.evaluation import protocols
 from mm_rotssl.evaluation.measurement import Measurement, Metric
 
@@ -376,3 +382,45 @@ def test_images_of_the_training_are_the_default(tmp_path, images):
         run, tmp_path / 'out', max_images=5, report=lambda _: None
     )
     assert report['data']['images']['count'] == 5
+
+
+@pytest.mark.parametrize(
+    ('untrained', 'trained', 'said'),
+    [
+        # the last stage has lost, the second has gained most
+        ([50, 50, 60], [55, 70, 40], 'stage 4 has lost .*60.0 to 40.0 .* 2 g'),
+        # it has gained
+        ([50, 50, 30], [55, 70, 40], None),
+        # all have lost: nothing has specialized
+        ([50, 50, 60], [45, 40, 40], None),
+    ],
+)
+def test_remark_where_the_numbers_call_for_it(untrained, trained, said):
+    def rows(entry, values):
+        # the embedding is no stage to take features from
+        stages = zip(['1', '2', '4', 'embedding'], [*values, 0], strict=True)
+        for stage, value in stages:
+            for metric, more in (('k=20', 0), ('k=10', 30)):
+                yield dict(
+                    protocol='knn',
+                    metric=metric,
+                    stage=stage,
+                    entry=entry,
+                    runs=[[value + more + 1], [value + more - 1]],
+                )
+
+    report = dict(
+        protocols=[dict(name='knn', metrics={'k=20': {}, 'k=10': {}})],
+        entries=[
+            dict(name='mine', untrained='untrained'),
+            dict(name='untrained', untrained=None),
+        ],
+        measurements=[*rows('mine', trained), *rows('untrained', untrained)],
+    )
+    remarks = stage_remarks(report)
+    if said is None:
+        assert remarks == []
+    else:
+        assert re.search(said, remarks[0])
+        assert remarks[0].startswith('mine: ')
+        assert len(remarks) == 1
