@@ -65,8 +65,8 @@ def summarize_runs(runs: Sequence[Sequence[float]]) -> tuple[float, float]:
     Examples:
         >>> summarize_runs([[1.0, 3.0]])
         (2.0, 1.4142135623730951)
-        >>> summarize_runs([[1.0, 3.0], [4.0, 4.0]])
-        (3.0, 1.4142135623730951)
+        >>> summarize_runs([[1.0, 3.0], [6.0]])
+        (4.0, 2.8284271247461903)
     """
     means = [float(np.mean(values)) for values in runs]
     repeated = means if len(runs) > 1 else runs[0]
@@ -154,7 +154,7 @@ def _name_places(
     axes.set_xticks(range(len(texts)), texts)
     letters = max(len(part) for text in texts for part in text.split('\n'))
     if len(texts) * (letters + 1) * 0.54 * STYLE['font.size'] / 72 > width:
-        axes.tick_params('x', rotation=90)
+        axes.tick_params('x', labelrotation=90)
     if order != [None]:
         axes.set_xlabel(axis)
 

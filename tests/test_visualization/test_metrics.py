@@ -77,9 +77,9 @@ def test_points_are_means_and_bars_reach_a_deviation(rendered):
 
 
 def test_spread_of_several_runs_is_that_of_their_means():
-    assert summarize_runs([[1.0, 3.0], [4.0, 4.0]]) == (
-        3.0,
-        pytest.approx(np.std([2, 4], ddof=1)),
+    assert summarize_runs([[1.0, 3.0], [4.0, 8.0, 6.0]]) == (
+        4.0,
+        pytest.approx(np.std([2, 6], ddof=1)),
     )
     assert summarize_runs([[5.0]]) == (5.0, 0.0)
 
