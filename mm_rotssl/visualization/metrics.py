@@ -217,7 +217,7 @@ def _fit_height(
     # of equal values not their rounding
     if span < 1e-3 * size or not span:
         span = 0.02 * size or 1
-    text = dict(color=GRAY, ha='right', fontsize=STYLE['legend.fontsize'])
+    room = [0.1, 0.1]
     if len(chances) == 1:
         (chance,) = chances
         if low - NEAR_CHANCE * span <= chance <= high + NEAR_CHANCE * span:
@@ -225,15 +225,18 @@ def _fit_height(
             axes.axhline(chance, label='chance', **CHANCE)
         else:
             below = chance < low
+            # for a line of text
+            room[0 if below else 1] = 0.22
             axes.annotate(
                 f'chance: {chance:.3g} {"↓" if below else "↑"}',
                 (1, 0 if below else 1),
                 (0, 2 if below else -2),
                 xycoords='axes fraction',
                 textcoords='offset points',
+                color=GRAY,
+                ha='right',
                 va='bottom' if below else 'top',
-                **text,
+                fontsize=STYLE['legend.fontsize'],
             )
-    # room for a line of text
-    margin = 0.14 * max(high - low, span)
-    axes.set_ylim(low - margin, high + margin)
+    span = max(high - low, span)
+    axes.set_ylim(low - room[0] * span, high + room[1] * span)
