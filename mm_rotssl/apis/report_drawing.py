@@ -30,8 +30,8 @@ from .duplicates import bottom_dataset
 
 Report = Callable[[str], None]
 NUM_CLUSTERS = 10
-# images that k-means is fitted to
-MAX_CLUSTERED = 20_000
+# that are clustered, and that others are chosen from
+MAX_IMAGES = 20_000
 
 
 def finite_runs(runs: Sequence[Sequence[float | None]]) -> list[list[float]]:
@@ -254,12 +254,17 @@ class Drawing:
 
     @cached_property
     def places(self) -> np.ndarray:
-        """Places of the images that every network could read, ascending."""
+        """Places of the images that are looked at, ascending.
+
+        Those that every network could read; of more than 20,000, so many,
+        drawn at random.
+        """
         common = self.images(self.order[0], self.shown_set).places
         for name in self.order[1:]:
             others = self.images(name, self.shown_set).places
             common = np.intersect1d(common, others)
-        found: np.ndarray = np.sort(common)
+        order = np.random.default_rng(self.seed).permutation(len(common))
+        found: np.ndarray = np.sort(common[order[:MAX_IMAGES]])
         return found
 
     @cached_property
@@ -387,11 +392,10 @@ class Drawing:
             count = NUM_CLUSTERS
             if self.labeled:
                 count = len(np.unique(self.labels))
-            drawn = np.random.default_rng(self.seed).permutation(len(feats))
             found = KMeans(
                 min(count, len(feats)), n_init=3, random_state=self.seed
-            ).fit(feats[drawn[:MAX_CLUSTERED]])
-            numbers = found.predict(feats)
+            ).fit(feats)
+            numbers = found.labels_
             sizes = np.bincount(numbers, minlength=found.n_clusters)
             order = np.argsort(-sizes, kind='stable')
             self._clusters[entry] = Clusters(

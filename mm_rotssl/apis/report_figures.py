@@ -530,13 +530,13 @@ def draw_attention(drawing: Drawing) -> None:
         {f'{90 * turns}°': np.rot90(image, turns) for turns in range(4)}
         for image in drawing.show(drawing.shown_set, places)
     ]
-    stages = ' and '.join(dict.fromkeys(shown))
+    where = shown[0] if len(set(shown)) == 1 else 'the last stage with a map'
     drawing.save(
         plot_attention(
             images,
             maps,
             'Attention maps under rotation',
-            f'Where {stages} responds, from black, nothing, to yellow, each '
+            f'Where {where} responds, from black, nothing, to yellow, each '
             "map's own maximum",
         ),
         'attention',

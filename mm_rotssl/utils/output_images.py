@@ -61,12 +61,18 @@ def save_figure(figure: 'Figure', path: Path, svg: bool = False) -> Path:
     from matplotlib import rc_context
 
     data = io.BytesIO()
-    figure.savefig(data, format='png')
+    # however the user's other figures are saved
+    figure.savefig(data, format='png', transparent=False)
     write_image(path, data.getvalue())
     if svg:
         data = io.BytesIO()
         # the ids of elements are random else
         with rc_context({'svg.fonttype': 'path', 'svg.hashsalt': 'figure'}):
-            figure.savefig(data, format='svg', metadata={'Date': None})
+            figure.savefig(
+                data,
+                format='svg',
+                metadata={'Date': None},
+                transparent=False,
+            )
         write_image(path.with_suffix('.svg'), data.getvalue())
     return path

@@ -314,7 +314,6 @@ def plot_image_groups(
         axes.imshow(
             sheet,
             extent=(x, x + width, top + height, top),
-            interpolation='antialiased',
             aspect='auto',
         )
     return figure

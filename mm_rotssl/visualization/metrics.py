@@ -65,8 +65,8 @@ def summarize_runs(runs: Sequence[Sequence[float]]) -> tuple[float, float]:
     Examples:
         >>> summarize_runs([[1.0, 3.0]])
         (2.0, 1.4142135623730951)
-        >>> summarize_runs([[1.0, 3.0], [4.0, 4.0]])
-        (3.0, 1.4142135623730951)
+        >>> summarize_runs([[1.0, 3.0], [6.0]])
+        (4.0, 2.8284271247461903)
     """
     means = [float(np.mean(values)) for values in runs]
     repeated = means if len(runs) > 1 else runs[0]
@@ -154,7 +154,7 @@ def _name_places(
     axes.set_xticks(range(len(texts)), texts)
     letters = max(len(part) for text in texts for part in text.split('\n'))
     if len(texts) * (letters + 1) * 0.54 * STYLE['font.size'] / 72 > width:
-        axes.tick_params('x', rotation=90)
+        axes.tick_params('x', labelrotation=90)
     if order != [None]:
         axes.set_xlabel(axis)
 
@@ -217,7 +217,7 @@ def _fit_height(
     # of equal values not their rounding
     if span < 1e-3 * size or not span:
         span = 0.02 * size or 1
-    text = dict(color=GRAY, ha='right', fontsize=STYLE['legend.fontsize'])
+    room = [0.1, 0.1]
     if len(chances) == 1:
         (chance,) = chances
         if low - NEAR_CHANCE * span <= chance <= high + NEAR_CHANCE * span:
@@ -225,15 +225,18 @@ def _fit_height(
             axes.axhline(chance, label='chance', **CHANCE)
         else:
             below = chance < low
+            # for a line of text
+            room[0 if below else 1] = 0.22
             axes.annotate(
                 f'chance: {chance:.3g} {"↓" if below else "↑"}',
                 (1, 0 if below else 1),
                 (0, 2 if below else -2),
                 xycoords='axes fraction',
                 textcoords='offset points',
+                color=GRAY,
+                ha='right',
                 va='bottom' if below else 'top',
-                **text,
+                fontsize=STYLE['legend.fontsize'],
             )
-    # room for a line of text
-    margin = 0.14 * max(high - low, span)
-    axes.set_ylim(low - margin, high + margin)
+    span = max(high - low, span)
+    axes.set_ylim(low - room[0] * span, high + room[1] * span)

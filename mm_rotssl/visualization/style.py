@@ -72,8 +72,6 @@ STYLE: dict[Any, Any] = {
     'figure.dpi': 150,
     'figure.facecolor': 'white',
     'axes.facecolor': 'white',
-    'savefig.facecolor': 'white',
-    'savefig.transparent': False,
     'font.size': 10,
     'text.color': INK,
     'axes.labelcolor': INK,

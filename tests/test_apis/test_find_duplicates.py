@@ -95,17 +95,39 @@ def test_some_of_the_images(model, tmp_path):
     assert [d.names for d in found] == [('05.png', '20.png')]
 
 
+def draw(count, seed):
+    return np.random.default_rng(seed).permutation(count)[:8].tolist()
+
+
 def test_only_some_are_looked_for(model, tmp_path, monkeypatch):
-    """Of very many images; in their own numbers."""
+    """Of very many images."""
     folder = write_flat(tmp_path / 'flat', 8, seed=2)
     for i in range(8):
         shutil.copy(folder / f'{i:02}.png', folder / f'{i + 10}.png')
     monkeypatch.setattr(duplicates, 'MAX_QUERIES', 8)
+    drawn = draw(16, seed=0)
+    twice = {(i, i + 8) for i in drawn if i + 8 in drawn}
     found = find_duplicates(build_subject(model, FeatureStore(), folder))
-    assert 0 < len(found) < 8
-    assert all(
-        second - first == 8 for first, second in (d.places for d in found)
-    )
+    assert {d.places for d in found} == twice
+    assert twice
+
+
+def test_only_some_test_images_are_looked_for(model, labeled, monkeypatch):
+    monkeypatch.setattr(duplicates, 'MAX_QUERIES', 8)
+    reference, test = labeled
+    subject = build_subject(model, FeatureStore(), test, reference, test)
+    files = [
+        subject.test.dataset.get_data_info(i)['img_path'] for i in range(15)
+    ]
+    leaked = {str(test / 'owl/leaked.png'), str(test / 'dog/nearly.jpg')}
+    seen = set()
+    for seed in range(4):
+        subject.seed = seed
+        drawn = {files[i] for i in draw(15, seed)}
+        found = [d for d in find_duplicates(subject) if 'reference' in d.sets]
+        assert {files[d.places[0]] for d in found} == drawn & leaked
+        seen |= drawn & leaked
+    assert seen
 
 
 def test_different_images_of_one_color_are_not_equal(model, tmp_path):

@@ -298,12 +298,11 @@ def test_umap_is_used_where_it_is_installed(tmp_path, monkeypatch):
     )
 
 
-@pytest.mark.parametrize('channels', [3, 70])
-def test_tsne_keeps_neighbors_together(channels):
+def test_tsne_keeps_neighbors_together():
     rng = np.random.default_rng(0)
-    centers = 9 * rng.normal(size=(3, channels))
+    centers = 9 * rng.normal(size=(3, 70))
     groups = np.arange(60) % 3
-    vectors = centers[groups] + rng.normal(size=(60, channels))
+    vectors = centers[groups] + rng.normal(size=(60, 70))
     found = report_figures._embed_tsne(vectors.astype(np.float32), 0)
     assert found.shape == (60, 2)
     again = report_figures._embed_tsne(vectors.astype(np.float32), 0)
@@ -311,6 +310,33 @@ def test_tsne_keeps_neighbors_together(channels):
     distances = np.linalg.norm(found[:, None] - found, axis=2)
     nearest = np.argsort(distances, axis=1)[:, 1]
     assert (groups[nearest] == groups).all()
+
+
+@pytest.mark.parametrize(
+    ('count', 'channels', 'reduced', 'perplexity'),
+    [(60, 70, 50, 59 / 3), (100, 40, 40, 30), (9, 70, 70, 8 / 3)],
+)
+def test_tsne_is_given_few_channels(
+    count, channels, reduced, perplexity, monkeypatch
+):
+    given = {}
+
+    class Recorder:
+        def __init__(self, **settings):
+            given.update(settings)
+
+        def fit_transform(self, vectors):
+            given['shape'] = vectors.shape
+
+    monkeypatch.setattr(report_figures, 'TSNE', Recorder)
+    vectors = np.random.default_rng(0).normal(size=(count, channels))
+    report_figures._embed_tsne(vectors, 7)
+    assert given == dict(
+        shape=(count, reduced),
+        perplexity=pytest.approx(perplexity),
+        init='pca',
+        random_state=7,
+    )
 
 
 def test_neighbors_are_the_nearest_and_marked(labeled, kept, tmp_path):
@@ -377,13 +403,14 @@ def test_neighbors_without_labels_are_others(flat, kept, tmp_path):
 
 def test_clusters_are_those_of_k_means(labeled, kept, tmp_path):
     drawing = Drawing(make_report(NETWORKS), labeled, tmp_path)
+    for name in NETWORKS:
+        sizes = np.bincount(drawing.clusters(name).numbers)
+        # as many as classes, the largest first
+        assert len(sizes) == 3
+        assert (np.diff(sizes) <= 0).all()
     clusters = drawing.clusters('mine')
     vectors = features(labeled['mine'], 'test', '1')
     numbers = clusters.numbers
-    sizes = np.bincount(numbers)
-    # as many as classes, the largest first
-    assert len(sizes) == 3
-    assert (np.diff(sizes) <= 0).all()
     # a fixed point of k-means
     centers = np.array([vectors[numbers == i].mean(0) for i in range(3)])
     distances = np.linalg.norm(vectors[:, None] - centers, axis=2)
@@ -589,6 +616,19 @@ def test_very_few_images(tmp_path):
         'attention.png',
         'filters.png',
     ]
+
+
+def test_of_many_images_some_are_looked_at(labeled, tmp_path, monkeypatch):
+    monkeypatch.setattr(report_drawing, 'MAX_IMAGES', 6)
+    drawing = Drawing(make_report(NETWORKS), labeled, tmp_path)
+    places = drawing.places
+    assert len(set(places.tolist())) == 6
+    assert places.tolist() == sorted(places)
+    assert drawing.labels.tolist() == (places // 5).tolist()
+    vectors = features(labeled['mine'], 'test', '1')
+    np.testing.assert_allclose(
+        drawing.features('mine'), vectors[places], atol=1e-5
+    )
 
 
 def test_rows_of_places_in_any_order():

@@ -23,7 +23,7 @@ def nearest_pairs(
 ) -> torch.Tensor:
     """Find the pairs of images that all stages find most similar.
 
-    The similarity of two images is the mean of the stages' cosine
+    The similarity of two images is the sum of the stages' cosine
     similarities. Each query takes part with its ``k`` nearest neighbors.
 
     Args:
@@ -77,9 +77,9 @@ def nearest_pairs(
 def _directions(
     stages: Sequence[torch.Tensor], start: int, count: int
 ) -> torch.Tensor:
-    """Vectors whose products are the mean of the stages' cosines."""
+    """Vectors whose products are the sum of the stages' cosines."""
     parts = [F.normalize(f[start : start + count].float()) for f in stages]
-    return torch.cat(parts, 1) / len(parts) ** 0.5
+    return torch.cat(parts, 1)
 
 
 def pixel_correlation(first: np.ndarray, second: np.ndarray) -> float:
