@@ -107,6 +107,22 @@ def test_random_numbers_are_the_seeds_alone():
     assert not torch.equal(weights(2, 6), one)
 
 
+def test_features_of_a_dead_stage():
+    labels = torch.tensor([1, 1, 1, 0])
+    rows = torch.zeros(4, 4)
+    found = train_classifier(zero_linear, rows, labels, 9, 4, 1.0, 0.0)
+    assert classify(found, rows).tolist() == [1] * 4
+
+
+@pytest.mark.parametrize('kind', ALL)
+def test_features_that_are_not_finite(kind):
+    rows = {'1': torch.full((4, 8), torch.nan)}
+    labels = torch.tensor([0, 1, 0, 1])
+    subject, _ = stand_in(rows, labels, rows, labels, rows)
+    with pytest.raises(InputError, match=f'{kind.name}: features of stage 1'):
+        next(kind(epochs=1).run(subject))
+
+
 @pytest.mark.parametrize(('epochs', 'size'), [(0, 8), (3, 1)])
 def test_bad_training(epochs, size):
     with pytest.raises(InputError, match=f'epochs={epochs} and batch_size='):
@@ -261,7 +277,7 @@ def test_rates_follow_the_length(kind, epochs, milestones, monkeypatch):
     asked = {}
 
     def spy(build, *settings, **more):
-        asked[len(asked)] = settings[2:], more['seed'], build()
+        asked[len(asked)] = settings[2:], more, build()
         return nn.Linear(8, 2)
 
     monkeypatch.setattr(trained_probe, 'train_classifier', spy)
@@ -273,9 +289,9 @@ def test_rates_follow_the_length(kind, epochs, milestones, monkeypatch):
     stages = [one.stage for one in probe.run(subject)]
     # an embedding is no map
     assert stages == ['1', EMBEDDING][: 1 + (kind is not ConvProbe)]
-    settings, seed, network = asked[0]
+    settings, more, network = asked[0]
     assert settings == (epochs, 3, 0.5, 0.25, milestones)
-    assert seed == 4
+    assert (more['seed'], more['device'].type) == (4, 'cpu')
     # of 2 channels and 2 x 2 cells
     assert network(torch.rand(3, 8)).shape == (3, 2)
 
