@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -93,8 +94,13 @@ class Slow(Mean):
 
 
 @pytest.fixture(autouse=True)
-def known(monkeypatch):
+def known(monkeypatch, request):
     calls.clear()
+    # they take most of the time, and have tests of their own
+    if request.function is not test_a_bare_folder:
+        # the package has a function of this name
+        module = import_module('mm_rotssl.apis.evaluate')
+        monkeypatch.setattr(module, 'draw_report_figures', lambda *_: [])
     for kind in list(protocols.PROTOCOLS):
         monkeypatch.delitem(protocols.PROTOCOLS, kind)
     for kind in (Mean, Nearest, Slow):
@@ -171,6 +177,9 @@ def test_a_bare_folder(tmp_path, images):
     for name in ('report.html', 'report.md', 'report.json'):
         assert (out / name).is_file()
     assert json.loads((out / 'report.json').read_text()) == report
+    files = {one['file'] for one in report['figures']}
+    assert {'metrics_mean.png', 'tsne.png', 'filters.png'} <= files
+    assert all((out / file).is_file() for file in files)
     assert report['data']['images'] == dict(name=str(images), count=12)
     assert report['data']['reference'] is None
     assert [
