@@ -134,3 +134,15 @@ def test_extract_features(tmp_path, name):
         expected = model.extract_feat(inputs)
     for have, want in zip(found, expected, strict=True):
         torch.testing.assert_close(have, want[0])
+
+
+def test_extract_features_of_images_in_memory():
+    """Arrays of their size, as there are no files to prepare."""
+    model = mmpretrain.get_model(str(DIGITS)).eval()
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    found = mmpretrain.FeatureExtractor(model)(image)[0]
+    inputs = (torch.from_numpy(image).permute(2, 0, 1).float() - 78) / 87
+    with torch.no_grad():
+        expected = model.extract_feat(inputs[None])
+    for have, want in zip(found, expected, strict=True):
+        torch.testing.assert_close(have, want[0])
