@@ -325,6 +325,28 @@ def test_chosen_protocols(tmp_path, images):
     assert names('all') == ['mean', 'nearest', 'slow']
 
 
+@dataclass(frozen=True)
+class Choosy(Mean):
+    """Wants more images."""
+
+    name = 'choosy'
+
+    def run(self, subject):
+        self.count_images(subject.image_features(), 50)
+        raise AssertionError
+
+
+def test_what_cannot_be_measured(tmp_path, images, monkeypatch):
+    """By itself it is left out, and said why; asked for, it is an error."""
+    monkeypatch.setitem(protocols.PROTOCOLS, 'choosy', Choosy)
+    report = call(tmp_path, images)
+    skipped = {one['name']: one['skipped'] for one in report['protocols']}
+    assert skipped['mean'] is None
+    assert skipped['choosy'].startswith('choosy needs at least 50 images')
+    with pytest.raises(ValueError, match='needs at least 50 images, got 12'):
+        call(tmp_path, images, protocols=['choosy'])
+
+
 def call(tmp_path, images, **settings):
     run = tmp_path / 'run'
     if not run.exists():
