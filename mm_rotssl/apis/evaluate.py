@@ -205,7 +205,8 @@ def choose_protocols(
     Args:
         names (Sequence[str], optional): Their names, or 'all'. None: those
             that take little time.
-        options (Mapping[str, Mapping[str, Any]]): Protocol -> settings.
+        options (Mapping[str, Mapping[str, Any]]): Protocol -> settings;
+            whatever has some is chosen, too.
 
     Returns:
         list[Protocol]: In the order of :data:`PROTOCOLS`.
@@ -220,11 +221,9 @@ def choose_protocols(
         )
     chosen = []
     for name, kind in PROTOCOLS.items():
-        if names is None:
-            wanted = kind.quick
-        else:
-            wanted = 'all' in names or name in names
-        if not wanted:
+        asked_for = {*(names or ()), *options}
+        quick = names is None and kind.quick
+        if not (quick or asked_for & {name, 'all'}):
             continue
         settings = dict(options.get(name, {}))
         dataclass_kind: Any = kind

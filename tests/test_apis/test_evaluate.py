@@ -311,18 +311,22 @@ def test_what_was_measured_is_not_measured_again(tmp_path, images):
 def test_chosen_protocols(tmp_path, images):
     run = make_run(tmp_path / 'run')
 
-    def names(*protocols):
+    def names(*protocols, **options):
         report = evaluate(
             run,
             tmp_path / 'out',
             images=images,
-            protocols=protocols,
+            protocols=protocols or None,
+            options=options,
             report=lambda _: None,
         )
         return [one['name'] for one in report['protocols']]
 
     assert names('slow') == ['slow']
     assert names('all') == ['mean', 'nearest', 'slow']
+    assert names() == ['mean', 'nearest']
+    # whoever sets something wants it
+    assert names(slow=dict(scale=3.0)) == ['mean', 'nearest', 'slow']
 
 
 @dataclass(frozen=True)
