@@ -96,6 +96,7 @@ setup(
         'safetensors>=0.4',
         'scikit-learn>=1.3',
         'scipy>=1.10',
+        'threadpoolctl>=3.1',
         'torch>=2.5',
         'torchvision>=0.20',
     ],

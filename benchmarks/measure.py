@@ -19,6 +19,10 @@ import torch
 import mm_rotssl
 
 
+class MissingPackageError(Exception):
+    """What a benchmark compares with is not installed."""
+
+
 @dataclass
 class Comparison:
     """A ratio, once a repetition, and the goal it is held against.

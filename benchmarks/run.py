@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from data_path import data_path, worker_bytes
 from exemplar import deformation, exemplar_head
-from measure import Result, machine
+from knn_search import knn_search
+from measure import MissingPackageError, Result, machine
 from memory_bank import memory_bank
 from rich.console import Console
 from rich.table import Table
@@ -28,6 +29,7 @@ NAMES = (
     'deformation',
     'exemplar_head',
     'self_classifier_loss',
+    'knn_search',
 )
 
 
@@ -129,6 +131,22 @@ def parse_args() -> argparse.Namespace:
     )
     classifier.add_argument('--views', type=int, default=8)
     classifier.add_argument('--loss-repetitions', type=int, default=5)
+    knn = parser.add_argument_group('knn_search')
+    knn.add_argument('--queries', type=int, default=10_000)
+    knn.add_argument(
+        '--reference', type=int, default=50_000, help='vectors to search'
+    )
+    knn.add_argument(
+        '--knn-channels', type=int, default=512, help='of the vectors'
+    )
+    knn.add_argument(
+        '--neighbors',
+        type=int,
+        nargs='+',
+        default=[20, 200],
+        help="kNN's usual number, and the largest of its protocol",
+    )
+    knn.add_argument('--knn-repetitions', type=int, default=5)
     return parser.parse_args()
 
 
@@ -182,6 +200,14 @@ def run(name: str, args: argparse.Namespace) -> Result:
             args.views,
             args.loss_repetitions,
         )
+    if name == 'knn_search':
+        return knn_search(
+            args.queries,
+            args.reference,
+            args.knn_channels,
+            args.neighbors,
+            args.knn_repetitions,
+        )
     return worker_bytes(ROOT, args.images)
 
 
@@ -199,8 +225,12 @@ def main() -> None:
     )
     table = Table('ratio', 'median', 'min', 'max', 'goal', 'met')
     for name in args.only:
-        with console.status(f'measuring {name}'):
-            result = run(name, args)
+        try:
+            with console.status(f'measuring {name}'):
+                result = run(name, args)
+        except MissingPackageError as missing:
+            console.print(f'{name} is left out: {missing}', soft_wrap=True)
+            continue
         comparisons = [c.as_dict() for c in result.comparisons]
         content = dict(
             benchmark=name,

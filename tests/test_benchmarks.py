@@ -1,20 +1,49 @@
 """The benchmark script runs; how fast is not for a test to say."""
 
 import json
+import os
 import statistics
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
+# in place of a package that is not required
+FAISS = """
+import numpy as np
+
+__version__ = 'stand-in'
+
+
+def omp_set_num_threads(count):
+    assert count > 0
+
+
+class IndexFlatIP:
+    def __init__(self, channels):
+        self.rows = np.empty((0, channels), np.float32)
+
+    def add(self, rows):
+        self.rows = np.concatenate([self.rows, rows])
+
+    def search(self, queries, k):
+        products = queries @ self.rows.T
+        order = np.argsort(-products, 1)[:, :k]
+        return np.take_along_axis(products, order, 1), order
+"""
+
+
 @pytest.fixture(scope='module')
 def results(tmp_path_factory):
     """Names to contents of the JSON files of a tiny run."""
     out = tmp_path_factory.mktemp('benchmarks') / 'out'
+    (out.parent / 'faiss.py').write_text(FAISS)
+    paths = [str(out.parent), os.environ['PYTHONPATH']]
     done = subprocess.run(
         [
             *(sys.executable, 'benchmarks/run.py', '--out', out),
@@ -28,8 +57,11 @@ def results(tmp_path_factory):
             *('--seed-series', '5', '9', '--exemplar-repetitions', '2'),
             *('--loss-batch-size', '8', '--classes', '30', '20'),
             *('--views', '3', '--loss-repetitions', '2'),
+            *('--queries', '7', '--reference', '60', '--knn-channels', '4'),
+            *('--neighbors', '2', '9', '--knn-repetitions', '2'),
         ],
         cwd=ROOT,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(paths)},
         capture_output=True,
         text=True,
         timeout=300,
@@ -64,6 +96,7 @@ def results(tmp_path_factory):
             2,
         ),
         ('self_classifier_loss', [('at most', 1 / 3), ('at most', 1)], 2),
+        ('knn_search', [('at most', 1), ('at most', 1)], 2),
     ],
 )
 def test_files_hold_what_a_reader_needs(results, name, goals, repetitions):
@@ -95,3 +128,26 @@ def test_bytes_are_those_of_the_tensors(results):
     assert figures['ours, bytes per image'] == 3 * 224 * 224
     ratios = [c['median'] for c in results['worker_bytes']['comparisons']]
     assert ratios == [1 / 4, 1 / 16]
+
+
+@pytest.fixture
+def knn_search(monkeypatch):
+    """The function."""
+    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+    from knn_search import knn_search
+
+    return knn_search
+
+
+def test_without_faiss(knn_search, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'faiss', None)
+    with pytest.raises(Exception, match=r'faiss.* not installed: pip install'):
+        knn_search(2, 9, 3, [1], 1)
+
+
+def test_other_neighbors_than_those_of_faiss(knn_search, monkeypatch):
+    module = ModuleType('faiss')
+    exec(FAISS.replace('-products', 'products'), vars(module))
+    monkeypatch.setitem(sys.modules, 'faiss', module)
+    with pytest.raises(RuntimeError, match=r'1 neighbors: .* others than'):
+        knn_search(2, 9, 3, [1], 1)

@@ -1,4 +1,5 @@
 import math
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -7,7 +8,8 @@ from gloo import run_on_two
 from mmengine.evaluator import Evaluator
 from mmpretrain.structures import DataSample
 
-from mm_rotssl.evaluation import KNNAccuracy, knn_classify
+from mm_rotssl.evaluation import KNNAccuracy, knn_classify, search_neighbors
+from mm_rotssl.evaluation.functional import knn
 
 
 def expected_scores(reference, labels, queries, k, temperature):
@@ -42,6 +44,76 @@ def test_against_loops(k, chunk_size):
         rtol=1e-4,
         atol=1e-6,
     )
+
+
+class Rows:
+    """What is read of a reference set, and how much of it at a time."""
+
+    def __init__(self, feats):
+        self.feats = feats
+        self.shape = feats.shape
+        self.read = []
+
+    def dim(self):
+        return self.feats.dim()
+
+    def __len__(self):
+        return len(self.feats)
+
+    def __getitem__(self, part):
+        rows = range(*part.indices(len(self)))
+        self.read.append(list(rows))
+        return self.feats[part]
+
+
+@pytest.mark.parametrize('threads', [1, 3])
+@pytest.mark.parametrize(
+    ('k', 'chunk_size'),
+    [(1, 1), (4, 16), (9, 5), (100, 4096), (120, 9), (157, 40)],
+)
+def test_search_of_a_set_that_is_read_once_in_chunks(
+    monkeypatch, k, chunk_size, threads
+):
+    monkeypatch.setattr(knn, 'FIRST_ROWS', 8)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
+    torch.manual_seed(1)
+    # rows of any length, and no two cosines alike
+    reference = Rows(torch.randn(157, 5) * torch.rand(157, 1))
+    queries = torch.randn(23, 5)
+    similarity, positions = search_neighbors(reference, queries, k, chunk_size)
+    assert list(chain(*reference.read)) == list(range(157))
+    # the first k are needed at once
+    assert len(reference.read[0]) <= max(k, 8)
+    assert max(map(len, reference.read[1:]), default=0) <= chunk_size
+    unit = reference.feats.double().numpy()
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    for query, found, where in zip(
+        queries.double().numpy(), similarity, positions, strict=True
+    ):
+        cosine = unit @ query / np.linalg.norm(query)
+        assert where.tolist() == np.argsort(-cosine)[:k].tolist()
+        np.testing.assert_allclose(found, cosine[where], atol=1e-6)
+
+
+def test_search_among_equal_rows():
+    """Every row is found once, though all are as near."""
+    _, positions = search_neighbors(torch.ones(50, 3), torch.ones(2, 3), 50, 7)
+    for found in positions.tolist():
+        assert sorted(found) == list(range(50))
+
+
+@pytest.mark.parametrize('part', ['reference', 'queries'])
+@pytest.mark.parametrize('value', [math.nan, math.inf])
+def test_features_of_a_network_that_diverged(part, value):
+    sets = dict(reference=torch.rand(30, 3), queries=torch.rand(4, 3))
+    sets[part][-1, 1] = value
+    with pytest.raises(ValueError, match='before the training diverged'):
+        search_neighbors(**sets, k=2, chunk_size=8)
+
+
+def test_fewer_rows_than_neighbors():
+    with pytest.raises(ValueError, match=r'k=4 .* only 3 features'):
+        search_neighbors(torch.ones(3, 2), torch.ones(1, 2), 4)
 
 
 def test_weights_matter_and_do_not_overflow():

@@ -106,9 +106,13 @@ def test_clusters(count):
 
 def test_knn():
     feats = make_features(size=40)
-    subject = SimpleNamespace(features=feats)
+    said = []
+    subject = SimpleNamespace(features=feats, report=said.append)
     found = list(KNN(k=(3, 9, 41)).run(subject))
     # a k above the number of images is left out
+    assert said == [
+        'kNN: k = 41 left out, there are only 40 images to learn from'
+    ]
     assert [(one.stage, one.metric) for one in found] == [
         *(('1', 'k=3'), ('1', 'k=9'), ('3', 'k=3'), ('3', 'k=9'))
     ]

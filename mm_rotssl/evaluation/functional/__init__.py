@@ -13,7 +13,7 @@ from .clustering import (
 from .dimension import mst_dimension, two_nn_dimension
 from .duplicates import nearest_pairs, pixel_correlation
 from .hierarchy import read_hierarchy
-from .knn import knn_classify
+from .knn import knn_classify, search_neighbors, vote
 from .logistic import choose_penalty, linear_probe
 from .neighborhoods import cluster_stability, hubness, neighbor_overlap
 from .probing import (
@@ -63,9 +63,11 @@ __all__ = [
     'pixel_correlation',
     'rankme',
     'read_hierarchy',
+    'search_neighbors',
     'superclass_scores',
     'svm_classify',
     'train_classifier',
     'two_nn_dimension',
     'uniformity',
+    'vote',
 ]

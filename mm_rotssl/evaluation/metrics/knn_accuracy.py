@@ -30,7 +30,7 @@ class KNNAccuracy(BaseMetric):
         k (int): Number of neighbors. Defaults to 20.
         temperature (float): Of the votes. Defaults to 0.07.
         chunk_size (int): Bounds the memory of the comparison, see
-            :func:`knn_classify`. Defaults to 4096.
+            :func:`search_neighbors`. Defaults to 8192.
         **kwargs: Arguments of :class:`mmengine.evaluator.BaseMetric`.
 
     Results: ``knn/stage{i}`` for each output ``i`` of the backbone, from 1,
@@ -43,7 +43,7 @@ class KNNAccuracy(BaseMetric):
         self,
         k: int = 20,
         temperature: float = 0.07,
-        chunk_size: int = 4096,
+        chunk_size: int = 8192,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 
 from mm_rotssl.utils import InputError
 
-from ..functional import knn_classify
+from ..functional import search_neighbors, vote
 from ..measurement import Measurement, Metric
 from ..subject import Subject
 from .base import Protocol
@@ -13,14 +13,15 @@ from .base import Protocol
 class KNN(Protocol):
     """Let the nearest images of the reference set vote, stage by stage.
 
-    Source: Wu et al., CVPR 2018, section 3.4 (k = 200, temperature 0.07);
-    the other numbers of neighbors are those of DINO's evaluation (Caron et
-    al., ICCV 2021), where 10 or 20 are mostly best.
+    Source: Wu et al., *Unsupervised Feature Learning via Non-Parametric
+    Instance Discrimination*, CVPR 2018, section 3.4 (k = 200, temperature
+    0.07); the other numbers of neighbors are those of DINO's evaluation
+    (Caron et al., ICCV 2021), where 10 or 20 are mostly best.
 
     Args:
         k (Sequence[int]): Numbers of neighbors; those above the number of
             reference images are left out. Defaults to (20, 10, 100, 200).
-        temperature (float): Of the votes, see `knn_classify`. Defaults to
+        temperature (float): Of the votes, see `vote`. Defaults to
             0.07.
     """
 
@@ -70,17 +71,26 @@ class KNN(Protocol):
                 f'learn from, got {count}. Add images, or set '
                 f'--protocol-options knn.k=[{count}].'
             )
+        ks = [k for k in self.k if k <= count]
+        left_out = [str(k) for k in self.k if k > count]
+        if left_out and subject.report is not None:
+            subject.report(
+                f'kNN: k = {", ".join(left_out)} left out, there are only '
+                f'{count} images to learn from'
+            )
         for stage, reference, queries in zip(
             feats.stages, feats.reference, feats.test, strict=True
         ):
-            for k in self.k:
-                if k > count:
-                    continue
-                scores = knn_classify(
-                    reference,
-                    feats.reference_labels,
-                    queries,
-                    k,
+            # of the most neighbors the first are the fewer
+            similarity, positions = search_neighbors(
+                reference, queries, max(ks)
+            )
+            labels = feats.reference_labels[positions]
+            for k in ks:
+                scores = vote(
+                    similarity[:, :k],
+                    labels[:, :k],
+                    len(feats.classes),
                     self.temperature,
                 )
                 right = scores.argmax(1) == feats.test_labels
