@@ -94,9 +94,10 @@ class Features:
             if extracted.labels is None:
                 name = type(loader.dataset).__name__
                 raise ValueError(
-                    f'{key}: an image of its {name} has no label. Use a '
-                    'labeled dataset (e.g. with_label=True of '
-                    'mm_rotssl.ImageFolder).'
+                    f'{key}: an image of its {name} does not have one label. '
+                    'Use a labeled dataset (e.g. with_label=True of '
+                    'mm_rotssl.ImageFolder); for images of several classes '
+                    'there is the protocol svm.'
                 )
             if not embedding:
                 extracted.stages.pop(EMBEDDING, None)
