@@ -54,6 +54,7 @@ arguments = dict(
         neck=dict(type='mm_rotssl.SelfClassifierNeck', in_channels=6),
         head=dict(type='mm_rotssl.SelfClassifierHead', in_channels=128),
         queue=dict(type='mm_rotssl.NearestNeighborQueue', length=5)),
+    MultiLinearHead=dict(in_channels=[4], num_classes=3),
     LatentCrossCorrelationHead=dict(
         in_channels=4, loss=dict(type='mmpretrain.CrossCorrelationLoss')
     ),
@@ -73,6 +74,8 @@ arguments = dict(
         rotation=dict(type='mm_rotssl.RotNet', head=head))),
     TaskWeightHook=dict(task='rotation', end_iter=1),
     KNNValLoop=None,  # needs a runner
+    KNNTestLoop=None,
+    TorchvisionBackbone=dict(model_name='resnet18'),
 )
 # by name first: nothing has been imported but the registries
 root.MODELS.build(dict(arguments['RotNet'], type='mm_rotssl.RotNet'))

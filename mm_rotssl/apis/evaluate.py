@@ -24,7 +24,7 @@ from mm_rotssl.evaluation.feature_store import (
     describe_network,
     describe_pipeline,
 )
-from mm_rotssl.evaluation.labels import match_labels
+from mm_rotssl.evaluation.labels import list_classes, match_labels
 from mm_rotssl.evaluation.measurement import Measurement
 from mm_rotssl.evaluation.protocols import PROTOCOLS, Protocol
 from mm_rotssl.evaluation.report import write_summary
@@ -469,7 +469,11 @@ class _Written:
             remarks=[],
         )
         self.content['data']['classes'] = (
-            [] if first.reference is None else first.features.classes
+            []
+            if first.reference is None
+            # of images of several classes there are no features by label
+            else list_classes(first.reference.dataset)
+            or first.features.classes
         )
 
     def skip(self, protocol: Protocol, reason: str) -> None:

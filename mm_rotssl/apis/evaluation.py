@@ -243,7 +243,7 @@ def evaluate_svm(
 
     Returns:
         dict[str, Any]: What the file holds: ``results`` of both networks,
-        see :meth:`LinearSVM.run`, and how they came about.
+        see :meth:`ExemplarSVM.measure`, and how they came about.
 
     Raises:
         FileNotFoundError: If there is no checkpoint.
@@ -284,7 +284,7 @@ def evaluate_svm(
             input_size=svm.input_size,
         )
         splits = splits or svm.split(feats, run.reference.dataset, seed)
-        results[name] = svm.run(feats, splits, seed, report_network)
+        results[name] = svm.measure(feats, splits, seed, report_network)
     return run.write(
         out,
         data=str(data or config),

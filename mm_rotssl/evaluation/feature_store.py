@@ -63,7 +63,7 @@ class Extracted:
         index (Tensor): Place of each row's image in the dataset, int64
             (rows,).
         labels (Tensor, optional): Classes, int64 (rows,); None if an image
-            has none.
+            has none, or several: see `label_matrix`.
     """
 
     stages: dict[str, torch.Tensor]
@@ -196,10 +196,10 @@ def iterate_features(
     Yields:
         tuple[Tensor | None, Tensor | None, dict[str, Tensor]]: ``sample_idx``
         and label of each image of the batch, int64 (N,), None if an image
-        has none; and for each stage its features (N * copies, C), float32,
-        on the CPU, the versions of an image beside each other. Behind the
-        stages, which are numbered as in the backbone, comes the 'embedding',
-        where the network projects its features to one.
+        has none or several; and for each stage its features (N * copies, C),
+        float32, on the CPU, the versions of an image beside each other.
+        Behind the stages, which are numbered as in the backbone, comes the
+        'embedding', where the network projects its features to one.
     """
     for data_batch in dataloader:
         samples = data_batch['data_samples']
@@ -439,10 +439,15 @@ def _stack(images: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def _field(samples: Sequence[Any], name: str) -> torch.Tensor | None:
-    """A number of each sample, int64 (N,); None if one has none."""
-    if not all(name in sample for sample in samples):
+    """A number of each sample, int64 (N,); None if one has none or more."""
+    values = [
+        torch.as_tensor(sample.get(name))
+        for sample in samples
+        if name in sample
+    ]
+    if len(values) < len(samples) or any(v.numel() != 1 for v in values):
         return None
-    return torch.tensor([int(sample.get(name)) for sample in samples])
+    return torch.tensor([int(value) for value in values])
 
 
 def _places(dataset: Any) -> list[int]:

@@ -84,7 +84,7 @@ class Features:
             Features: On the CPU.
 
         Raises:
-            ValueError: If an image has no label.
+            InputError: If an image has no label, or several.
         """
         store = store or FeatureStore()
         found: list[tuple[dict[str, torch.Tensor], torch.Tensor]] = []
@@ -95,10 +95,11 @@ class Features:
             extracted = store.extract(model, loader, **settings)
             if extracted.labels is None:
                 name = type(loader.dataset).__name__
-                raise ValueError(
-                    f'{key}: an image of its {name} has no label. Use a '
-                    'labeled dataset (e.g. with_label=True of '
-                    'mm_rotssl.ImageFolder).'
+                raise InputError(
+                    f'{key}: an image of its {name} does not have one label. '
+                    'Use a labeled dataset (e.g. with_label=True of '
+                    'mm_rotssl.ImageFolder); for images of several classes '
+                    'there is the protocol svm.'
                 )
             if not embedding:
                 extracted.stages.pop(EMBEDDING, None)

@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import Subset
+
+from mm_rotssl.utils import InputError
 
 # where the config names the images
 REFERENCE, TEST = 'val_cfg.reference_dataloader', 'val_dataloader'
@@ -73,7 +76,7 @@ def match_labels(reference: Any, test: Any) -> torch.Tensor | None:
     found = torch.tensor([places.get(name, -1) for name in asked])
     if (found < 0).any():
         missing = {
-            asked[label] for label in _list_labels(test) if found[label] < 0
+            asked[label] for label in list_labels(test) if found[label] < 0
         }
         if missing:
             raise ValueError(
@@ -85,12 +88,58 @@ def match_labels(reference: Any, test: Any) -> torch.Tensor | None:
     return found
 
 
+def label_matrix(
+    dataset: Any,
+    index: torch.Tensor,
+    num_classes: int,
+    test_to_reference: torch.Tensor | None = None,
+) -> np.ndarray:
+    """List for each image which classes it shows, one or several.
+
+    Args:
+        dataset (Dataset): The dataset, or a subset of it.
+        index (Tensor): Places of the images in the dataset below all
+            subsets, int64 (N,), see `Extracted`.
+        num_classes (int): Number of columns.
+        test_to_reference (Tensor, optional): See `match_labels`, by which
+            labels become those of the reference set. Defaults to None, they
+            are the same.
+
+    Returns:
+        ndarray: int8 (N, num_classes): 1 for a class in ``gt_label``; -1 for
+        one that is in ``gt_label_difficult`` alone, as mmpretrain's ``VOC``
+        has those that are not to be judged; else 0.
+
+    Raises:
+        InputError: If an image has no labels.
+    """
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    found = np.zeros((len(index), num_classes), np.int8)
+    for row, place in zip(found, index.tolist(), strict=True):
+        info = dataset.get_data_info(place)
+        if info.get('gt_label') is None:
+            raise InputError(
+                f'{info.get("img_path", f"Image {place}")} of '
+                f'{type(dataset).__name__} has no gt_label. Use a labeled '
+                'dataset.'
+            )
+        for key, value in (('gt_label_difficult', -1), ('gt_label', 1)):
+            labels = torch.as_tensor(
+                np.ravel(info.get(key, ())), dtype=torch.int64
+            )
+            if test_to_reference is not None:
+                labels = test_to_reference[labels]
+            row[labels.numpy()] = value
+    return found
+
+
 def _check_numbers(
     reference: Any, test: Any, known: list[str], asked: list[str]
 ) -> None:
     """Compare labels of which some have no names."""
-    labels = _list_labels(test)
-    allowed = set(range(len(known))) or _list_labels(reference)
+    labels = list_labels(test)
+    allowed = set(range(len(known))) or list_labels(reference)
     if not labels or not allowed:
         # known only when the images are read
         return
@@ -108,18 +157,27 @@ def _check_numbers(
         )
 
 
-def _list_labels(dataset: Any) -> set[int]:
-    """Labels that occur; none where they are not known without the images."""
+def list_labels(dataset: Any) -> set[int]:
+    """List the labels that occur.
+
+    Args:
+        dataset (Dataset): The dataset, or a wrapper of one; an image may have
+            several labels.
+
+    Returns:
+        set[int]: None where they are not known without the images.
+    """
     while not hasattr(dataset, 'get_data_info'):
         if not hasattr(dataset, 'dataset'):
             return set()
         dataset = dataset.dataset
     infos = map(dataset.get_data_info, range(len(dataset)))
-    # an image may have several
+    found = (info.get('gt_label') for info in infos)
     return {
         int(label)
-        for info in infos
-        for label in np.ravel(info.get('gt_label', ()))
+        for labels in found
+        if labels is not None
+        for label in np.ravel(labels)
     }
 
 

@@ -1,7 +1,12 @@
 """Pure functions of tensors, shared by datasets, models and evaluation."""
 
 from .deformation import deform_patches
-from .pooling import pool_cells, pool_features, pool_to_values
+from .pooling import (
+    cells_along,
+    pool_cells,
+    pool_features,
+    pool_to_values,
+)
 from .rotation import (
     check_rotations,
     check_square,
@@ -12,6 +17,7 @@ from .rotation import (
 from .sinkhorn import sinkhorn
 
 __all__ = [
+    'cells_along',
     'check_rotations',
     'check_square',
     'deform_patches',

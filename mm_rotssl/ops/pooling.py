@@ -112,15 +112,34 @@ def pool_cells(
     return tuple(pooled)
 
 
+def cells_along(channels: int, values: int) -> int:
+    """How many cells along a side bring a map to about so many numbers.
+
+    With 9,000 values these are the sizes of RotNet's AlexNet (12, 7, 5, 6, 6
+    for 64, 192, 384, 256, 256 channels) and of mmselfsup's ResNet-50 (12, 6,
+    4, 3, 2 for 64, 256, 512, 1024, 2048).
+
+    Args:
+        channels (int): Of the map.
+        values (int): About how many numbers.
+
+    Returns:
+        int: The nearest whole number to ``sqrt(values / channels)``, at
+        least 1.
+
+    Examples:
+        >>> [cells_along(c, 9000) for c in (64, 192, 384, 256, 2048)]
+        [12, 7, 5, 6, 2]
+    """
+    return max(1, round((values / channels) ** 0.5))
+
+
 def pool_to_values(feats: Features, values: int) -> tuple[torch.Tensor, ...]:
     """Average each stage's map over cells, to about so many numbers.
 
-    A map of C channels is averaged over s × s cells, s the nearest whole
-    number to ``sqrt(values / C)``, at least 1 and at most the map's shorter
-    side. With 9,000 values these are the sizes of RotNet's AlexNet (12, 7,
-    5, 6, 6 for 64, 192, 384, 256, 256 channels) and of mmselfsup's ResNet-50
-    (12, 6, 4, 3, 2 for 64, 256, 512, 1024, 2048). Cells are those of
-    PyTorch's adaptive pooling, which may overlap by a row.
+    A map is averaged over s × s cells, s as by `cells_along` and at most the
+    map's shorter side. Cells are those of PyTorch's adaptive pooling, which
+    may overlap by a row.
 
     Args:
         feats (Tensor | Sequence[Tensor]): Output of a backbone, as
@@ -145,8 +164,7 @@ def pool_to_values(feats: Features, values: int) -> tuple[torch.Tensor, ...]:
         if isinstance(feat, (tuple, list)):
             feat = feat[-1]
         if feat.dim() == 4:
-            side = max(1, round((values / feat.size(1)) ** 0.5))
-            side = min(side, *feat.shape[2:])
+            side = min(cells_along(feat.size(1), values), *feat.shape[2:])
             cells = F.adaptive_avg_pool2d(feat.float(), side)
             pooled.append(cells.flatten(1))
         else:

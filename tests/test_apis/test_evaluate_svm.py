@@ -16,7 +16,7 @@ from sklearn.svm import LinearSVC
 from mm_rotssl.apis import evaluate_svm, svm_table
 from mm_rotssl.datasets import Digits
 from mm_rotssl.evaluation import draw_labels
-from mm_rotssl.evaluation.protocols import svm as protocol_svm
+from mm_rotssl.evaluation.protocols import exemplar_svm as protocol_svm
 from mm_rotssl.registry import MODELS
 
 pytest_plugins = ['stand_ins']

@@ -4,6 +4,7 @@ from .alignment import (
     mean_cosine_of_others,
     uniformity,
 )
+from .average_precision import average_precision
 from .classifier import classify, train_classifier
 from .clustering import (
     clustering_scores,
@@ -38,6 +39,7 @@ __all__ = [
     'accuracy',
     'alignment',
     'alpha_req',
+    'average_precision',
     'choose_c',
     'choose_penalty',
     'classify',

@@ -7,6 +7,7 @@ another, and none draws.
 
 from .base import Protocol
 from .clusters import Clusters, clusters_rows, predict_classes
+from .exemplar_svm import SVM_PROTOCOLS, ExemplarSVM, svm_protocol
 from .fine_tuning import FineTuning
 from .geometry import Geometry
 from .invariance import Invariance
@@ -16,7 +17,7 @@ from .nonlinear import ConvProbe, MLPProbe
 from .pooled_linear import PooledLinear
 from .rotation import OwnPredictions, rotation_accuracy
 from .rotation_probe import RotationProbe
-from .svm import SVM_PROTOCOLS, LinearSVM, svm_protocol
+from .svm import SVM
 from .views import Views
 
 #: Those that a report can have, in its order.
@@ -31,6 +32,8 @@ PROTOCOLS: dict[str, type[Protocol]] = {
         RotationProbe,
         Invariance,
         Views,
+        SVM,
+        ExemplarSVM,
         FineTuning,
         PooledLinear,
         MLPProbe,
@@ -41,14 +44,15 @@ PROTOCOLS: dict[str, type[Protocol]] = {
 __all__ = [
     'KNN',
     'PROTOCOLS',
+    'SVM',
     'SVM_PROTOCOLS',
     'Clusters',
     'ConvProbe',
+    'ExemplarSVM',
     'FineTuning',
     'Geometry',
     'Invariance',
     'LinearProbe',
-    'LinearSVM',
     'MLPProbe',
     'OwnPredictions',
     'PooledLinear',

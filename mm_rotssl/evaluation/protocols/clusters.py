@@ -10,6 +10,8 @@ from sklearn.cluster import KMeans
 from sklearn.metrics.cluster import contingency_matrix
 from torch.utils.data import DataLoader
 
+from mm_rotssl.utils import InputError
+
 from ..features import Features
 from ..functional import clustering_scores, superclass_scores
 from ..labels import REFERENCE
@@ -196,7 +198,7 @@ class Clusters(Protocol):
         count = self.num_clusters or len(feats.test_labels.unique())
         images = len(feats.reference_labels)
         if images < count:
-            raise ValueError(
+            raise InputError(
                 f'The {images} images that k-means is fitted to make no '
                 f'{count} clusters. Add images to {REFERENCE}, or raise '
                 f'--max-reference, or set --num-clusters to {images} or less.'

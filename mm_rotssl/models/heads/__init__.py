@@ -1,6 +1,7 @@
 from .exemplar_head import ExemplarHead
 from .instance_discrimination_head import InstanceDiscriminationHead
 from .latent_cross_correlation_head import LatentCrossCorrelationHead
+from .multi_linear_head import MultiLinearHead
 from .rotation_head import RotationHead
 from .self_classifier_head import SelfClassifierHead
 
@@ -8,6 +9,7 @@ __all__ = [
     'ExemplarHead',
     'InstanceDiscriminationHead',
     'LatentCrossCorrelationHead',
+    'MultiLinearHead',
     'RotationHead',
     'SelfClassifierHead',
 ]
