@@ -155,7 +155,11 @@ def test_linear():
         shots=(1, 4, '50%', 'all'), draws=2, c_grid=(0.01, 1)
     )
     found = list(
-        protocol.run(SimpleNamespace(features=feats, seed=4, report=None))
+        protocol.run(
+            SimpleNamespace(
+                features=feats, model=nn.Linear(1, 1), seed=4, report=None
+            )
+        )
     )
     assert list(protocol.metrics) == ['1', '4', '50%', 'all']
     assert [one.metric for one in found] == 2 * list(protocol.metrics)

@@ -37,7 +37,9 @@ def test_in_chunks_it_is_the_same_problem(monkeypatch, classes, c):
     scaled = (x - x.mean(0)) / deviation
     oracle = LogisticRegression(C=c, max_iter=10000, tol=1e-10)
     oracle.fit(scaled, labels.numpy())
-    weight = logistic._fit_in_chunks(feats, labels, classes, c, mean, std)
+    weight = logistic._fit_in_chunks(
+        feats, labels, classes, c, mean, std, torch.device('cpu')
+    )
     scores = scaled @ weight[:-1].numpy() + weight[-1].numpy()
     want = oracle.decision_function(scaled)
     if classes == 2:
@@ -65,7 +67,7 @@ def test_both_ways_predict_alike(monkeypatch, classes):
 def test_the_choice_where_labels_are_few_or_many(monkeypatch):
     fits = []
 
-    def probe(feats, _, queries, c, __):
+    def probe(feats, _, queries, c, *__):
         fits.append((len(feats), len(queries), c))
         return torch.zeros(len(queries), dtype=torch.int64)
 
@@ -84,3 +86,39 @@ def test_the_choice_where_labels_are_few_or_many(monkeypatch):
     fits.clear()
     assert choose_penalty(feats, labels, (7.0,)) == 7.0
     assert not fits
+    # of 1,010 rows of 2 numbers 100 fit into the memory, or one a class
+    choose_penalty(torch.rand(1010, 2), many, (0.1, 10), most_bytes=1600)
+    assert fits == [(80, 20, 0.1), (80, 20, 10)]
+    fits.clear()
+    choose_penalty(torch.rand(1010, 2), many, (0.1, 10), most_bytes=0)
+    assert fits == [(8, 2, 0.1), (8, 2, 10)]
+
+
+def test_the_part_that_is_looked_at_is_no_beginning(monkeypatch):
+    seen = []
+
+    def probe(_, labels, queries, *__):
+        seen.append((labels.bincount().tolist(), len(queries)))
+        return torch.zeros(len(queries), dtype=torch.int64)
+
+    monkeypatch.setattr(logistic, 'linear_probe', probe)
+    # sorted by class
+    labels = torch.tensor([0] * 900 + [1] * 600)
+    choose_penalty(torch.rand(1500, 2), labels, (1, 2), most_bytes=1600)
+    assert seen == 2 * [([48, 32], 20)]
+
+
+def test_a_label_a_class_is_no_cause_for_a_warning(recwarn):
+    feats, labels = torch.eye(30), torch.arange(30)
+    assert torch.equal(linear_probe(feats, labels, feats), labels)
+    assert not list(recwarn)
+
+
+def test_queries_in_chunks(monkeypatch):
+    feats, labels = make(3)
+    queries, _ = make(3, 70, seed=1)
+    whole = [linear_probe(feats, labels, queries, 1.0, m) for m in (0, 2**20)]
+    monkeypatch.setattr(logistic, 'CHUNK_ROWS', 16)
+    parts = [linear_probe(feats, labels, queries, 1.0, m) for m in (0, 2**20)]
+    for found, want in zip(parts, whole, strict=True):
+        assert torch.equal(found, want)

@@ -1,5 +1,6 @@
 """Logistic regression on more rows than fit into memory."""
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,9 @@ from sklearn.preprocessing import StandardScaler
 # in chunks, in every step of the solver.
 MOST_BYTES = 2**30
 CHUNK_ROWS = 16384
+# More products than this, of rows, columns and classes, are left to another
+# device, where there is one.
+MUCH_WORK = 2**30
 # of the solver, with either way
 MAX_ITERATIONS = 1000
 TOLERANCE = 1e-4
@@ -27,6 +31,7 @@ def linear_probe(
     queries: torch.Tensor,
     c: float = 1.0,
     most_bytes: int = MOST_BYTES,
+    device: torch.device | str = 'cpu',
 ) -> torch.Tensor:
     r"""Classify by logistic regression on standardized features.
 
@@ -36,7 +41,8 @@ def linear_probe(
     with every feature scaled to mean 0 and variance 1 over the rows, by
     L-BFGS: scikit-learn's ``StandardScaler`` and ``LogisticRegression``, or,
     where their copy of the rows would be too large, the same problem with
-    the rows read in chunks. (With two classes scikit-learn has one vector in
+    the rows read in chunks; on another device than a CPU also where there
+    are very many products. (With two classes scikit-learn has one vector in
     place of two opposite ones, so that it penalizes twice as much; so does
     the other way.)
 
@@ -48,6 +54,8 @@ def linear_probe(
         c (float): :math:`C`, the inverse strength of the penalty. Defaults
             to 1.
         most_bytes (int): Of a copy of the rows in memory. Defaults to 1 GiB.
+        device (torch.device | str): Where chunks are worked on, in float64
+            on a CPU and float32 elsewhere. Defaults to 'cpu'.
 
     Returns:
         Tensor: Predicted classes, int64 (N,), on the CPU.
@@ -60,20 +68,32 @@ def linear_probe(
         >>> linear_probe(feats, labels, asked).tolist()
         [7, 2]
     """
-    if 8 * feats.numel() <= most_bytes:
+    classes, targets = labels.cpu().unique(return_inverse=True)
+    device = torch.device(device)
+    if 8 * feats.numel() <= most_bytes and (
+        device.type == 'cpu' or feats.numel() * len(classes) <= MUCH_WORK
+    ):
         scaler = StandardScaler()
         probe = LogisticRegression(C=c, max_iter=MAX_ITERATIONS, tol=TOLERANCE)
-        probe.fit(
-            scaler.fit_transform(feats.double().cpu().numpy()),
-            labels.cpu().numpy(),
-        )
-        found = probe.predict(scaler.transform(queries.double().cpu().numpy()))
-        return torch.from_numpy(found)
-    classes, targets = labels.cpu().unique(return_inverse=True)
+        with warnings.catch_warnings():
+            # with a label a class the classes are as many as the labels
+            warnings.filterwarnings('ignore', 'The number of unique classes')
+            probe.fit(
+                scaler.fit_transform(feats.double().cpu().numpy()),
+                labels.cpu().numpy(),
+            )
+        found = [
+            probe.predict(scaler.transform(part.double().cpu().numpy()))
+            for part in queries.split(CHUNK_ROWS)
+        ]
+        return torch.from_numpy(np.concatenate(found))
     mean, std = _mean_and_std(feats)
-    weight = _fit_in_chunks(feats, targets, len(classes), c, mean, std)
-    scores = _standardized(queries, mean, std) @ weight[:-1] + weight[-1]
-    return classes[scores.argmax(1)]
+    weight = _fit_in_chunks(feats, targets, len(classes), c, mean, std, device)
+    scores = [
+        (part.double().cpu() - mean) / std @ weight[:-1] + weight[-1]
+        for part in queries.split(CHUNK_ROWS)
+    ]
+    return classes[torch.cat(scores).argmax(1)]
 
 
 def choose_penalty(
@@ -82,12 +102,15 @@ def choose_penalty(
     grid: Sequence[float],
     seed: int = 0,
     most_bytes: int = MOST_BYTES,
+    device: torch.device | str = 'cpu',
 ) -> float:
     """Choose C on a held-out part of the labels.
 
     Of up to 1,000 labels each fifth is held out in turn (fewer parts where a
     class has fewer labels than five); of more, one fifth, the same share of
-    each class. Of equal Cs the smallest is taken.
+    each class. Of rows whose copy would be too large only so many are looked
+    at, drawn at random, that it is not: C weighs the sum over the rows, so
+    that it suits any number of them. Of equal Cs the smallest is taken.
 
     Args:
         feats (Tensor): Labeled features (M, C).
@@ -95,6 +118,7 @@ def choose_penalty(
         grid (Sequence[float]): Cs to try, from the smallest on.
         seed (int): Of the split. Defaults to 0.
         most_bytes (int): See `linear_probe`.
+        device (torch.device | str): See `linear_probe`.
 
     Returns:
         float: One of them; 1.0 where a class has a single label, so that
@@ -105,19 +129,29 @@ def choose_penalty(
         return grid[0]
     if smallest < 2:
         return 1.0
-    splits = (
-        StratifiedShuffleSplit(1, test_size=0.2, random_state=seed)
-        if len(labels) > MANY_LABELS
-        else StratifiedKFold(min(5, smallest), shuffle=True, random_state=seed)
-    )
+    if len(labels) > MANY_LABELS:
+        fitting = most_bytes // (8 * feats.size(1))
+        # scikit-learn wants no fewer in either part than there are classes
+        held_out = max(min(len(labels), fitting) // 5, len(labels.unique()))
+        splits = StratifiedShuffleSplit(
+            1,
+            train_size=min(len(labels) - held_out, 4 * held_out),
+            test_size=held_out,
+            random_state=seed,
+        )
+    else:
+        splits = StratifiedKFold(
+            min(5, smallest), shuffle=True, random_state=seed
+        )
     numbers = labels.cpu().numpy()
     right = np.zeros(len(grid))
-    for kept, held_out in splits.split(numbers, numbers):
+    for kept, held in splits.split(numbers, numbers):
+        rows, queries = feats[kept], feats[held]
         for i, c in enumerate(grid):
             found = linear_probe(
-                feats[kept], labels[kept], feats[held_out], c, most_bytes
+                rows, labels[kept], queries, c, most_bytes, device
             )
-            right[i] += (found == labels[held_out]).sum().item()
+            right[i] += (found == labels[held]).sum().item()
     return grid[int(right.argmax())]
 
 
@@ -134,12 +168,6 @@ def _mean_and_std(feats: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.as_tensor(mean), torch.where(std > 0, std, 1.0)
 
 
-def _standardized(
-    rows: torch.Tensor, mean: torch.Tensor, std: torch.Tensor
-) -> torch.Tensor:
-    return (rows.double() - mean) / std
-
-
 def _fit_in_chunks(
     feats: torch.Tensor,
     targets: torch.Tensor,
@@ -147,21 +175,26 @@ def _fit_in_chunks(
     c: float,
     mean: torch.Tensor,
     std: torch.Tensor,
+    device: torch.device,
 ) -> torch.Tensor:
     """Weights, and in the last row the biases, float64 (C + 1, classes)."""
     shape = feats.size(1) + 1, num_classes
     strength = (2.0 if num_classes == 2 else 1.0) / (c * len(feats))
 
+    dtype = torch.float64 if device.type == 'cpu' else torch.float32
+    mean, std = mean.to(device, dtype), std.to(device, dtype)
+
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        weight = torch.from_numpy(flat).view(shape)
-        gradient = torch.zeros(shape, dtype=torch.float64)
-        loss = 0.0
+        weight = torch.from_numpy(flat).view(shape).to(device, dtype)
+        gradient = torch.zeros_like(weight)
+        loss = torch.zeros((), dtype=dtype, device=device)
         for rows, wanted in zip(
             feats.split(CHUNK_ROWS), targets.split(CHUNK_ROWS), strict=True
         ):
-            rows = _standardized(rows, mean, std)
+            wanted = wanted.to(device)
+            rows = (rows.to(device, dtype) - mean) / std
             logits = rows @ weight[:-1] + weight[-1]
-            loss += F.cross_entropy(logits, wanted, reduction='sum').item()
+            loss += F.cross_entropy(logits, wanted, reduction='sum')
             error = logits.softmax(1)
             error[torch.arange(len(wanted)), wanted] -= 1
             gradient[:-1] += rows.T @ error
@@ -169,8 +202,11 @@ def _fit_in_chunks(
         gradient /= len(feats)
         # biases are not penalized
         gradient[:-1] += strength * weight[:-1]
-        penalty = 0.5 * strength * weight[:-1].square().sum().item()
-        return loss / len(feats) + penalty, gradient.flatten().numpy()
+        penalty = 0.5 * strength * weight[:-1].square().sum()
+        return (
+            (loss / len(feats) + penalty).item(),
+            gradient.double().flatten().cpu().numpy(),
+        )
 
     found = minimize(
         objective,

@@ -69,6 +69,7 @@ class LinearProbe(Protocol):
             shots: feats.draw(shots, self.draws, subject.seed)
             for shots in self.shots
         }
+        device = next(subject.model.parameters()).device
         for stage, reference, queries in zip(
             feats.stages, feats.reference, feats.test, strict=True
         ):
@@ -82,8 +83,16 @@ class LinearProbe(Protocol):
                     # without a copy of all rows that are mapped
                     rows = reference if shots == 'all' else reference[places]
                     labels = feats.reference_labels[places]
-                    c = choose_penalty(rows, labels, self.c_grid, subject.seed)
-                    found = linear_probe(rows, labels, queries, c)
+                    c = choose_penalty(
+                        rows,
+                        labels,
+                        self.c_grid,
+                        subject.seed,
+                        device=device,
+                    )
+                    found = linear_probe(
+                        rows, labels, queries, c, device=device
+                    )
                     correct.append((found == feats.test_labels).numpy())
                 yield Measurement(
                     str(shots),
