@@ -101,6 +101,9 @@ def shrink(cfg):
     if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper':
         # half precision needs a GPU
         cfg.optim_wrapper.type = 'OptimWrapper'
+    # two images a step bear no more
+    optimizer = cfg.optim_wrapper.optimizer
+    optimizer.lr = min(optimizer.lr, 0.001)
     set_epochs(cfg, 1)
     cfg.default_hooks.checkpoint.update(interval=-1, save_last=False)
 
