@@ -29,6 +29,7 @@ from mm_rotssl.evaluation.protocols import (
     LinearProbe,
     OwnPredictions,
 )
+from mm_rotssl.evaluation.protocols.fine_tuning import _LastStage
 from mm_rotssl.registry import MODELS
 
 
@@ -326,6 +327,31 @@ def test_fine_tuning(subject):
     # the network itself is as it was
     for name, value in subject.model.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_fine_tuning_of_an_image_classifier(subject):
+    torch.manual_seed(0)
+    subject.model = MODELS.build(
+        dict(
+            type='ImageClassifier',
+            backbone=dict(
+                type='mm_rotssl.NIN',
+                base_channels=6,
+                num_stages=3,
+                out_indices=(0, 2),
+            ),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LinearClsHead', num_classes=9, in_channels=6),
+            data_preprocessor=dict(mean=[70.0] * 3, std=[40.0] * 3),
+        )
+    ).eval()
+    images = torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(
+        _LastStage(subject.model)(images),
+        subject.model.backbone(images)[-1].mean((2, 3)),
+    )
+    (found,) = FineTuning(shots=('all',)).run(subject)
+    assert found.values[0] > 80
 
 
 def test_other_labels_of_the_test_images_are_judged_wrong(subject):

@@ -23,6 +23,7 @@ from .probing import (
     fine_tune,
     mean_and_std,
     nearest_neighbors,
+    plan_fine_tuning,
 )
 from .scores import accuracy
 from .spectrum import (
@@ -63,6 +64,7 @@ __all__ = [
     'neighbor_overlap',
     'percentile_scale',
     'pixel_correlation',
+    'plan_fine_tuning',
     'rankme',
     'read_hierarchy',
     'search_neighbors',
