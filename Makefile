@@ -35,7 +35,7 @@ help: ## List the targets
 # page by page, in the next: up to half of a small network's time on a CPU.
 demo demo-transfer: export MALLOC_MMAP_MAX_ := 0
 demo demo-transfer: export MALLOC_TRIM_THRESHOLD_ := 17179869184
-demo: $(VENV)/.runtime-done ## Train RotNet on real digits and measure it (3 minutes)
+demo: $(VENV)/.runtime-done ## Train RotNet on real digits and measure it (some minutes)
 	$(PY) tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_DIR) \
 		--epochs $(DEMO_EPOCHS)
 	$(PY) tools/evaluation/evaluate.py $(DEMO_CONFIG) \

@@ -32,7 +32,7 @@ FILLED_IN = {
 }
 # Of an evaluation on the digits.
 FEW_DIGITS = (
-    '--draws 2 --shots 1 --finetune-shots 0 --max-reference 100 '
+    '--protocols knn --protocol-options knn.k=[5] --max-reference 100 '
     '--cfg-options val_dataloader.dataset.indices=50'
 )
 # Start of a command -> options that make it short, or None: it is not run.

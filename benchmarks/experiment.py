@@ -16,7 +16,7 @@ The paper's table, for a GPU:
 
     python benchmarks/experiment.py \
         configs/rotnet/rotnet_nin_1xb128-steplr-200e_cifar10.py \
-        --out work_dirs/cifar10-full --probes configs/rotnet/probes/*.py
+        --out work_dirs/cifar10-full --probes configs/rotnet/probes/nin-*.py
 """
 
 import argparse

@@ -155,6 +155,13 @@ def stand_ins(tmp_path_factory):
         lists = data / f'imagenet/meta/{split}.txt'
         lists.parent.mkdir(exist_ok=True)
         lists.write_text(''.join(f'{i}.jpg {i}\n' for i in range(4)))
+    places = data / 'places205'
+    folder = 'data/vision/torralba/deeplearning/images256'
+    draw_images(places / folder, 4, size=(256, 256))
+    (places / 'trainvalsplit_places205').mkdir()
+    for split in ('train', 'val'):
+        file = places / f'trainvalsplit_places205/{split}_places205.csv'
+        file.write_text(''.join(f'{i}.jpg {i}\n' for i in range(4)))
     draw_images(data / 'digit_scenes/unlabeled', 4, size=(32, 32))
     write_coco(data / 'coco')
     for year in (2007, 2012):

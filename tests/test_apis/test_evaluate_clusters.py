@@ -488,7 +488,7 @@ def test_images_without_labels(config, checkpoint, tmp_path, which):
             )
 
     key = {'val_cfg': r'val_cfg\.reference_dataloader'}.get(which, which)
-    fails(f'^{key}: an image of its ImageFolder has no .*with_label=True')
+    fails(f'^{key}: an image of its ImageFolder does not .*with_label=True')
     (tmp_path / 'photos' / '1.png').write_bytes(b'')
     fails(f'{tmp_path}/photos/1.png: the file is empty')
     if which == 'val_dataloader':

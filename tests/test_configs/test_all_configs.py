@@ -37,7 +37,7 @@ BATCH_SIZE = 2
 # Datasets of which a batch is enough.
 DATASETS = (
     *('mm_rotssl.Digits', 'mm_rotssl.ImageFolder', 'mm_rotssl.STL10'),
-    *('CIFAR10', 'ImageNet'),
+    *('CIFAR10', 'ImageNet', 'Places205'),
 )
 
 
@@ -71,14 +71,15 @@ def narrow(model):
         )
     else:
         return
-    neck = algorithm.get('neck', {})
+    neck = algorithm.get('neck') or {}
     readers = [neck if 'in_channels' in neck else algorithm.head]
     if algorithm is not model:
         readers.append(model.head)
     for reader in readers:
+        widths = np.array(reader.in_channels)
         # a width that does not fit still does not
-        assert reader.in_channels % 8 == 0
-        reader.in_channels //= 8
+        assert not (widths % 8).any()
+        reader.in_channels = (widths // 8).tolist()
 
 
 def shrink(cfg):
@@ -272,6 +273,14 @@ def learning_rates(name):
         (
             'rotnet/probes/nin-stage2-conv_1xb128-steplr-100e_cifar10.py',
             [(35, 0.1), (70, 0.02), (85, 0.004), (100, 0.0008)],
+        ),
+        (
+            'rotnet/probes/alexnet-bn-linear_1xb192-steplr-35e_in1k.py',
+            [(5, 0.01), (15, 0.002), (25, 4e-4), (35, 8e-5)],
+        ),
+        (
+            'rotnet/probes/alexnet-bn-linear_1xb192-steplr-35e_places205.py',
+            [(5, 0.01), (15, 0.002), (25, 4e-4), (35, 8e-5)],
         ),
         (
             'exemplar_cnn/exemplar-cnn_64c5-128c5-256c5-512f_1xb128-steplr-'
