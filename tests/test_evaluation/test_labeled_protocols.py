@@ -81,7 +81,17 @@ def test_clusters(count):
     subject = SimpleNamespace(
         features=feats, model=nn.Identity(), test=[], seed=3
     )
-    found = by_key(Clusters(num_clusters=count, draws=2).run(subject))
+    measured = list(Clusters(num_clusters=count, draws=2).run(subject))
+    for one in measured:
+        # figures of images are there where it is images that are counted
+        if one.metric.startswith('accuracy'):
+            assert one.correct.shape == (30,)
+            mean = 100 * one.correct.mean()
+            assert mean == pytest.approx(np.mean(one.values))
+        else:
+            assert one.correct is None
+        assert one.chance == (0 if one.metric in ('ami', 'ari') else None)
+    found = by_key(measured)
     want = {}
     for stage, to_fit, to_judge in zip(
         feats.stages, feats.reference, feats.test, strict=True
@@ -207,6 +217,28 @@ def test_linear_needs_enough_labels():
                 SimpleNamespace(features=feats, seed=0)
             )
         )
+
+
+def test_k_means_without_a_copy_of_the_features(monkeypatch):
+    """Of clouds that are far apart it finds the same clusters."""
+    monkeypatch.setattr('mm_rotssl.evaluation.protocols.clusters.KMeans', None)
+    monkeypatch.setattr(
+        'mm_rotssl.evaluation.protocols.clusters.MOST_BYTES', 300
+    )
+    feats = make_features()
+    feats.reference, feats.test = (
+        [10 * labels[:, None] + rows for rows in part]
+        for part, labels in (
+            (feats.reference, feats.reference_labels),
+            (feats.test, feats.test_labels),
+        )
+    )
+    subject = SimpleNamespace(
+        features=feats, model=nn.Identity(), test=[], seed=3
+    )
+    for one in Clusters(draws=2).run(subject):
+        want = 3 if one.metric == 'clusters_in_use' else 100
+        assert list(one.values) == pytest.approx([want] * 2)
 
 
 class OwnClasses(nn.Module):
@@ -394,17 +426,30 @@ def test_shares_of_each_class(share):
 
 
 def test_own_predictions(subject):
-    (found,) = OwnPredictions().run(subject)
-    images = subject.images.dataset.images.float()
-    right = []
+    model = subject.model
+    images = (subject.images.dataset.images.float() - 70) / 40
     with torch.no_grad():
-        for turns in range(4):
-            turned = torch.rot90((images - 70) / 40, turns, (2, 3))
-            feats = subject.model.backbone(turned)
-            logits = subject.model.head(subject.model.neck(feats))
-            right += (logits.argmax(1) == turns).tolist()
-    assert list(found.values) == [pytest.approx(100 * np.mean(right))]
+        logits = torch.stack(
+            [
+                model.head(model.neck(model.backbone(turned)))
+                for turned in (
+                    torch.rot90(images, i, (2, 3)) for i in range(4)
+                )
+            ]
+        )
+        # so that it does not always say the same
+        *_, bias = model.head.parameters()
+        mean = logits.mean((0, 1))
+        bias -= mean
+    right = (logits - mean).argmax(2) == torch.arange(4)[:, None]
+    (found,) = OwnPredictions().run(subject)
+    assert list(found.values) == [pytest.approx(100 * right.float().mean())]
     assert found.stage is None
+    assert found.chance == 25
+    # of each image the share of its rotations
+    shares = right.float().mean(0).tolist()
+    assert len(set(shares)) > 1
+    assert found.correct.tolist() == shares
     # others predict none
     subject.model = nn.Identity()
     assert list(OwnPredictions().run(subject)) == []

@@ -9,6 +9,7 @@ from .classifier import classify, train_classifier
 from .clustering import (
     clustering_scores,
     match_clusters,
+    right_images,
     superclass_scores,
 )
 from .dimension import mst_dimension, two_nn_dimension
@@ -67,6 +68,7 @@ __all__ = [
     'plan_fine_tuning',
     'rankme',
     'read_hierarchy',
+    'right_images',
     'search_neighbors',
     'superclass_scores',
     'svm_classify',
