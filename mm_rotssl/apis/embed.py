@@ -61,7 +61,7 @@ def embed(
         checkpoint (str | Path, optional): The weights, if ``source`` is a
             config. Defaults to None.
         images (str | Path, optional): Folder or list of the images. Defaults
-            to None, see :func:`image_settings`.
+            to None, see `image_settings`.
         stage (str, optional): Name of the stage, or 'embedding', where the
             algorithm projects features to one. Defaults to None, the last
             stage of the backbone.

@@ -84,9 +84,9 @@ def evaluate(
             ``report.html`` and the figures, which are written anew after
             each protocol.
         images (str | Path, optional): Folder or list of images; labels are
-            not needed. Defaults to None, see :func:`image_settings`.
+            not needed. Defaults to None, see `image_settings`.
         labeled (Sequence[str | Path], optional): Images to learn from and
-            to test on, see :func:`labeled_settings`. Defaults to None, those
+            to test on, see `labeled_settings`. Defaults to None, those
             of the configs; protocols that need labels are left out if there
             are none.
         protocols (Sequence[str], optional): Names, or 'all'. Defaults to

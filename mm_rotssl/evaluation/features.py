@@ -78,7 +78,7 @@ class Features:
                 to None, a temporary folder.
             embedding (bool): Count the vectors that an algorithm projects
                 its features to as a last stage. Defaults to False.
-            **settings (Any): See :meth:`FeatureStore.extract`.
+            **settings (Any): See `FeatureStore.extract`.
 
         Returns:
             Features: On the CPU.

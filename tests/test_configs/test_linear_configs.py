@@ -117,6 +117,11 @@ def test_numbers_of_the_name(path):
     assert cfg.auto_scale_lr.base_batch_size == devices * images
     epochs = int(re.search(r'-(\d+)e_', path.stem)[1])
     assert cfg.train_cfg.max_epochs == epochs
+    head = cfg.model.head
+    assert head.num_classes == (205 if path in PLACES else 1000)
+    if 'mhead' in path.stem:
+        assert head.pool == 'avg'
+        assert head.norm_cfg.type == 'SyncBN'
     backbone = cfg.model.backbone
     assert (backbone.depth, backbone.frozen_stages) == (50, 4)
     # as of its training

@@ -22,7 +22,7 @@ class TorchvisionBackbone(BaseModule):
 
     Args:
         model_name (str): Such as 'resnet50', see
-            :func:`torchvision.models.list_models`.
+            `torchvision.models.list_models`.
         pretrained (bool): Download torchvision's default weights. Defaults
             to False.
         init_cfg (dict, optional): Initialization. Defaults to None.
