@@ -162,14 +162,14 @@ def evaluate_clusters(
                 "metainfo=dict(classes=[...]) to val_dataloader's dataset."
             )
         superclasses, _ = read_hierarchy(hierarchy, names, level, ancestor)
-    protocol = Clusters(num_clusters, draws, seed, superclasses)
+    protocol = Clusters(num_clusters, draws)
     results = {}
     for name, model in run.networks.items():
         report(f'{name}: features')
         feats = Features.extract(model, run.reference, run.test)
         own = predict_classes(model, run.test)
         report(f'{name}: k-means')
-        results[name] = protocol.judge(feats, own)
+        results[name] = protocol.judge(feats, own, seed, superclasses)
     return run.write(
         out,
         reference_images=len(run.reference.dataset),

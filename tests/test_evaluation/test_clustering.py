@@ -10,6 +10,7 @@ from sklearn import metrics
 from mm_rotssl.evaluation import (
     clustering_scores,
     match_clusters,
+    right_images,
     superclass_scores,
 )
 
@@ -62,6 +63,27 @@ def test_matching_is_the_best(clusters, classes, seed):
     if len(set(predictions.tolist())) <= len(set(targets.tolist())):
         assert len(set(match.values())) == len(match)
         assert hits == best
+
+
+@pytest.mark.parametrize('seed', range(5))
+@pytest.mark.parametrize(('clusters', 'classes'), [(5, 5), (9, 4), (3, 6)])
+def test_images_that_are_right(clusters, classes, seed):
+    predictions, targets = draw(clusters, classes, 60, seed)
+    one, many = right_images(predictions, targets)
+    scores = clustering_scores(predictions, targets)
+    assert 100 * one.mean() == pytest.approx(scores['accuracy_one_to_one'])
+    stands_for = {}
+    for cluster, hit, target in zip(predictions, one, targets, strict=True):
+        if hit:
+            # for one class, and no other cluster does
+            assert stands_for.setdefault(cluster, target) == target
+    assert len(set(stands_for.values())) == len(stands_for)
+    for cluster in set(predictions.tolist()):
+        inside = targets[predictions == cluster]
+        (most, _), *_ = sorted(
+            Counter(inside.tolist()).items(), key=lambda item: (-item[1], item)
+        )
+        assert (many[predictions == cluster] == (inside == most)).all()
 
 
 def test_greedy_would_be_wrong():

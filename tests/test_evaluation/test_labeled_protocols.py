@@ -29,6 +29,7 @@ from mm_rotssl.evaluation.protocols import (
     LinearProbe,
     OwnPredictions,
 )
+from mm_rotssl.evaluation.protocols.fine_tuning import _LastStage
 from mm_rotssl.registry import MODELS
 
 
@@ -80,7 +81,17 @@ def test_clusters(count):
     subject = SimpleNamespace(
         features=feats, model=nn.Identity(), test=[], seed=3
     )
-    found = by_key(Clusters(num_clusters=count, draws=2).run(subject))
+    measured = list(Clusters(num_clusters=count, draws=2).run(subject))
+    for one in measured:
+        # figures of images are there where it is images that are counted
+        if one.metric.startswith('accuracy'):
+            assert one.correct.shape == (30,)
+            mean = 100 * one.correct.mean()
+            assert mean == pytest.approx(np.mean(one.values))
+        else:
+            assert one.correct is None
+        assert one.chance == (0 if one.metric in ('ami', 'ari') else None)
+    found = by_key(measured)
     want = {}
     for stage, to_fit, to_judge in zip(
         feats.stages, feats.reference, feats.test, strict=True
@@ -208,6 +219,28 @@ def test_linear_needs_enough_labels():
         )
 
 
+def test_k_means_without_a_copy_of_the_features(monkeypatch):
+    """Of clouds that are far apart it finds the same clusters."""
+    monkeypatch.setattr('mm_rotssl.evaluation.protocols.clusters.KMeans', None)
+    monkeypatch.setattr(
+        'mm_rotssl.evaluation.protocols.clusters.MOST_BYTES', 300
+    )
+    feats = make_features()
+    feats.reference, feats.test = (
+        [10 * labels[:, None] + rows for rows in part]
+        for part, labels in (
+            (feats.reference, feats.reference_labels),
+            (feats.test, feats.test_labels),
+        )
+    )
+    subject = SimpleNamespace(
+        features=feats, model=nn.Identity(), test=[], seed=3
+    )
+    for one in Clusters(draws=2).run(subject):
+        want = 3 if one.metric == 'clusters_in_use' else 100
+        assert list(one.values) == pytest.approx([want] * 2)
+
+
 class OwnClasses(nn.Module):
     """Predicts the class from the first pixel."""
 
@@ -328,6 +361,31 @@ def test_fine_tuning(subject):
         assert torch.equal(value, before[name])
 
 
+def test_fine_tuning_of_an_image_classifier(subject):
+    torch.manual_seed(0)
+    subject.model = MODELS.build(
+        dict(
+            type='ImageClassifier',
+            backbone=dict(
+                type='mm_rotssl.NIN',
+                base_channels=6,
+                num_stages=3,
+                out_indices=(0, 2),
+            ),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LinearClsHead', num_classes=9, in_channels=6),
+            data_preprocessor=dict(mean=[70.0] * 3, std=[40.0] * 3),
+        )
+    ).eval()
+    images = torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(
+        _LastStage(subject.model)(images),
+        subject.model.backbone(images)[-1].mean((2, 3)),
+    )
+    (found,) = FineTuning(shots=('all',)).run(subject)
+    assert found.values[0] > 80
+
+
 def test_other_labels_of_the_test_images_are_judged_wrong(subject):
     right = next(FineTuning(shots=('all',)).run(subject))
     subject.features.test_labels = 1 - subject.features.test_labels
@@ -368,17 +426,30 @@ def test_shares_of_each_class(share):
 
 
 def test_own_predictions(subject):
-    (found,) = OwnPredictions().run(subject)
-    images = subject.images.dataset.images.float()
-    right = []
+    model = subject.model
+    images = (subject.images.dataset.images.float() - 70) / 40
     with torch.no_grad():
-        for turns in range(4):
-            turned = torch.rot90((images - 70) / 40, turns, (2, 3))
-            feats = subject.model.backbone(turned)
-            logits = subject.model.head(subject.model.neck(feats))
-            right += (logits.argmax(1) == turns).tolist()
-    assert list(found.values) == [pytest.approx(100 * np.mean(right))]
+        logits = torch.stack(
+            [
+                model.head(model.neck(model.backbone(turned)))
+                for turned in (
+                    torch.rot90(images, i, (2, 3)) for i in range(4)
+                )
+            ]
+        )
+        # so that it does not always say the same
+        *_, bias = model.head.parameters()
+        mean = logits.mean((0, 1))
+        bias -= mean
+    right = (logits - mean).argmax(2) == torch.arange(4)[:, None]
+    (found,) = OwnPredictions().run(subject)
+    assert list(found.values) == [pytest.approx(100 * right.float().mean())]
     assert found.stage is None
+    assert found.chance == 25
+    # of each image the share of its rotations
+    shares = right.float().mean(0).tolist()
+    assert len(set(shares)) > 1
+    assert found.correct.tolist() == shares
     # others predict none
     subject.model = nn.Identity()
     assert list(OwnPredictions().run(subject)) == []

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from mm_rotssl.evaluation import (
     linear_probe,
     mean_and_std,
     nearest_neighbors,
+    plan_fine_tuning,
 )
 
 LABELS = torch.tensor([2, 0, 2, 5, 0, 5, 2, 0, 5, 5])
@@ -124,11 +127,17 @@ def make_images(count=60):
     return images[:, None] + 0.3 * noise, labels
 
 
+def tune(start, images, labels, seed=0):
+    plan = plan_fine_tuning(len(images), seed)
+    batches = ((images[batch], labels[batch]) for batch in plan)
+    return fine_tune(start, batches, len(plan), 2, seed)
+
+
 def test_fine_tuning_learns_and_leaves_the_network_alone():
     start = network()
     before = {k: v.clone() for k, v in start.state_dict().items()}
     images, labels = make_images()
-    tuned = fine_tune(start, images, labels, 2)
+    tuned = tune(start, images, labels)
     assert not tuned.training
     logits = tuned(images)
     assert logits.shape == (60, 2)
@@ -143,13 +152,61 @@ def test_fine_tuning_depends_on_its_seed_alone():
     images, labels = make_images(20)
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    first = fine_tune(network(), images, labels, 2, seed=1)(images)
+    first = tune(network(), images, labels, seed=1)(images)
     torch.manual_seed(6)
-    again = fine_tune(network(), images, labels, 2, seed=1)(images)
-    other = fine_tune(network(), images, labels, 2, seed=2)(images)
+    again = tune(network(), images, labels, seed=1)(images)
+    other = tune(network(), images, labels, seed=2)(images)
     assert torch.equal(first, again)
     assert not torch.allclose(first, other)
 
+    # so does the classifier alone, before a step
+    starts = [
+        fine_tune(nn.Flatten(), [(images, labels)], 1, 2, seed)[1].weight
+        for seed in (1, 2)
+    ]
+    assert not torch.allclose(*starts, atol=1e-3)
+
     torch.set_rng_state(state)
-    fine_tune(nn.Flatten(), images, labels, 2)
+    tune(nn.Flatten(), images, labels)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_recipe_step_by_step():
+    """The first two of four steps."""
+    start = nn.Linear(3, 2, bias=False)
+    images, labels = torch.randn(2, 5, 3), torch.randint(0, 2, (2, 5))
+    batches = zip(images, labels, strict=True)
+    weight = fine_tune(start, batches, 4, 2)[0].weight
+    torch.manual_seed(0)
+    classifier = nn.Linear(2, 2)
+    params = [start.weight, *classifier.parameters()]
+    momentum = [torch.zeros_like(p) for p in params]
+    for step in range(2):
+        logits = classifier(start(images[step]))
+        loss = nn.functional.cross_entropy(logits, labels[step])
+        rate = 0.05 * (1 + math.cos(math.pi * step / 4)) / 2
+        with torch.no_grad():
+            for p, m, g in zip(
+                params,
+                momentum,
+                torch.autograd.grad(loss, params),
+                strict=True,
+            ):
+                g = g + 5e-4 * p
+                m.mul_(0.9).add_(g)
+                p -= rate * (g + 0.9 * m)
+    torch.testing.assert_close(weight, start.weight)
+
+
+@pytest.mark.parametrize(
+    ('count', 'sizes'), [(7, [7]), (100, [50, 50]), (101, [34, 34, 33])]
+)
+def test_every_image_once_an_epoch_in_equal_batches(count, sizes):
+    plan = plan_fine_tuning(count, seed=3)
+    assert [len(batch) for batch in plan] == 30 * sizes
+    epochs = torch.cat(plan).view(30, count)
+    for order in epochs:
+        assert sorted(order.tolist()) == list(range(count))
+    assert not torch.equal(epochs[0], epochs[1])
+    other = torch.cat(plan_fine_tuning(count, seed=4)).view(30, count)
+    assert not torch.equal(epochs, other)

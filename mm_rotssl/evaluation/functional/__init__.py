@@ -9,6 +9,7 @@ from .classifier import classify, train_classifier
 from .clustering import (
     clustering_scores,
     match_clusters,
+    right_images,
     superclass_scores,
 )
 from .dimension import mst_dimension, two_nn_dimension
@@ -23,6 +24,7 @@ from .probing import (
     fine_tune,
     mean_and_std,
     nearest_neighbors,
+    plan_fine_tuning,
 )
 from .scores import accuracy
 from .spectrum import (
@@ -63,8 +65,10 @@ __all__ = [
     'neighbor_overlap',
     'percentile_scale',
     'pixel_correlation',
+    'plan_fine_tuning',
     'rankme',
     'read_hierarchy',
+    'right_images',
     'search_neighbors',
     'superclass_scores',
     'svm_classify',

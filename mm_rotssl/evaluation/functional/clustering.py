@@ -103,6 +103,41 @@ def clustering_scores(
     }
 
 
+def right_images(
+    predictions: np.ndarray, targets: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tell which images are in a cluster that stands for their class.
+
+    Args:
+        predictions (ndarray): Cluster of each image, an integer type (N,),
+            from 0; numbers may be missing.
+        targets (ndarray): Class of each image, likewise.
+
+    Returns:
+        tuple[ndarray, ndarray]: bool (N,) each. First, with clusters and
+        classes matched one to one (`match_clusters`), where clusters left
+        over stand for no class; second, many to one: each cluster stands
+        for the class that most of its images are of. The mean of the second
+        is the purity.
+
+    Raises:
+        ValueError: See `match_clusters`.
+
+    Examples:
+        >>> import numpy as np
+        >>> predictions = np.array([5, 5, 5, 0, 0, 2])
+        >>> targets = np.array([1, 1, 0, 0, 0, 0])
+        >>> one, many = right_images(predictions, targets)
+        >>> one.sum().item(), many.sum().item()
+        (4, 5)
+    """
+    clusters, classes, table = _count(predictions, targets)
+    match, left_over = _match(table)
+    rows = np.searchsorted(clusters, predictions)
+    one_to_one = (classes[match][rows] == targets) & ~left_over[rows]
+    return one_to_one, classes[table.argmax(1)][rows] == targets
+
+
 def superclass_scores(
     predictions: np.ndarray, targets: np.ndarray, superclasses: np.ndarray
 ) -> dict[str, float]:

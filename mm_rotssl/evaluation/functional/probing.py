@@ -3,7 +3,8 @@
 import copy
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -75,10 +76,33 @@ FINE_TUNING: dict[str, Any] = dict(
 )
 
 
+def plan_fine_tuning(count: int, seed: int = 0) -> list[torch.Tensor]:
+    """Choose the images of each step of `fine_tune`.
+
+    Args:
+        count (int): Number of labeled images.
+        seed (int): Of their order in each epoch. Defaults to 0.
+
+    Returns:
+        list[Tensor]: Positions in the labeled images, int64: every one once
+        an epoch, in batches of at most 50 that are equally large, for a last
+        one of an image or two would upset batch normalization.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    batches = math.ceil(count / FINE_TUNING['batch_size'])
+    return [
+        batch
+        for _ in range(FINE_TUNING['epochs'])
+        for batch in torch.randperm(count, generator=generator).tensor_split(
+            batches
+        )
+    ]
+
+
 def fine_tune(
     network: nn.Module,
-    inputs: torch.Tensor,
-    labels: torch.Tensor,
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    steps: int,
     num_classes: int,
     seed: int = 0,
 ) -> nn.Module:
@@ -89,26 +113,29 @@ def fine_tune(
     50, SGD with Nesterov momentum 0.9 and weight decay 5e-4, a learning rate
     of 0.05 for all layers that falls to 0 in a half cosine, no augmentation.
     The longer the training, the less the start matters. The same seed gives
-    the same classifier to start from and the same batches.
+    the same classifier to start from.
 
     Args:
         network (nn.Module): Maps images to vectors (N, C); not changed.
-        inputs (Tensor): Labeled images (M, 3, H, W), normalized, on the
-            network's device.
-        labels (Tensor): Their classes, int64 (M,), on the same device.
+        batches (Iterable[tuple[Tensor, Tensor]]): Of each step the images
+            (N, C, H, W), normalized, on the network's device, and their
+            classes, int64 (N,); see `plan_fine_tuning`. Only one has to be
+            in memory at a time.
+        steps (int): Number of batches.
         num_classes (int): Number of classes.
-        seed (int): Of classifier and batches. Defaults to 0.
+        seed (int): Of the classifier. Defaults to 0.
 
     Returns:
         nn.Module: Maps images to logits (N, num_classes); in eval mode.
     """
-    epochs, size = FINE_TUNING['epochs'], FINE_TUNING['batch_size']
-    network = copy.deepcopy(network)
-    with torch.no_grad():
-        channels = network.eval()(inputs[:1]).size(1)
     with torch.random.fork_rng():
+        rest = iter(batches)
+        first = next(rest)
+        network = copy.deepcopy(network)
+        with torch.no_grad():
+            channels = network.eval()(first[0][:1]).size(1)
         torch.manual_seed(seed)
-        classifier = nn.Linear(channels, num_classes).to(inputs.device)
+        classifier = nn.Linear(channels, num_classes).to(first[0].device)
         model = nn.Sequential(network, classifier).train()
         optimizer = torch.optim.SGD(
             [p for p in model.parameters() if p.requires_grad],
@@ -117,19 +144,13 @@ def fine_tune(
             nesterov=True,
             weight_decay=FINE_TUNING['weight_decay'],
         )
-        # equal batches: a last one of an image or two would upset BatchNorm
-        batches = math.ceil(len(inputs) / size)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-            optimizer, epochs * batches
-        )
-        for _ in range(epochs):
-            order = torch.randperm(len(inputs)).to(inputs.device)
-            for batch in order.tensor_split(batches):
-                loss = F.cross_entropy(model(inputs[batch]), labels[batch])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        for images, labels in chain([first], rest):
+            loss = F.cross_entropy(model(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
     return model.eval()
 
 

@@ -15,7 +15,7 @@ from .knn import KNN
 from .linear import LinearProbe
 from .nonlinear import ConvProbe, MLPProbe
 from .pooled_linear import PooledLinear
-from .rotation import OwnPredictions, rotation_accuracy
+from .rotation import OwnPredictions
 from .rotation_probe import RotationProbe
 from .svm import SVM
 from .views import Views
@@ -61,6 +61,5 @@ __all__ = [
     'Views',
     'clusters_rows',
     'predict_classes',
-    'rotation_accuracy',
     'svm_protocol',
 ]

@@ -6,20 +6,25 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from mmpretrain.models.selfsup import BaseSelfSupervisor
-from sklearn.cluster import KMeans
-from sklearn.metrics.cluster import contingency_matrix
+from sklearn.cluster import KMeans, MiniBatchKMeans
 from torch.utils.data import DataLoader
 
 from mm_rotssl.utils import InputError
 
 from ..features import Features
-from ..functional import clustering_scores, superclass_scores
+from ..functional import (
+    clustering_scores,
+    right_images,
+    superclass_scores,
+)
 from ..labels import REFERENCE
 from ..measurement import Measurement, Metric
 from ..report import format_spread
 from ..subject import Subject
 from .base import Protocol
 
+# k-means needs a copy of the features; of more bytes than this none is made
+MOST_BYTES = 2**30
 # score -> heading
 SHOWN = {
     'nmi': 'NMI',
@@ -105,21 +110,18 @@ class Clusters(Protocol):
     """Compare clusters of the test images with their classes.
 
     The clusters are the network's own classes, where it has some, and those
-    of k-means on the features of every stage, fitted to the reference set.
+    of k-means on the features of every stage, fitted to the reference set:
+    the best of ten starts; of more than 1 GiB of features by minibatches
+    (Sculley, *Web-Scale K-Means Clustering*, WWW 2010).
 
     Args:
         num_clusters (int, optional): Of k-means. Defaults to None, as many
             as there are classes.
         draws (int): Runs of k-means. Defaults to 3.
-        seed (int): Of the first run; those behind count on. Defaults to 0.
-        superclasses (ndarray, optional): See `superclass_scores`. Defaults
-            to None, not judged.
     """
 
     num_clusters: int | None = None
     draws: int = 3
-    seed: int = 0
-    superclasses: np.ndarray | None = None
 
     name = 'clusters'
     title = 'Clusters and classes'
@@ -155,25 +157,47 @@ class Clusters(Protocol):
             clusters[None] = [own]
         targets = feats.test_labels.numpy()
         for stage, runs in clusters.items():
-            scores = [
-                {
-                    **clustering_scores(found, targets),
-                    'accuracy_many_to_one': _purity(found, targets),
-                }
-                for found in runs
-            ]
-            for key in self.metrics:
-                yield Measurement(key, stage, [one[key] for one in scores])
+            scores = [clustering_scores(found, targets) for found in runs]
+            for key in ('nmi', 'ami', 'ari'):
+                yield Measurement(
+                    key,
+                    stage,
+                    [one[key] for one in scores],
+                    None if key == 'nmi' else 0.0,
+                )
+            right = [right_images(found, targets) for found in runs]
+            for key, draws in zip(
+                ('accuracy_one_to_one', 'accuracy_many_to_one'),
+                zip(*right, strict=True),
+                strict=True,
+            ):
+                yield Measurement(
+                    key,
+                    stage,
+                    [100 * float(one.mean()) for one in draws],
+                    correct=np.array(draws, np.float32).mean(0),
+                )
+            yield Measurement(
+                'clusters_in_use',
+                stage,
+                [one['clusters_in_use'] for one in scores],
+            )
 
     def judge(
-        self, feats: Features, own: np.ndarray | None = None
+        self,
+        feats: Features,
+        own: np.ndarray | None,
+        seed: int,
+        superclasses: np.ndarray | None = None,
     ) -> dict[str, list[dict[str, float]]]:
         """Judge every way of clustering, with superclasses if there are any.
 
         Args:
             feats (Features): Of a network.
-            own (ndarray, optional): What `predict_classes` gave. Defaults
-                to None.
+            own (ndarray, optional): What `predict_classes` gave.
+            seed (int): Of the first run of k-means; those behind count on.
+            superclasses (ndarray, optional): See `superclass_scores`.
+                Defaults to None, not judged.
 
         Returns:
             dict[str, list[dict[str, float]]]: Way of clustering -> of each
@@ -182,14 +206,19 @@ class Clusters(Protocol):
         Raises:
             ValueError: If there are fewer reference images than clusters.
         """
-        found = {} if own is None else {'own classes': [own]}
-        for stage, runs in self._k_means(feats, self.seed):
-            found[f'k-means, stage {stage}'] = runs
+        ways = {} if own is None else {'own classes': [own]}
+        for stage, runs in self._k_means(feats, seed):
+            ways[f'k-means, stage {stage}'] = runs
         targets = feats.test_labels.numpy()
-        return {
-            way: [self._judge(clusters, targets) for clusters in runs]
-            for way, runs in found.items()
+        results = {
+            way: [clustering_scores(found, targets) for found in runs]
+            for way, runs in ways.items()
         }
+        if superclasses is not None:
+            for way, runs in ways.items():
+                for scores, found in zip(results[way], runs, strict=True):
+                    scores |= superclass_scores(found, targets, superclasses)
+        return results
 
     def _k_means(
         self, feats: Features, seed: int
@@ -206,29 +235,30 @@ class Clusters(Protocol):
         for stage, reference, test in zip(
             feats.stages, feats.reference, feats.test, strict=True
         ):
+            rows = reference.numpy()
             yield (
                 stage,
                 [
-                    KMeans(count, n_init=10, random_state=seed + i)
-                    .fit(reference.numpy())
-                    .predict(test.numpy())
+                    _k_means(rows, count, seed + i).predict(test.numpy())
                     for i in range(self.draws)
                 ],
             )
 
-    def _judge(
-        self, found: np.ndarray, targets: np.ndarray
-    ) -> dict[str, float]:
-        scores = clustering_scores(found, targets)
-        if self.superclasses is not None:
-            scores |= superclass_scores(found, targets, self.superclasses)
-        return scores
 
-
-def _purity(found: np.ndarray, targets: np.ndarray) -> float:
-    """Percentage of images of the class that is most frequent in theirs."""
-    table = contingency_matrix(targets, found)
-    return float(100 * table.max(0).sum() / len(targets))
+def _k_means(
+    rows: np.ndarray, count: int, seed: int
+) -> KMeans | MiniBatchKMeans:
+    """Fit k-means, without a copy of rows that would be too large."""
+    if rows.nbytes <= MOST_BYTES:
+        return KMeans(count, n_init=10, random_state=seed).fit(rows)
+    return MiniBatchKMeans(
+        count,
+        # of each cluster some are in a batch
+        batch_size=max(4096, 16 * count),
+        n_init=10,
+        compute_labels=False,
+        random_state=seed,
+    ).fit(rows)
 
 
 def clusters_rows(

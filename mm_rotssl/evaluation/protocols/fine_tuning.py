@@ -1,5 +1,6 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,10 +11,13 @@ from torch.utils.data import DataLoader
 from mm_rotssl.ops import pool_features
 
 from ..feature_store import backbone_outputs
-from ..functional import FINE_TUNING, fine_tune
+from ..functional import FINE_TUNING, fine_tune, plan_fine_tuning
 from ..measurement import Measurement, Metric
 from ..subject import Subject
 from .base import Protocol, shots_title
+
+# more images than this are not kept in memory
+MOST_KEPT = 1000
 
 
 class _LastStage(nn.Module):
@@ -138,16 +142,32 @@ def fine_tuned_classes(
         chosen (Tensor): Positions of the reference images that may be used,
             int64, see `Features.draw`.
         num_classes (int): Number of classes.
-        seed (int): See `fine_tune`.
+        seed (int): Of the classifier and of the order of the images.
 
     Returns:
         Tensor: Classes of the test images, int64 (N,), on the CPU.
     """
-    batch = reference.collate_fn(
-        [reference.dataset[i] for i in chosen.tolist()]
+    plan = plan_fine_tuning(len(chosen), seed)
+    places = chosen.tolist()
+    few = len(places) <= MOST_KEPT
+    images: Any = reference.dataset
+    if few:
+        # read once, not in each epoch
+        images = {i: images[i] for i in places}
+    batches = DataLoader(
+        images,
+        batch_sampler=[chosen[batch].tolist() for batch in plan],
+        collate_fn=reference.collate_fn,
+        num_workers=0 if few else reference.num_workers,
+        worker_init_fn=reference.worker_init_fn,
     )
-    inputs, labels = _prepare(model, batch)
-    tuned = fine_tune(_LastStage(model), inputs, labels, num_classes, seed)
+    tuned = fine_tune(
+        _LastStage(model),
+        (_prepare(model, batch) for batch in batches),
+        len(plan),
+        num_classes,
+        seed,
+    )
     with torch.no_grad():
         found = [
             tuned(_prepare(model, batch)[0]).argmax(1).cpu() for batch in test

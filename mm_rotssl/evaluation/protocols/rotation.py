@@ -12,28 +12,28 @@ from .base import Protocol
 
 
 @torch.no_grad()
-def rotation_accuracy(
-    model: BaseSelfSupervisor, test: DataLoader
-) -> float | None:
-    """Measure how often an algorithm tells the rotation of an image.
+def recognized_rotations(
+    model: BaseSelfSupervisor, images: DataLoader
+) -> torch.Tensor | None:
+    """Ask an algorithm for the rotations of images.
 
     Args:
         model (BaseSelfSupervisor): The algorithm, in eval mode.
-        test (DataLoader): Images that were not trained on.
+        images (DataLoader): Images that were not trained on.
 
     Returns:
-        float | None: In percent, see :class:`RotationAccuracy`; None where
-        the algorithm predicts no rotations.
+        Tensor | None: Which of its rotations of each image it tells, bool
+        (N, rotations); None where it predicts none.
     """
     metric = RotationAccuracy()
-    for batch in test if hasattr(model, 'predict') else ():
+    for batch in images if hasattr(model, 'predict') else ():
         samples = [sample.to_dict() for sample in model.val_step(batch)]
         if 'rotation_scores' not in samples[0]:
             return None
         metric.process(batch, samples)
     if not metric.results:
         return None
-    return metric.evaluate(len(metric.results))['rotation/accuracy']
+    return torch.stack([hits['rotation_scores'] for hits in metric.results])
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,12 @@ class OwnPredictions(Protocol):
         Yields:
             Measurement: One, where the algorithm predicts rotations.
         """
-        found = rotation_accuracy(subject.model, subject.images)
-        if found is not None:
-            yield Measurement('rotation', None, [found], chance=25.0)
+        hits = recognized_rotations(subject.model, subject.images)
+        if hits is not None:
+            yield Measurement(
+                'rotation',
+                None,
+                [100 * hits.double().mean().item()],
+                100 / hits.size(1),
+                hits.float().mean(1).numpy(),
+            )
