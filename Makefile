@@ -81,9 +81,9 @@ test-openmmlab: $(VENV_OPENMMLAB)/.test-done ## Run the tests on OpenMMLab's own
 	@$(PY_OPENMMLAB) .dev_scripts/compatibility.py openmmlab \
 		work_dirs/junit-openmmlab.xml
 
-.PHONY: readme
-readme: $(VENV)/.test-done ## Run the commands of README.md, on small data
-	$(PY) .dev_scripts/readme_commands.py
+.PHONY: commands
+commands: $(VENV)/.test-done ## Run the commands of all pages, on small data
+	$(PY) .dev_scripts/page_commands.py
 
 .PHONY: lint
 lint: $(VENV)/.dev-done ## Check format, style, spelling and types

@@ -37,6 +37,7 @@ from mm_rotssl.apis import (
     build_ordered_dataloader,
     read_labeled_config,
 )
+from mm_rotssl.cli.common import parse_cfg_options
 from mm_rotssl.evaluation import accuracy, knn_classify, linear_probe
 from mm_rotssl.evaluation.features import Features
 from mm_rotssl.evaluation.report import format_spread, write_summary
@@ -77,6 +78,12 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--device', default='cuda' if torch.cuda.is_available() else 'cpu'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        default=[],
+        help='replace settings of the configs, also for the measurement',
     )
     parser.add_argument(
         '--train-args',
@@ -189,7 +196,7 @@ def main() -> None:
         return train(
             config,
             args.out / config.stem / f'seed{seed}',
-            *('--cfg-options', f'randomness.seed={seed}'),
+            *('--cfg-options', f'randomness.seed={seed}', *args.cfg_options),
             *args.train_args,
         )
 
@@ -205,7 +212,7 @@ def main() -> None:
         seed, algorithm, way = task
         config = configs[algorithm, way]
         print(f'{config.stem}, seed {seed}', flush=True)
-        cfg = read_labeled_config(config)
+        cfg = read_labeled_config(config, parse_cfg_options(args.cfg_options))
         init_default_scope(cfg.default_scope)
         networks = build_networks(cfg, checkpoint, seed, args.device)
         reference = build_ordered_dataloader(cfg.val_cfg.reference_dataloader)

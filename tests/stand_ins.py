@@ -140,11 +140,14 @@ def write_cityscapes(root):
             Image.fromarray(classes).save(labels / name)
 
 
-@pytest.fixture(scope='session')
-def stand_ins(tmp_path_factory):
-    """A folder with the ``data`` and ``work_dirs`` that configs name."""
-    root = tmp_path_factory.mktemp('stand_ins')
-    data = root / 'data'
+def write_data(data):
+    """Write the ``data`` that configs name.
+
+    That is but for the scenes of digits, which a command of ours draws.
+
+    Args:
+        data (Path): New folder.
+    """
     write_cifar10(data / 'cifar10')
     write_stl10(data / 'stl10/stl10_binary')
     for split in ('train', 'test'):
@@ -162,11 +165,18 @@ def stand_ins(tmp_path_factory):
     for split in ('train', 'val'):
         file = places / f'trainvalsplit_places205/{split}_places205.csv'
         file.write_text(''.join(f'{i}.jpg {i}\n' for i in range(4)))
-    draw_images(data / 'digit_scenes/unlabeled', 4, size=(32, 32))
     write_coco(data / 'coco')
     for year in (2007, 2012):
         write_voc(data / f'VOCdevkit/VOC{year}')
     write_cityscapes(data / 'cityscapes')
+
+
+@pytest.fixture(scope='session')
+def stand_ins(tmp_path_factory):
+    """A folder with the ``data`` and ``work_dirs`` that configs name."""
+    root = tmp_path_factory.mktemp('stand_ins')
+    write_data(root / 'data')
+    draw_images(root / 'data/digit_scenes/unlabeled', 4, size=(32, 32))
     torch.manual_seed(0)
     backbone = MODELS.build(dict(type='mm_rotssl.NIN', num_stages=4))
     weights = {

@@ -46,8 +46,8 @@ def essl(monkeypatch):
         torch.save(dict(state_dict=model.state_dict()), folder / 'last.pth')
         return folder / 'last.pth'
 
-    def read_small(config):
-        cfg = read_labeled_config(config)
+    def read_small(config, options):
+        cfg = read_labeled_config(config, options)
         for loader in (cfg.val_cfg.reference_dataloader, cfg.val_dataloader):
             loader.dataset.update(indices=300, serialize_data=False)
         return cfg

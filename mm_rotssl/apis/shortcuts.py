@@ -130,9 +130,9 @@ def set_crop_size(cfg: Config, crop_size: int) -> None:
 
     The largest crop of the training pipelines, or, where they only resize,
     the largest size, becomes this one. All other sizes follow in proportion:
-    the smaller crops of further views, and what validation and test resize
-    and crop to. A backbone that is made for the old size is made for the new
-    one.
+    the smaller crops of further views, what images are padded to, what
+    validation and test resize and crop to, and the windows of a segmenter. A
+    backbone that is made for the old size is made for the new one.
 
     Args:
         cfg (Config): Changed in place.
@@ -162,6 +162,7 @@ def set_crop_size(cfg: Config, crop_size: int) -> None:
     transforms = [
         *training,
         *(t for part in measuring for t in _sized_transforms(cfg.get(part))),
+        *_sized_parts(cfg),
     ]
     # all are read before one is written: parts of a config made in Python may
     # share a transform
@@ -309,14 +310,27 @@ def _rescale_scheduler(
 
 
 def _sized_transforms(node: Any) -> Iterator[tuple[dict[str, Any], str]]:
-    """Transforms that crop or resize, with the key of the size."""
+    """Transforms that crop, resize or pad, with the key of the size."""
     for child in _dicts(node):
-        if 'Crop' in _name(child) or 'Resize' in _name(child):
+        if any(word in _name(child) for word in ('Crop', 'Resize', 'Pad')):
             # torchvision's have a size, and a scale that is none
             for key in ('crop_size', 'size', 'scale'):
-                if key in child:
+                if child.get(key) is not None:
                     yield child, key
                     break
+
+
+def _sized_parts(cfg: Config) -> Iterator[tuple[dict[str, Any], str]]:
+    """What a segmenter pads crops to, and its windows, with their keys."""
+    model = cfg.get('model') or {}
+    for part, keys in (
+        (cfg.get('data_preprocessor'), ('size',)),
+        (model.get('data_preprocessor'), ('size',)),
+        (model.get('test_cfg'), ('crop_size', 'stride')),
+    ):
+        for key in keys:
+            if part and part.get(key) is not None:
+                yield part, key
 
 
 def _sides(size: Any) -> list[int]:

@@ -309,6 +309,39 @@ def test_crop_size_of_other_transforms():
     assert cfg.model.backbone.img_size == 48
 
 
+def test_crop_size_of_a_segmenter():
+    """Crops would be padded to the old size, and windows as large."""
+    preprocessor = dict(type='SegDataPreProcessor', size=(64, 96))
+    cfg = Config(
+        dict(
+            data_preprocessor=preprocessor,
+            model=dict(
+                type='EncoderDecoder',
+                data_preprocessor=preprocessor,
+                test_cfg=dict(mode='slide', crop_size=96, stride=(64, 32)),
+            ),
+            train_dataloader=dict(
+                dataset=dict(
+                    pipeline=[
+                        dict(type='RandomCrop', crop_size=(64, 96)),
+                        dict(type='Pad', size=(64, 96)),
+                        dict(type='Pad', size=None, size_divisor=32),
+                    ]
+                )
+            ),
+        )
+    )
+    set_crop_size(cfg, 48)
+    crop, pad, other = cfg.train_dataloader.dataset.pipeline
+    assert crop.crop_size == pad.size == (32, 48)
+    assert other == dict(type='Pad', size=None, size_divisor=32)
+    assert cfg.data_preprocessor.size == (32, 48)
+    assert cfg.model.data_preprocessor.size == (32, 48)
+    assert cfg.model.test_cfg == dict(
+        mode='slide', crop_size=48, stride=(32, 16)
+    )
+
+
 @pytest.mark.parametrize(
     'name',
     [
