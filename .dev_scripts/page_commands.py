@@ -204,6 +204,7 @@ def start_from(name: str) -> str:
 
 # Start of a command -> options that make it short; the longest start counts.
 # Those after --cfg-options join what the command has there.
+LINEAR = 'tools/dist_train.sh configs/transfer/mmpretrain/linear/'
 DETECTION = 'tools/dist_train.sh configs/transfer/mmdetection/'
 SEGMENTATION = 'tools/dist_train.sh configs/transfer/mmsegmentation/'
 EXPERIMENT = 'python benchmarks/experiment.py'
@@ -275,6 +276,9 @@ SHORT = {
     'python tools/train.py CONFIG --cfg-options ': SMALL_CROPS,
     'python tools/train.py configs/transfer/mmpretrain/': '--cfg-options '
     f'{ONE_STEP} {start_from(ALEXNET)}',
+    LINEAR: f'{ALONE} --epochs 1 --cfg-options '
+    'train_dataloader.batch_size=2 train_dataloader.num_workers=0 '
+    f'val_dataloader.num_workers=0 {start_from(R50)}',
     f'{DETECTION}coco/': f'{ALONE} {SMALL_COCO}',
     f'{DETECTION}coco/faster-rcnn_r18': f'{ALONE} {SMALL_COCO} '
     f'{start_from(R18)}',
