@@ -119,7 +119,7 @@ FILLED_IN: dict[str, dict[str, str]] = {
 
 # Of an evaluation of features.
 FEW_FIGURES = (
-    '--protocols knn --protocol-options knn.k=[5] --max-reference 100'
+    '--protocols knn --protocol-options knn.k=[2] --max-reference 100'
 )
 FEW_TESTS = 'val_dataloader.dataset.indices=50'
 FEW_DIGITS = f'train_dataloader.dataset.indices=256 {FEW_TESTS}'
