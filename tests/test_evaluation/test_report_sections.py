@@ -279,6 +279,20 @@ def test_differences_with_their_intervals(report):
     assert stages == sorted(stages)
 
 
+def test_a_difference_of_what_was_measured_once(report):
+    """It has no interval, and does not stand out."""
+    report = copy.deepcopy(report)
+    for found in report['differences']:
+        if found['protocol'] == 'linear':
+            found.update(value=7.0, low=None, high=None, how='Once.')
+    _, table = section_of(report, 'protocol-linear').tables
+    assert {
+        (cell.text, cell.value, cell.strong)
+        for cell in cells_of(table).values()
+        if cell.value is not None
+    } == {('+7.0', 7.0, False)}
+
+
 def test_summary_names_the_best_stages(report):
     report = copy.deepcopy(report)
     for found in report['measurements']:
