@@ -26,14 +26,10 @@ import torch
 import torchvision
 from mmengine.registry import init_default_scope
 
+from mm_rotssl.apis import read_config
+from mm_rotssl.registry import MODELS
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
-
-from stand_ins import draw_images, write_data  # noqa: E402
-
-from mm_rotssl.apis import read_config  # noqa: E402
-from mm_rotssl.registry import MODELS  # noqa: E402
-
 # The changelog has commands of before.
 PAGES = sorted(
     page.relative_to(ROOT).as_posix()
@@ -394,6 +390,9 @@ def write_stand_ins(folder: Path) -> None:
     Args:
         folder (Path): New folder of data, weights and caches.
     """
+    sys.path.append(str(ROOT / 'tests'))
+    from stand_ins import draw_images, write_data
+
     write_data(folder / 'data')
     draw_images(folder / 'images', 8, '.png', (48, 64))
     (folder / 'weights').mkdir()
