@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -359,7 +360,8 @@ def build_ordered_dataloader(
         seed (int): Of the draw. Defaults to 0.
 
     Returns:
-        DataLoader: All images, once.
+        DataLoader: All images, once. It has no more processes than this
+        machine has cores.
     """
     dataset = DATASETS.build(settings['dataset'])
     if limit is not None and limit < len(dataset):
@@ -370,6 +372,8 @@ def build_ordered_dataloader(
         'dataset': dataset,
         'sampler': dict(type='DefaultSampler', shuffle=False),
         'drop_last': False,
+        # more would only take the cores from each other
+        'num_workers': min(settings.get('num_workers', 0), joblib.cpu_count()),
     }
     settings.pop('batch_sampler', None)
     return Runner.build_dataloader(settings, seed=seed)

@@ -181,3 +181,13 @@ def test_untrained_is_without_the_weights_that_a_config_starts_from(tmp_path):
     assert not torch.equal(weights[0], next(start.parameters()))
     # the config itself is left as it is
     assert cfg.model.backbone.init_cfg.type == 'Pretrained'
+
+
+@pytest.mark.parametrize(('asked', 'given'), [(0, 0), (1, 1), (64, 3)])
+def test_no_more_processes_than_cores(images, monkeypatch, asked, given):
+    monkeypatch.setattr('joblib.cpu_count', lambda: 3)
+    cfg = read_network('torchvision:resnet18')
+    settings = folder_dataloader(cfg, images)
+    settings['num_workers'] = asked
+    settings['persistent_workers'] = asked > 0
+    assert build_ordered_dataloader(settings).num_workers == given
