@@ -30,7 +30,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from mm_rotssl.evaluation.feature_store import FeatureStore
 from mm_rotssl.evaluation.features import Features
-from mm_rotssl.evaluation.functional import accuracy, knn_classify
+from mm_rotssl.evaluation.functional import (
+    accuracy,
+    knn_classify,
+    linear_probe,
+)
 from mm_rotssl.evaluation.report import write_summary
 
 SIDE = 8
@@ -147,6 +151,11 @@ def main() -> None:
         )
         found_classes = scores.argmax(1)
     found['kNN accuracy'] = accuracy(found_classes, feats.test_labels)
+    with watched(found, 'linear probe, C = 1e-6'):
+        found_classes = linear_probe(
+            feats.reference[0], feats.reference_labels, feats.test[0], 1e-6
+        )
+    found['linear accuracy'] = accuracy(found_classes, feats.test_labels)
     write_summary(
         args.out / 'large_features.json',
         machine=machine(),
