@@ -19,7 +19,7 @@ from mm_rotssl.evaluation.feature_store import (
     backbone_outputs,
     stage_names,
 )
-from mm_rotssl.evaluation.functional import knn_classify, nearest_neighbors
+from mm_rotssl.evaluation.functional import knn_classify, search_neighbors
 from mm_rotssl.evaluation.subject import Subject
 from mm_rotssl.visualization import (
     MetricPanel,
@@ -351,9 +351,9 @@ def draw_neighbors(drawing: Drawing) -> None:
         pool = drawing.images(name, searched)
         rows = shown.rows(queries)
         k = min(NUM_NEIGHBORS + alone, len(pool.places))
-        nearest = nearest_neighbors(
+        nearest = search_neighbors(
             pool.stages[stage], shown.stages[stage][rows], k
-        ).numpy()
+        )[1].numpy()
         found[name] = []
         for query, row, near in zip(queries, rows, nearest, strict=True):
             # an image is not its own neighbor

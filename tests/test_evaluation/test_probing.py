@@ -11,7 +11,6 @@ from mm_rotssl.evaluation import (
     fine_tune,
     linear_probe,
     mean_and_std,
-    nearest_neighbors,
     plan_fine_tuning,
 )
 
@@ -87,21 +86,6 @@ def test_mean_and_sample_deviation():
     assert mean == 5
     assert spread == pytest.approx(((4 + 1 + 9) / 2) ** 0.5)
     assert mean_and_std([4.0]) == (4.0, None)
-
-
-def test_neighbors_are_those_of_largest_cosine():
-    rng = np.random.default_rng(3)
-    reference, queries = rng.normal(size=(30, 4)), rng.normal(size=(5, 4))
-    reference *= rng.uniform(0.1, 10, (30, 1))
-    found = nearest_neighbors(
-        torch.from_numpy(reference), torch.from_numpy(queries), 7
-    )
-    for query, row in zip(queries, found.tolist(), strict=True):
-        cosine = [
-            query @ other / np.linalg.norm(query) / np.linalg.norm(other)
-            for other in reference
-        ]
-        assert row == np.argsort(cosine)[::-1][:7].tolist()
 
 
 def network():

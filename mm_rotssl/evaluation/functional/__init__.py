@@ -23,7 +23,6 @@ from .probing import (
     draw_labels,
     fine_tune,
     mean_and_std,
-    nearest_neighbors,
     plan_fine_tuning,
 )
 from .scores import accuracy
@@ -60,7 +59,6 @@ __all__ = [
     'mean_cosine',
     'mean_cosine_of_others',
     'mst_dimension',
-    'nearest_neighbors',
     'nearest_pairs',
     'neighbor_overlap',
     'percentile_scale',

@@ -154,26 +154,6 @@ def fine_tune(
     return model.eval()
 
 
-def nearest_neighbors(
-    reference: torch.Tensor, queries: torch.Tensor, k: int
-) -> torch.Tensor:
-    """Find the nearest neighbors by cosine similarity.
-
-    Args:
-        reference (Tensor): Features (M, C) to search.
-        queries (Tensor): Features (N, C) to search for; N * M similarities
-            are in memory at once.
-        k (int): Number of neighbors, at most M.
-
-    Returns:
-        Tensor: Positions in it, int64 (N, k), nearest first.
-    """
-    similarity = (
-        F.normalize(queries.float()) @ F.normalize(reference.float()).T
-    )
-    return similarity.topk(k).indices
-
-
 def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
     """Summarize repeated measurements.
 
