@@ -201,6 +201,8 @@ def iterate_features(
         Behind the stages, which are numbered as in the backbone, comes the
         'embedding', where the network projects its features to one.
     """
+    # CPUs convolve such images up to three times as fast
+    memory_format = torch.channels_last
     for data_batch in dataloader:
         samples = data_batch['data_samples']
         index = _field(samples, 'sample_idx')
@@ -225,7 +227,16 @@ def iterate_features(
                     mode='bicubic',
                     antialias=True,
                 )
-            found.append(network_outputs(model, inputs, pool))
+            inputs = inputs.contiguous(memory_format=memory_format)
+            try:
+                outputs = network_outputs(model, inputs, pool)
+            except RuntimeError:
+                if memory_format is torch.contiguous_format:
+                    raise
+                # of a layer that flattens with Tensor.view, perhaps
+                memory_format = torch.contiguous_format
+                outputs = network_outputs(model, inputs.contiguous(), pool)
+            found.append(outputs)
         yield (
             index,
             _field(samples, 'gt_label'),

@@ -112,6 +112,36 @@ def test_features_are_the_pooled_maps(folder, count):
     assert found.labels is None
 
 
+def test_network_that_flattens_with_view(folder):
+    """As mmpretrain's VGG with classes does; it can't take channels last."""
+
+    class Flat(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv = torch.nn.Conv2d(3, 4, 3)
+            self.linear = torch.nn.Linear(4 * 14 * 14, 5)
+            self.broken = False
+
+        def forward(self, x):
+            x = self.conv(x)
+            if self.broken:
+                raise RuntimeError('a fault of its own')
+            return (self.linear(x.view(len(x), -1)),)
+
+    model = build_model()
+    model.backbone = Flat()
+    image = cv2.imread(str(paths(folder)[0]))
+    inputs = torch.tensor((image - MEAN) / STD).float().permute(2, 0, 1)
+    want = model.backbone(inputs.contiguous()[None])[0][0]
+    found = FeatureStore().extract(model, load(folder)).stages['1']
+    assert found.shape == (10, 5)
+    torch.testing.assert_close(found[0], want.detach())
+    model.backbone.broken = True
+    with pytest.raises(RuntimeError, match='of its own'):
+        FeatureStore().extract(model, load(folder))
+
+
 def test_labels_and_subsets(folder):
     loader = load(folder, with_label=True)
     model = build_model()
