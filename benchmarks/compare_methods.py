@@ -10,16 +10,24 @@ on DIR/NAME/seed_N; its arguments can be given behind `--`:
 
     python benchmarks/compare_methods.py --out work_dirs/methods \
         -- --protocols all
+
+With `--publish FOLDER` the report is also written there, without the figures
+that show images of the dataset.
 """
 
 import argparse
+import json
 import shlex
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from mm_rotssl.visualization import write_html
+
 ROOT = Path(__file__).resolve().parents[1]
+# figures that show images of the dataset, or crops of them
+SHOW_IMAGES = ('neighbors', 'clusters', 'attention', 'duplicates')
 EVERY_FIFTH = list(range(0, 50000, 5))
 # name -> config, and what brings it to the budget of 80,000 views
 METHODS: dict[str, tuple[str, dict[str, object]]] = {
@@ -97,6 +105,7 @@ def main() -> None:
     parser.add_argument('--methods', nargs='+', default=list(METHODS))
     parser.add_argument('--jobs', type=int, default=1)
     parser.add_argument('--train-only', action='store_true')
+    parser.add_argument('--publish', type=Path)
     parser.add_argument('evaluate', nargs='*', help='after --')
     args = parser.parse_args()
     out = args.out.resolve()
@@ -117,6 +126,25 @@ def main() -> None:
     ]
     print(shlex.join(words))
     subprocess.run(words, check=True, cwd=ROOT)
+    if args.publish:
+        publish(out / 'report', args.publish)
+
+
+def publish(report: Path, folder: Path) -> None:
+    """Write a report without the images of the dataset."""
+    text = (report / 'report.json').read_text()
+    # paths as in the repository, not those of a machine
+    content = json.loads(text.replace(f'{ROOT}/', ''))
+    content['figures'] = [
+        figure
+        for figure in content['figures']
+        if Path(figure['file']).stem not in SHOW_IMAGES
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_html(content, folder / 'report.html', report)
+    (folder / 'report.json').write_text(
+        json.dumps(content, separators=(',', ':')) + '\n'
+    )
 
 
 if __name__ == '__main__':
