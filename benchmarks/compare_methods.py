@@ -6,7 +6,8 @@ Images are every fifth of CIFAR-10 (JPEG files in folders). The budget is
 80,000 passes of a 32 x 32 view through the network; a smaller view counts
 by its area. Each method has the small network of its shipped config. What is
 there already is not done again. The report is `mm-rotssl evaluate --compare`
-on DIR/NAME/seed_N; its arguments can be given behind `--`:
+on DIR/NAME/seed_N, with 10,000 training images as the reference set and all
+test images; its other arguments can be given behind `--`:
 
     python benchmarks/compare_methods.py --out work_dirs/methods \
         -- --protocols all
@@ -122,6 +123,9 @@ def main() -> None:
     words = [
         *(sys.executable, '-m', 'mm_rotssl', 'evaluate', first),
         *('--compare', *others, '--out', str(out / 'report')),
+        *('--images', 'data/cifar10/test'),
+        *('--labeled', 'data/cifar10/train', 'data/cifar10/test'),
+        *('--max-reference', '10000'),
         *args.evaluate,
     ]
     print(shlex.join(words))
