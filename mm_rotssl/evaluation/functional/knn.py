@@ -93,16 +93,20 @@ def search_neighbors(
 
             list(pool.map(search, range(threads)))
             start += len(rows)
+
+        def sort(first: int) -> None:
+            part = slice(first, first + size)
+            order = np.argsort(-similarity[part], 1)
+            for array in (similarity, positions):
+                array[part] = np.take_along_axis(array[part], order, 1)
+
+        list(pool.map(sort, range(0, len(queries), size)))
     if not (finite and np.isfinite(similarity).all()):
         raise InputError(
             'Features that kNN compares are NaN or infinite. Take a '
             'checkpoint from before the training diverged.'
         )
-    order = np.argsort(-similarity, 1)
-    return (
-        torch.from_numpy(np.take_along_axis(similarity, order, 1)),
-        torch.from_numpy(np.take_along_axis(positions, order, 1)),
-    )
+    return torch.from_numpy(similarity), torch.from_numpy(positions)
 
 
 def _unit(feats: torch.Tensor) -> np.ndarray:
