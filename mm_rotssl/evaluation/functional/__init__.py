@@ -34,6 +34,7 @@ from .spectrum import (
     rankme,
 )
 from .svm import choose_c, percentile_scale, svm_classify
+from .threads import limit_threads
 
 __all__ = [
     'FINE_TUNING',
@@ -53,6 +54,7 @@ __all__ = [
     'hubness',
     'knn_classify',
     'lidar',
+    'limit_threads',
     'linear_probe',
     'match_clusters',
     'mean_and_std',

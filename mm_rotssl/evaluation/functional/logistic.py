@@ -10,16 +10,13 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
+
+from .threads import MUCH_WORK, limit_threads
 
 # A copy in float64 of more bytes than this is not made: rows are then read
 # in chunks, in every step of the solver.
 MOST_BYTES = 2**30
 CHUNK_ROWS = 16384
-# More products than this, of rows, columns and classes, are left to several
-# threads, and to another device, where there is one. With fewer, threads cost
-# more than they save, beside other programs many times as much.
-MUCH_WORK = 2**30
 # of the solver, with either way
 MAX_ITERATIONS = 1000
 TOLERANCE = 1e-4
@@ -72,16 +69,13 @@ def linear_probe(
     """
     classes, targets = labels.cpu().unique(return_inverse=True)
     device = torch.device(device)
-    much_work = feats.numel() * len(classes) > MUCH_WORK
+    products = feats.numel() * len(classes)
     if 8 * feats.numel() <= most_bytes and (
-        device.type == 'cpu' or not much_work
+        device.type == 'cpu' or products <= MUCH_WORK
     ):
         scaler = StandardScaler()
         probe = LogisticRegression(C=c, max_iter=MAX_ITERATIONS, tol=TOLERANCE)
-        with (
-            threadpool_limits(None if much_work else 1),
-            warnings.catch_warnings(),
-        ):
+        with limit_threads(products), warnings.catch_warnings():
             # with a label a class the classes are as many as the labels
             warnings.filterwarnings('ignore', 'The number of unique classes')
             probe.fit(

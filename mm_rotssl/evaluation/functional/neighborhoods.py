@@ -10,6 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import NearestNeighbors
 
 from .matrix import as_matrix, unit_rows
+from .threads import limit_threads
 
 
 def neighbor_overlap(
@@ -121,7 +122,8 @@ def cluster_stability(
         if len(np.unique(matrix[half], axis=0)) < clusters:
             return None
         kmeans = KMeans(clusters, n_init=3, random_state=start)
-        found.append(kmeans.fit(matrix[half]).predict(matrix))
+        with limit_threads(matrix.size * clusters):
+            found.append(kmeans.fit(matrix[half]).predict(matrix))
     return float(100 * adjusted_rand_score(*found))
 
 

@@ -14,6 +14,7 @@ from mm_rotssl.utils import InputError
 from ..features import Features
 from ..functional import (
     clustering_scores,
+    limit_threads,
     right_images,
     superclass_scores,
 )
@@ -250,7 +251,8 @@ def _k_means(
 ) -> KMeans | MiniBatchKMeans:
     """Fit k-means, without a copy of rows that would be too large."""
     if rows.nbytes <= MOST_BYTES:
-        return KMeans(count, n_init=10, random_state=seed).fit(rows)
+        with limit_threads(rows.size * count):
+            return KMeans(count, n_init=10, random_state=seed).fit(rows)
     return MiniBatchKMeans(
         count,
         # of each cluster some are in a batch
