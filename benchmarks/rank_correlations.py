@@ -6,8 +6,10 @@ r"""Do metrics without labels rank stages and networks as labels do?
 Rank correlations of each metric that needs no label with accuracy, over the
 stages of a network and over the last stages of all networks, untrained ones
 included. Spearman's rho and Kendall's tau-b are computed for each run and
-averaged; the spread is over runs. A metric of which less is better counts
-with its sign changed, so that 1 is always the order of the labels.
+averaged. A metric of which less is better counts with its sign changed, so
+that 1 is always the order of the labels. How well the accuracies agree with
+each other stands beside it. The table has the mean over the runs; over the
+stages the mean over networks, and their range.
 """
 
 import argparse
@@ -20,6 +22,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
+# the group of all networks
+LAST = 'last stages'
 # protocol/metric, stage, entry -> a value a run
 Values = Mapping[tuple[str, str, str], list[float]]
 
@@ -75,7 +79,9 @@ def correlations(
         for key in protocol['metrics']
     ]
     for target in targets:
-        for metric in free:
+        for metric in [*free, *targets]:
+            if metric == target:
+                continue
             groups = defaultdict(list)
             for entry, names in stages.items():
                 backbone = [name for name in names if name != 'embedding']
@@ -89,7 +95,7 @@ def correlations(
                         continue
                     groups[f'stages of {entry}'].append(pair)
                     if stage == backbone[-1]:
-                        groups['last stages'].append(pair)
+                        groups[LAST].append(pair)
             for over, pairs in groups.items():
                 found = correlate(pairs)
                 if found is not None:
@@ -98,22 +104,32 @@ def correlations(
                     )
 
 
-def write_table(found: list[dict[str, Any]], target: str) -> str:
-    """Kendall's tau-b as Markdown: a row a metric."""
-    found = [one for one in found if one['target'] == target]
-    columns = list(dict.fromkeys(one['over'] for one in found))
-    cells = {
-        (one['metric'], one['over']): f'{np.mean(one["kendall"]):+.2f} ± '
-        f'{np.std(one["kendall"]):.2f}'
-        for one in found
-    }
+def write_table(found: list[dict[str, Any]], targets: list[str]) -> str:
+    """Kendall's tau-b as Markdown: a row a metric, two columns a target."""
     lines = [
-        f'| {target} | ' + ' | '.join(columns) + ' |',
-        '| --- ' * (len(columns) + 1) + '|',
+        '| | '
+        + ' | '.join(f'{t}: stages | {t}: networks' for t in targets)
+        + ' |',
+        '| --- ' * (2 * len(targets) + 1) + '|',
     ]
     for metric in dict.fromkeys(one['metric'] for one in found):
-        row = [cells.get((metric, column), '') for column in columns]
-        lines.append(f'| {metric} | ' + ' | '.join(row) + ' |')
+        cells = []
+        for target in targets:
+            own = {
+                one['over']: float(np.mean(one['kendall']))
+                for one in found
+                if one['metric'] == metric and one['target'] == target
+            }
+            last = own.pop(LAST, None)
+            stages = list(own.values())
+            cells += [
+                f'{np.mean(stages):+.2f} ({min(stages):+.2f} to '
+                f'{max(stages):+.2f})'
+                if stages
+                else '',
+                '' if last is None else f'{last:+.2f}',
+            ]
+        lines.append(f'| {metric} | ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)
 
 
@@ -131,8 +147,7 @@ def main() -> None:
     args = parser.parse_args()
     report = json.loads(args.report.read_bytes())
     found = list(correlations(report, args.against))
-    for target in args.against:
-        print(write_table(found, target), end='\n\n')
+    print(write_table(found, args.against))
     if args.json:
         args.json.write_text(json.dumps(found, indent=1) + '\n')
 
