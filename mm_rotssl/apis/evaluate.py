@@ -244,36 +244,53 @@ def stage_remarks(report: Mapping[str, Any]) -> list[str]:
         report (Mapping[str, Any]): What report.json holds.
 
     Returns:
-        list[str]: A remark for each network of which that is true, by the
-        first figure of kNN.
+        list[str]: A remark for each network of which both are sure, by the
+        first figure of kNN and the interval of its difference.
     """
-    metrics = [
+    first = [
         next(iter(protocol['metrics']))
         for protocol in report['protocols']
         if protocol['name'] == 'knn'
     ]
-    measured: dict[str, dict[str, float]] = {}
-    for one in report['measurements']:
-        if one['protocol'] == 'knn' and one['metric'] in metrics:
-            mean = float(np.mean([np.mean(run) for run in one['runs']]))
-            measured.setdefault(one['entry'], {})[one['stage']] = mean
+
+    def of_knn(key: str) -> list[dict[str, Any]]:
+        return [
+            one
+            for one in report[key]
+            if one['protocol'] == 'knn' and one['metric'] in first
+        ]
+
+    means = {
+        (one['entry'], one['stage']): float(
+            np.mean([np.mean(run) for run in one['runs']])
+        )
+        for one in of_knn('measurements')
+    }
     remarks = []
     for entry in report['entries']:
-        after = measured.get(entry['name'], {})
-        before = measured.get(entry['untrained'], {})
-        stages = [s for s in after if s in before and s != EMBEDDING]
-        if not stages:
+        name, untrained = entry['name'], entry['untrained']
+        gains = {
+            one['stage']: one
+            for one in of_knn('differences')
+            if (one['entry'], one['baseline']) == (name, untrained)
+            and one['stage'] != EMBEDDING
+            and one['low'] is not None
+        }
+        if not gains:
             continue
-        last = stages[-1]
-        best = max(stages, key=lambda s: after[s] - before[s])
-        if after[last] >= before[last] or after[best] <= before[best]:
+        last = list(gains)[-1]
+        best = max(gains, key=lambda stage: gains[stage]['value'])
+        if gains[last]['high'] >= 0 or gains[best]['low'] <= 0:
             continue
+        lost, gained = (
+            f'({means[untrained, stage]:.1f} to {means[name, stage]:.1f} %)'
+            for stage in (last, best)
+        )
         remarks.append(
-            f'{entry["name"]}: stage {last} has lost kNN accuracy '
-            f'({before[last]:.1f} to {after[last]:.1f} %) while stage {best} '
-            f'gained ({before[best]:.1f} to {after[best]:.1f} %): the last '
-            'stage specializes in the pretext task. That is the method, not a '
-            'defect; take features from an earlier stage.'
+            f'{name}: stage {last} has lost kNN accuracy {lost} while stage '
+            f'{best} gained {gained}: the last stage specializes in the '
+            'pretext task. That is the method, not a defect; take features '
+            'from an earlier stage.'
         )
     return remarks
 

@@ -428,6 +428,9 @@ def test_images_of_the_training_are_the_default(tmp_path, images):
         ([50, 50, 30], [55, 70, 40], None),
         # all have lost: nothing has specialized
         ([50, 50, 60], [45, 40, 40], None),
+        # by less than the interval
+        ([50, 50, 60], [55, 70, 58], None),
+        ([50, 50, 60], [51, 52, 40], None),
     ],
 )
 def test_remark_where_the_numbers_call_for_it(untrained, trained, said):
@@ -451,6 +454,32 @@ def test_remark_where_the_numbers_call_for_it(untrained, trained, said):
             dict(name='untrained', untrained=None),
         ],
         measurements=[*rows('mine', trained), *rows('untrained', untrained)],
+        differences=[
+            dict(
+                protocol='knn',
+                metric='k=20',
+                stage=stage,
+                entry='mine',
+                baseline=baseline,
+                value=value,
+                low=value - 3,
+                high=value + 3,
+            )
+            for baseline, sign in (('untrained', 1), ('another', -1))
+            for stage, value in zip(
+                ['1', '2', '4', 'embedding'],
+                [
+                    *(
+                        sign * (after - before)
+                        for after, before in zip(
+                            trained, untrained, strict=True
+                        )
+                    ),
+                    -90,
+                ],
+                strict=True,
+            )
+        ],
     )
     remarks = stage_remarks(report)
     if said is None:
