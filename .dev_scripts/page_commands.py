@@ -266,6 +266,9 @@ SHORT = {
     f'simclr --cfg-options {ONE_EPOCH} {FEW_DIGITS}',
     'python benchmarks/essl.py resnet18_1xb512-coslr-200e_cifar10 ': '--seeds '
     f'0 --algorithms simclr --cfg-options {AS_CIFAR10}',
+    'python benchmarks/compare_methods.py ': '--seeds 0 --methods rotnet swav '
+    f'--evaluate "{FEW_FIGURES}" --cfg-options {FOUR_IMAGES}',
+    'python benchmarks/rank_correlations.py ': '',
     # transfer
     'mm-rotssl export ': '',
     'python tools/model_converters/export_backbone.py ': '',

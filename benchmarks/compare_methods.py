@@ -7,10 +7,7 @@ Images are every fifth of CIFAR-10 (JPEG files in folders). The budget is
 by its area. Each method has the small network of its shipped config. What is
 there already is not done again. The report is `mm-rotssl evaluate --compare`
 on DIR/NAME/seed_N, with 10,000 training images as the reference set and all
-test images; its other arguments can be given behind `--`:
-
-    python benchmarks/compare_methods.py --out work_dirs/methods \
-        -- --protocols all
+test images; `--evaluate` has its other arguments.
 
 With `--publish FOLDER` the report is also written there, with the figures of
 numbers only.
@@ -71,9 +68,9 @@ METHODS: dict[str, tuple[str, dict[str, object]]] = {
 }
 
 
-def train(out: Path, name: str, seed: int) -> None:
+def train(out: Path, options: list[str], name: str, seed: int) -> None:
     """Train a method, unless its last checkpoint is there."""
-    config, options = METHODS[name]
+    config, settings = METHODS[name]
     folder = out / name / f'seed_{seed}'
     if (folder / 'done').is_file():
         return
@@ -86,8 +83,9 @@ def train(out: Path, name: str, seed: int) -> None:
         *('default_hooks.checkpoint.max_keep_ckpts=1',),
         *(
             f'{key}={str(value).replace(" ", "")}'
-            for key, value in options.items()
+            for key, value in settings.items()
         ),
+        *options,
     ]
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / 'output.txt', 'w', encoding='utf-8') as log:
@@ -107,13 +105,14 @@ def main() -> None:
     parser.add_argument('--jobs', type=int, default=1)
     parser.add_argument('--train-only', action='store_true')
     parser.add_argument('--publish', type=Path)
-    parser.add_argument('evaluate', nargs='*', help='after --')
+    parser.add_argument('--evaluate', default='', type=shlex.split)
+    parser.add_argument('--cfg-options', nargs='+', default=[])
     args = parser.parse_args()
     out = args.out.resolve()
     with ThreadPoolExecutor(args.jobs) as pool:
         list(
             pool.map(
-                lambda task: train(out, *task),
+                lambda task: train(out, args.cfg_options, *task),
                 [(name, s) for s in args.seeds for name in args.methods],
             )
         )
