@@ -163,21 +163,27 @@ def evaluate(
         if protocol.labeled and first.reference is None:
             written.skip(protocol, 'there are no labeled images')
             continue
-        found = {}
-        try:
-            for candidate in candidates:
-                name = candidate.entry.name
-                report(f'{protocol.name}: {name}')
+        found, reasons = {}, {}
+        for candidate in candidates:
+            name = candidate.entry.name
+            report(f'{protocol.name}: {name}')
+            try:
                 found[name] = [
                     _measure(protocol, subject, store.folder)
                     for subject in candidate.subjects
                 ]
-        except InputError as error:
-            # what was asked for is not left out
-            if protocol.name in (protocols or ()):
-                raise
-            written.skip(protocol, str(error))
+            except InputError as error:
+                # what was asked for is not left out
+                if protocol.name in (protocols or ()):
+                    raise InputError(f'{name}: {error}') from error
+                reasons[name] = str(error)
+        if not found:
+            written.skip(protocol, next(iter(reasons.values())))
             continue
+        written.content['remarks'] += [
+            f'{name} is missing in "{protocol.title}": {reason}'
+            for name, reason in reasons.items()
+        ]
         written.add(protocol, found)
         written.write()
     report('duplicates')
@@ -233,6 +239,13 @@ def choose_protocols(
                 f'Protocol {name} has no setting "{key}". It has '
                 f'{", ".join(known) or "none"}.'
             )
+        for item in dataclasses.fields(dataclass_kind):
+            value = settings.get(item.name)
+            # of numbers a single one, too
+            if isinstance(item.default, tuple) and not isinstance(
+                value, (list, tuple, type(None))
+            ):
+                settings[item.name] = (value,)
         chosen.append(kind(**settings))
     return chosen
 

@@ -116,7 +116,7 @@ class Drawing:
         trained (list[str]): Trained networks; all, if none is.
         order (list[str]): All networks, each untrained one behind the first
             trained one that is compared with it.
-        labeled (bool): Whether there are labeled images.
+        labeled (bool): Whether there are images with a label each.
         shown_set (str): 'test', or 'images' without labels: those that are
             looked at.
     """
@@ -149,11 +149,16 @@ class Drawing:
         self.order = [n for n in dict.fromkeys(names) if n in self.entries]
         first = subjects[self.trained[0]]
         self.seed = first.seed
-        self.labeled = first.reference is not None and first.test is not None
-        self.shown_set = 'test' if self.labeled else 'images'
         self._settings = shown_settings(first.model.data_preprocessor)
         self._images: dict[tuple[str, str], Images] = {}
         self._clusters: dict[str, Clusters] = {}
+        self.labeled = all(
+            getattr(first, part) is not None
+            # of images of several classes none is the one to be shown
+            and self.images(self.trained[0], part).labels is not None
+            for part in ('reference', 'test')
+        )
+        self.shown_set = 'test' if self.labeled else 'images'
 
     def save(
         self,

@@ -275,7 +275,13 @@ def draw_embedding(drawing: Drawing) -> None:
         for name in drawing.order:
             drawing.say(f'{way} of {name}')
             vectors = drawing.features(name)[chosen]
-            found[name] = embed(vectors, drawing.seed)
+            # where all are the same there is nothing to arrange, and
+            # scikit-learn divides by 0
+            found[name] = (
+                embed(vectors, drawing.seed)
+                if np.ptp(vectors, 0).max() > 0
+                else np.zeros((count, 2))
+            )
         drawing.save(
             plot_embedding(
                 found,

@@ -40,6 +40,7 @@ from torch.utils.data import DataLoader, Subset
 from mm_rotssl.models import ESSL, SelfSupervisor
 from mm_rotssl.ops import pool_features
 from mm_rotssl.utils import InputError, write_file
+from mm_rotssl.version import __version__
 
 from .variants import Variant
 
@@ -131,6 +132,7 @@ class FeatureStore:
                 _settings_of(variant),
                 _settings_of(pool),
                 input_size,
+                __version__,
             )
         )
         entry = self.folder / key

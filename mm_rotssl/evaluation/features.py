@@ -1,6 +1,6 @@
 """What evaluations start from: the features of a network, extracted once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,9 @@ from mm_rotssl.utils import InputError
 from .feature_store import EMBEDDING, FeatureStore
 from .functional import draw_labels
 from .labels import REFERENCE, TEST, list_classes
+
+# read at once
+CHUNK_ROWS = 16384
 
 
 def class_names(datasets: Sequence[Any], count: int) -> list[str]:
@@ -84,7 +87,8 @@ class Features:
             Features: On the CPU.
 
         Raises:
-            InputError: If an image has no label, or several.
+            InputError: If an image has no label, or several, or a feature is
+                not finite.
         """
         store = store or FeatureStore()
         found: list[tuple[dict[str, torch.Tensor], torch.Tensor]] = []
@@ -103,6 +107,7 @@ class Features:
                 )
             if not embedding:
                 extracted.stages.pop(EMBEDDING, None)
+            _check_finite(extracted.stages)
             found.append((extracted.stages, extracted.labels))
         (feats, labels), (test_feats, test_labels) = found
         if test_to_reference is not None:
@@ -151,6 +156,15 @@ class Features:
             draw_labels(self.reference_labels, number, (seed, draw))
             for draw in range(draws)
         ]
+
+
+def _check_finite(stages: Mapping[str, torch.Tensor]) -> None:
+    for name, feats in stages.items():
+        if not all(part.isfinite().all() for part in feats.split(CHUNK_ROWS)):
+            raise InputError(
+                f'Features of stage {name} are NaN or infinite. Take a '
+                'checkpoint from before the training diverged.'
+            )
 
 
 def _read_shots(shots: int | str) -> int | float:

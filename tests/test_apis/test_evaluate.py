@@ -17,6 +17,7 @@ from mm_rotssl.apis import (
     read_network,
     stage_remarks,
 )
+from mm_rotssl.apis.evaluate import choose_protocols
 from mm_rotssl.evaluation import protocols
 from mm_rotssl.evaluation.measurement import Measurement, Metric
 
@@ -105,6 +106,20 @@ def known(monkeypatch, request):
         monkeypatch.delitem(protocols.PROTOCOLS, kind)
     for kind in (Mean, Nearest, Slow):
         monkeypatch.setitem(protocols.PROTOCOLS, kind.name, kind)
+
+
+def test_a_single_number_for_a_list():
+    """`--protocol-options knn.k=20 linear.shots=10`."""
+    options = dict(knn=dict(k=20), linear=dict(shots=10, draws=2))
+    knn, linear = (
+        protocols.KNN(k=(20,)),
+        protocols.LinearProbe(shots=(10,), draws=2),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in (protocols.KNN, protocols.LinearProbe):
+            patch.setitem(protocols.PROTOCOLS, kind.name, kind)
+        found = choose_protocols(['knn', 'linear'], options)
+    assert found == [knn, linear]
 
 
 def write_images(folder, names, seed=0):

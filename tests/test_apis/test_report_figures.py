@@ -1,6 +1,8 @@
+import dataclasses
 import importlib.util
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -616,6 +618,33 @@ def test_very_few_images(tmp_path):
         'attention.png',
         'filters.png',
     ]
+
+
+def test_dead_network(flat, tmp_path, monkeypatch):
+    """scikit-learn's t-SNE of points that are all the same ends Python."""
+    monkeypatch.setattr(
+        Drawing, 'features', lambda self, _: np.zeros((len(self.places), 6))
+    )
+    drawn = []
+    monkeypatch.setattr(
+        report_figures, 'plot_embedding', lambda found, *_: drawn.append(found)
+    )
+    monkeypatch.setattr(Drawing, 'save', lambda *_: None)
+    drawing = Drawing(make_report(NETWORKS, False), flat, tmp_path)
+    report_figures.draw_embedding(drawing)
+    assert not drawn[0]['mine'].any()
+
+
+def test_images_of_several_classes_are_shown_without(labeled, monkeypatch):
+    extract = FeatureStore.extract
+
+    def without_labels(*args, **kwargs):
+        return dataclasses.replace(extract(*args, **kwargs), labels=None)
+
+    monkeypatch.setattr(FeatureStore, 'extract', without_labels)
+    drawing = Drawing(make_report(NETWORKS), labeled, Path())
+    assert not drawing.labeled
+    assert drawing.shown_set == 'images'
 
 
 def test_of_many_images_some_are_looked_at(labeled, tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from mmpretrain.models.selfsup import BaseSelfSupervisor
+from mmpretrain.models import BaseClassifier, BaseSelfSupervisor
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from torch.utils.data import DataLoader
 
@@ -52,7 +52,9 @@ def predict_classes(
         ndarray | None: Class of each image, int64 (N,); None where the
         network gives none (samples without ``pred_label``).
     """
-    if not hasattr(model, 'predict'):
+    # those of a classifier are not found without labels, and it need not
+    # have a head
+    if isinstance(model, BaseClassifier) or not hasattr(model, 'predict'):
         return None
     found: list[int] = []
     for batch in test:

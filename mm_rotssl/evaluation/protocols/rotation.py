@@ -2,7 +2,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from mmpretrain.models.selfsup import BaseSelfSupervisor
+from mmpretrain.models import BaseClassifier, BaseSelfSupervisor
 from torch.utils.data import DataLoader
 
 from ..measurement import Measurement, Metric
@@ -25,8 +25,11 @@ def recognized_rotations(
         Tensor | None: Which of its rotations of each image it tells, bool
         (N, rotations); None where it predicts none.
     """
+    # a classifier's predictions are those of labels, if it has a head at all
+    if isinstance(model, BaseClassifier) or not hasattr(model, 'predict'):
+        return None
     metric = RotationAccuracy()
-    for batch in images if hasattr(model, 'predict') else ():
+    for batch in images:
         samples = [sample.to_dict() for sample in model.val_step(batch)]
         if 'rotation_scores' not in samples[0]:
             return None
