@@ -11,6 +11,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
@@ -24,7 +25,11 @@ from mm_rotssl.evaluation.feature_store import (
     describe_network,
     describe_pipeline,
 )
-from mm_rotssl.evaluation.labels import list_classes, match_labels
+from mm_rotssl.evaluation.labels import (
+    list_classes,
+    list_labels,
+    match_labels,
+)
 from mm_rotssl.evaluation.measurement import Measurement
 from mm_rotssl.evaluation.protocols import PROTOCOLS, Protocol
 from mm_rotssl.evaluation.report import write_summary
@@ -334,6 +339,13 @@ class _Builder:
             subjects = []
             for run in entry.runs:
                 own = read_network(run.config, self.cfg_options)
+                if own.model != cfg.model:
+                    raise InputError(
+                        f'"{entry.name}" has runs of different models, such '
+                        f'as {entry.runs[0].config} and {run.config}: they '
+                        'can not be averaged. Name each folder by itself, '
+                        'those behind the first with --compare.'
+                    )
                 model = load_network(own, run.checkpoint)
                 subjects.append(self._subject(model, data))
             trained.append(_Candidate(entry, cfg, subjects))
@@ -380,6 +392,11 @@ class _Builder:
             data['test_to_reference'] = match_labels(
                 data['reference'].dataset, data['test'].dataset
             )
+            _check_classes(
+                data['reference'].dataset,
+                data['test'].dataset,
+                data['test_to_reference'],
+            )
         return data
 
     def _subject(self, model: Any, data: dict[str, Any]) -> Subject:
@@ -388,6 +405,28 @@ class _Builder:
         model.eval()
         return Subject(
             model, self.store, seed=self.seed, report=self.report, **data
+        )
+
+
+def _check_classes(
+    reference: Any, test: Any, test_to_reference: torch.Tensor | None
+) -> None:
+    """Refuse test images of a class that no reference image is of."""
+    known, asked = list_labels(reference), list_labels(test)
+    if test_to_reference is not None:
+        asked = {int(test_to_reference[label]) for label in asked}
+    if known and asked - known:
+        names = list_classes(reference)
+        missing = [
+            names[label] if label < len(names) else str(label)
+            for label in sorted(asked - known)
+        ]
+        raise InputError(
+            f'There are test images of {len(missing)} classes, such as '
+            f'"{missing[0]}", of which none of the '
+            f'{len(reference)} images to learn from is: they can '
+            'never be right. Add some, raise --max-reference, or leave these '
+            'test images out.'
         )
 
 

@@ -5,7 +5,7 @@ the alphabetical place of a sub-folder: without one of them all that follow
 have other numbers.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -161,17 +161,23 @@ def list_labels(dataset: Any) -> set[int]:
     """List the labels that occur.
 
     Args:
-        dataset (Dataset): The dataset, or a wrapper of one; an image may have
-            several labels.
+        dataset (Dataset): The dataset, a subset or another wrapper of one; an
+            image may have several labels.
 
     Returns:
         set[int]: None where they are not known without the images.
     """
+    chosen: Sequence[int] | None = None
     while not hasattr(dataset, 'get_data_info'):
         if not hasattr(dataset, 'dataset'):
             return set()
+        if isinstance(dataset, Subset):
+            own = dataset.indices
+            chosen = own if chosen is None else [own[i] for i in chosen]
         dataset = dataset.dataset
-    infos = map(dataset.get_data_info, range(len(dataset)))
+    if chosen is None:
+        chosen = range(len(dataset))
+    infos = map(dataset.get_data_info, chosen)
     found = (info.get('gt_label') for info in infos)
     return {
         int(label)

@@ -402,6 +402,25 @@ def test_wrong_input_ends_before_anything_is_measured(
         call(tmp_path, None)
 
 
+def test_class_of_which_nothing_is_learned(tmp_path, images, labeled):
+    """Both folders have it, but no reference image is of it."""
+    for file in (labeled[0] / 'b').iterdir():
+        file.unlink()
+    with pytest.raises(ValueError, match=r'1 classes, such as "b", of .* 6'):
+        call(tmp_path, images, labeled=labeled)
+    with pytest.raises(ValueError, match='such as "'):
+        # three classes are not in one image
+        call(tmp_path, images, labeled=labeled, max_reference=1)
+    assert not calls
+
+
+def test_runs_of_different_models_are_no_seeds(tmp_path, images):
+    make_run(tmp_path / 'runs/0', seed=7)
+    make_run(tmp_path / 'runs/1', seed=8, width=12)
+    with pytest.raises(ValueError, match='runs of different models'):
+        evaluate(tmp_path / 'runs', tmp_path / 'out', images=images)
+
+
 def test_entries_on_different_images(tmp_path, images):
     other = write_images(tmp_path / 'other', ['1.png'])
     runs = []
