@@ -23,7 +23,9 @@ def folder_dataloader(
 
     They are prepared as those of the config's ``val_dataloader``, else of
     its ``test_dataloader``. Where these are in memory, images of files are
-    first scaled to the size of the training images and cropped.
+    first scaled to the size of the training images and cropped. Where there
+    is neither, as in mmpretrain's configs of self-supervised algorithms, the
+    short edge is scaled to 8/7 of that size, and the center cropped to it.
 
     Args:
         cfg (Config): Of the network.
@@ -47,12 +49,17 @@ def folder_dataloader(
             'folder of images, or a list of files.'
         )
     found = [cfg[key] for key in PREPARED_AS if cfg.get(key)]
-    if not found:
+    size = training_size(cfg)
+    if found:
+        settings = copy.deepcopy(found[0].to_dict())
+    elif size is not None:
+        settings = _prepared_at(size)
+    else:
         raise InputError(
             f'{cfg.filename} has neither val_dataloader nor test_dataloader, '
-            'which tell how images are prepared. Add one.'
+            'which tell how images are prepared, nor a size of training '
+            'images. Add one.'
         )
-    settings = copy.deepcopy(found[0].to_dict())
     dataset: Any = dict(
         type='mm_rotssl.ImageFolder',
         data_root=str(source),
@@ -68,12 +75,39 @@ def folder_dataloader(
     return settings
 
 
+def _prepared_at(size: int) -> dict[str, Any]:
+    return dict(
+        batch_size=32,
+        num_workers=2,
+        persistent_workers=False,
+        collate_fn=dict(type='default_collate'),
+        dataset=dict(
+            pipeline=[
+                dict(type='mm_rotssl.LoadIntactImage'),
+                dict(
+                    type='mmpretrain.ResizeEdge',
+                    scale=round(8 / 7 * size),
+                    edge='short',
+                ),
+                dict(type='mmpretrain.CenterCrop', crop_size=size),
+                dict(type='mmpretrain.PackInputs'),
+            ]
+        ),
+    )
+
+
 def _loading_pipeline(cfg: Config, dataset: Mapping[str, Any]) -> list[Any]:
     while 'pipeline' not in dataset and 'dataset' in dataset:
         dataset = dataset['dataset']
     pipeline = list(dataset.get('pipeline') or [])
     if any('Load' in str(step['type']) for step in pipeline):
-        return pipeline
+        # mmcv's ends in an assertion where an image can't be read
+        return [
+            dict(type='mm_rotssl.LoadIntactImage')
+            if step == dict(type='LoadImageFromFile')
+            else step
+            for step in pipeline
+        ]
     size = training_size(cfg)
     if size is None:
         raise InputError(

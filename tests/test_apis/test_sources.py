@@ -90,3 +90,20 @@ def test_what_does_not_tell(folder):
         folder_dataloader(Config(dict(model={})), folder)
     with pytest.raises(FileNotFoundError, match='There is no "none"'):
         folder_dataloader(Config(dict(model={})), 'none')
+
+
+def test_config_that_only_trains(folder):
+    """As mmpretrain's of self-supervised algorithms: 256, then 224."""
+    crop = dict(type='RandomResizedCrop', scale=28)
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(pipeline=[crop]))))
+    settings = folder_dataloader(cfg, folder)
+    assert first(settings).shape == (3, 28, 28)
+    assert settings['dataset']['pipeline'][1]['scale'] == 32
+
+
+def test_images_that_cannot_be_read_are_passed_over(folder):
+    """mmcv's own loading ends in an assertion."""
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+    cfg = Config(dict(test_dataloader=dict(dataset=dict(pipeline=pipeline))))
+    found = folder_dataloader(cfg, folder)['dataset']['pipeline']
+    assert found == [dict(type='mm_rotssl.LoadIntactImage'), pipeline[1]]
