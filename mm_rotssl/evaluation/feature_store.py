@@ -468,6 +468,13 @@ def _places(dataset: Any) -> list[int]:
     if isinstance(dataset, Subset):
         places = _places(dataset.dataset)
         return [places[i] for i in dataset.indices]
+    if not hasattr(dataset, 'get_data_info'):
+        # in which several images have the same place
+        raise InputError(
+            f'A {type(dataset).__name__} can not be evaluated. Let the config '
+            'name a single dataset, or name folders: --images FOLDER '
+            '--labeled TRAIN VAL.'
+        )
     return list(range(len(dataset)))
 
 
@@ -537,6 +544,7 @@ def describe_images(dataset: Any) -> str:
 
     Raises:
         OSError: If a file is gone.
+        InputError: If it is a wrapper of several datasets.
     """
     places = _places(dataset)
     while isinstance(dataset, Subset):

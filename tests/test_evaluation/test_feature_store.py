@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.registry import init_default_scope
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 from mm_rotssl.apis import build_ordered_dataloader
 from mm_rotssl.evaluation import feature_store
@@ -456,3 +456,12 @@ def test_no_image_can_be_read(tmp_path):
     (tmp_path / 'images/a.png').write_bytes(b'')
     with pytest.raises((ValueError, RuntimeError), match=r'broken|read'):
         FeatureStore().extract(build_model(), load(tmp_path / 'images'))
+
+
+def test_several_datasets_in_one_are_refused(folder):
+    """Images of both have the same places."""
+    loader = load(folder)
+    both = ConcatDataset([loader.dataset, loader.dataset])
+    loader = DataLoader(both, collate_fn=loader.collate_fn)
+    with pytest.raises(ValueError, match='ConcatDataset can not be evaluated'):
+        FeatureStore().extract(build_model(), loader)
