@@ -149,7 +149,7 @@ def main() -> None:
     found = list(correlations(report, args.against))
     print(write_table(found, args.against))
     if args.json:
-        args.json.write_text(json.dumps(found, indent=1) + '\n')
+        args.json.write_text(json.dumps(found) + '\n')
 
 
 if __name__ == '__main__':

@@ -49,10 +49,9 @@ def folder_dataloader(
             'folder of images, or a list of files.'
         )
     found = [cfg[key] for key in PREPARED_AS if cfg.get(key)]
-    size = training_size(cfg)
     if found:
         settings = copy.deepcopy(found[0].to_dict())
-    elif size is not None:
+    elif (size := training_size(cfg)) is not None:
         settings = _prepared_at(size)
     else:
         raise InputError(

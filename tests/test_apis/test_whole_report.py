@@ -39,7 +39,7 @@ def test_default_protocols_of_a_network_of_timm(entry, folders, tmp_path):
 
 
 def test_diverged_network(entry, folders, tmp_path):
-    weights = torch.load(entry.runs[0].checkpoint)
+    weights = torch.load(entry.runs[0].checkpoint, weights_only=True)
     # finite, but what comes of them is not
     weights['layer4.0.conv1.weight'].fill_(3e38)
     file = tmp_path / 'large.pth'
