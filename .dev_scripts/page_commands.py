@@ -141,12 +141,13 @@ FOUR_EXEMPLARS = (
     'train_dataloader.dataset.seed_patches.num_exemplars=4 '
     'model.head.num_exemplars=4'
 )
-# Digits stand for the release of CIFAR-10, which has checksums.
+# Digits stand for the release of CIFAR-10, which has checksums: as many as
+# hold every class.
 AS_CIFAR10 = (
     f'{ONE_EPOCH} train_dataloader.batch_size=16 '
     'val_dataloader.dataset.split=val '
 ) + ' '.join(
-    f'{part}.dataset.type=mm_rotssl.Digits {part}.dataset.indices=32 '
+    f'{part}.dataset.type=mm_rotssl.Digits {part}.dataset.indices=64 '
     f'{part}.num_workers=0'
     for part in (
         'train_dataloader',

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import joblib
 import numpy as np
@@ -51,6 +52,8 @@ from .sources import image_settings, labeled_settings
 
 Report = Callable[[str], None]
 UNTRAINED = 'untrained'
+# sets of images, see Subject
+PARTS = ('images', 'reference', 'test')
 
 
 @dataclass
@@ -237,22 +240,57 @@ def choose_protocols(
         if not (quick or asked_for & {name, 'all'}):
             continue
         settings = dict(options.get(name, {}))
+        hints = get_type_hints(kind)
         dataclass_kind: Any = kind
-        known = [item.name for item in dataclasses.fields(dataclass_kind)]
-        for key in settings.keys() - set(known):
-            raise InputError(
-                f'Protocol {name} has no setting "{key}". It has '
-                f'{", ".join(known) or "none"}.'
-            )
-        for item in dataclasses.fields(dataclass_kind):
-            value = settings.get(item.name)
-            # of numbers a single one, too
-            if isinstance(item.default, tuple) and not isinstance(
-                value, (list, tuple, type(None))
-            ):
-                settings[item.name] = (value,)
+        known = {item.name for item in dataclasses.fields(dataclass_kind)}
+        for key, value in settings.items():
+            if key not in known:
+                raise InputError(
+                    f'Protocol {name} has no setting "{key}". It has '
+                    f'{", ".join(sorted(known)) or "none"}.'
+                )
+            settings[key] = _read_setting(f'{name}.{key}', value, hints[key])
         chosen.append(kind(**settings))
     return chosen
+
+
+def _read_setting(name: str, value: Any, hint: Any) -> Any:
+    """Check a value against the type of a protocol's field."""
+    allowed = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+    for kind in allowed:
+        if get_origin(kind) in (tuple, Sequence):
+            values = value if isinstance(value, (list, tuple)) else (value,)
+            inner = [one for one in get_args(kind) if one is not ...]
+            fits = (
+                len(values) == len(inner) if len(inner) > 1 else bool(values)
+            )
+            if fits:
+                return tuple(
+                    _read_setting(name, one, inner[0]) for one in values
+                )
+        elif kind is bool or isinstance(value, bool):
+            if kind is bool and isinstance(value, bool):
+                return value
+        elif kind is float and isinstance(value, (int, float)):
+            if value >= 0:
+                return value
+        elif isinstance(value, kind) and (kind is not int or value > 0):
+            return value
+    names = {
+        int: 'a whole number above 0',
+        float: 'a number',
+        bool: 'True or False',
+        str: 'a text',
+        type(None): 'None',
+    }
+    expected = ' or '.join(
+        names.get(kind)
+        or f'[{", ".join(names.get(one, "...") for one in get_args(kind))}]'
+        for kind in allowed
+    )
+    raise InputError(
+        f'--protocol-options {name}={value!r}: expected {expected}.'
+    )
 
 
 def stage_remarks(report: Mapping[str, Any]) -> list[str]:
@@ -349,16 +387,15 @@ class _Builder:
                 model = load_network(own, run.checkpoint)
                 subjects.append(self._subject(model, data))
             trained.append(_Candidate(entry, cfg, subjects))
-            # entries with the same backbone and images have one between them
+            # entries with the same network, which is prepared the same
+            # images, have one between them
+            pipelines = [
+                describe_pipeline(data[part].dataset)
+                for part in PARTS
+                if part in data
+            ]
             model = build_untrained(cfg, self.seed)
-            keys.append(
-                joblib.hash(
-                    (
-                        describe_network(model, model.backbone),
-                        describe_pipeline(data['images'].dataset),
-                    )
-                )
-            )
+            keys.append(joblib.hash((describe_network(model), pipelines)))
             shared = untrained.setdefault(keys[-1], _Candidate(entry, cfg, []))
             for number in range(len(shared.subjects), len(entry.runs)):
                 model = build_untrained(cfg, self.seed + number)
@@ -411,7 +448,7 @@ class _Builder:
 def _check_classes(
     reference: Any, test: Any, test_to_reference: torch.Tensor | None
 ) -> None:
-    """Refuse test images of a class that no reference image is of."""
+    """Refuse a single class, and test images of one without reference."""
     known, asked = list_labels(reference), list_labels(test)
     if test_to_reference is not None:
         asked = {int(test_to_reference[label]) for label in asked}
@@ -428,11 +465,17 @@ def _check_classes(
             'never be right. Add some, raise --max-reference, or leave these '
             'test images out.'
         )
+    if len(known) == 1:
+        raise InputError(
+            f'The {len(reference)} images to learn from are all of one class: '
+            'there is nothing to tell apart. Name images of several, such as '
+            'a folder with a sub-folder for each.'
+        )
 
 
 def _check_same_images(first: _Candidate, other: _Candidate) -> None:
     """Refuse to compare what was measured on different images."""
-    for part in ('images', 'reference', 'test'):
+    for part in PARTS:
         loaders = [
             getattr(candidate.subjects[0], part)
             for candidate in (first, other)
@@ -509,8 +552,7 @@ class _Written:
         self.content: dict[str, Any] = dict(
             **facts,
             data={
-                part: _describe_data(getattr(first, part))
-                for part in ('images', 'reference', 'test')
+                part: _describe_data(getattr(first, part)) for part in PARTS
             },
             entries=[
                 dict(

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Subset
 from mm_rotssl.engine.hooks.checkpoint_check_hook import check_state_dict
 from mm_rotssl.models.backbones.torchvision_backbone import HEADS
 from mm_rotssl.registry import DATASETS, MODELS
-from mm_rotssl.utils import InputError, algorithm_settings, read_weights
+from mm_rotssl.utils import InputError, read_weights
 
 from .config import merge_options, read_config
 
@@ -66,8 +66,9 @@ def read_network(source: str | Path, options: dict | None = None) -> Config:
         options (dict, optional): See :func:`read_config`. Defaults to None.
 
     Returns:
-        Config: With ``model``; of a classifier that gives its last stage,
-        all stages are asked for.
+        Config: With ``model``, and with ``all_stages``, whether its backbone
+        is to give all stages if it gives one, as it does unless ``options``
+        say which it gives.
 
     Raises:
         ValueError: If there is no such network, or timm is missing; see also
@@ -79,15 +80,8 @@ def read_network(source: str | Path, options: dict | None = None) -> Config:
         merge_options(cfg, options or {})
         return cfg
     cfg = read_config(source, options)
-    backbone = algorithm_settings(cfg).get('backbone') or {}
     asked = {f'model.{key}' for key in ('backbone.out_indices', 'backbone')}
-    if (
-        'out_indices' in backbone
-        and 'num_stages' in backbone
-        and not asked & set(options or ())
-        and 'Classifier' in cfg.model.type
-    ):
-        backbone['out_indices'] = tuple(range(backbone['num_stages']))
+    cfg.all_stages = not asked & set(options or ())
     return cfg
 
 
@@ -280,7 +274,32 @@ def _build(cfg: Config, **changes: Any) -> Any:
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     scope = cfg.get('default_scope', 'mmpretrain')
     with DefaultScope.overwrite_default_scope(scope):
-        return MODELS.build({**cfg.model, **changes})
+        model: Any = MODELS.build({**cfg.model, **changes})
+    if cfg.get('all_stages'):
+        give_all_stages(model.backbone)
+    return model
+
+
+def give_all_stages(backbone: Any) -> None:
+    """Let a backbone that gives a single stage give those before, too.
+
+    The last of its outputs, which heads and necks look at, stays the same. A
+    stage whose output would be normalized by a layer of its own, which was
+    never trained, is given as it is.
+
+    Args:
+        backbone (nn.Module): With ``out_indices``, else nothing is changed.
+    """
+    indices = getattr(backbone, 'out_indices', ())
+    indices = (indices,) if isinstance(indices, int) else tuple(indices)
+    if len(indices) != 1 or indices[0] < 1:
+        return
+    (last,) = indices
+    if f'norm{last}' in dict(backbone.named_children()):
+        for i in range(last):
+            if not hasattr(backbone, f'norm{i}'):
+                backbone.add_module(f'norm{i}', nn.Identity())
+    backbone.out_indices = tuple(range(last + 1))
 
 
 def build_untrained(cfg: Config, seed: int) -> nn.Module:

@@ -257,6 +257,25 @@ def ends_with_error(run: Callable[_P, _T]) -> Callable[_P, _T]:
         try:
             return run(*args, **kwargs)
         except (ValueError, RuntimeError, OSError) as error:
-            raise SystemExit(f'Error: {error}') from error
+            raise SystemExit(f'Error: {error_message(error)}') from error
 
     return wrapper
+
+
+def error_message(error: Exception) -> str:
+    """Read what an error says.
+
+    Args:
+        error (Exception): Perhaps one that PyTorch brings from a process of
+            a dataloader, with the traceback there in front of the message.
+
+    Returns:
+        str: The message alone.
+    """
+    name = type(error).__name__
+    return re.sub(
+        rf'\ACaught {name} in DataLoader worker .*^[\w.]*{name}: ',
+        '',
+        str(error),
+        flags=re.DOTALL | re.MULTILINE,
+    ).rstrip('\n')

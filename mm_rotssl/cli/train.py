@@ -11,6 +11,7 @@ from .common import (
     add_config,
     add_launcher,
     ends_with_error,
+    error_message,
     parse_cfg_options,
     positive,
 )
@@ -126,4 +127,4 @@ def run(args: argparse.Namespace) -> None:
     try:
         train_model(cfg)
     except (InputError, OSError) as error:
-        raise SystemExit(f'Error: {error}') from error
+        raise SystemExit(f'Error: {error_message(error)}') from error

@@ -496,28 +496,22 @@ def _subset(dataloader: DataLoader, indices: Sequence[int]) -> DataLoader:
     )
 
 
-def describe_network(model: Any, part: Any = None) -> tuple:
+def describe_network(model: Any) -> tuple:
     """Collect all that decides what a network makes of an image.
 
     Args:
         model (BaseModel): The network.
-        part (nn.Module, optional): The part of it that is of interest, such
-            as its backbone. Defaults to None, all of it.
 
     Returns:
         tuple: Its layers, their weights and the preparation of images, to be
         hashed.
     """
-    network = model if part is None else part
-    preprocessor = model.data_preprocessor
     return (
-        repr(network),
+        repr(model),
         {
             name: tensor.detach().cpu().numpy()
             for name, tensor in chain(
-                network.named_parameters(),
-                network.named_buffers(),
-                preprocessor.named_buffers('data_preprocessor'),
+                model.named_parameters(), model.named_buffers()
             )
         },
         # settings that are not shown by repr, such as which stages are given
@@ -527,7 +521,7 @@ def describe_network(model: Any, part: Any = None) -> tuple:
                 for name, value in vars(module).items()
                 if name != 'training' and isinstance(value, SETTINGS)
             }
-            for module in chain(network.modules(), preprocessor.modules())
+            for module in model.modules()
         ],
     )
 

@@ -122,6 +122,41 @@ class Features:
             test_labels,
         )
 
+    @property
+    def chance(self) -> float:
+        """Accuracy in percent of guessing among the reference classes."""
+        return 100 / len(self.reference_labels.unique())
+
+    def draw_possible(
+        self, shots: Sequence[int | str], draws: int, seed: int
+    ) -> dict[int | str, list[torch.Tensor]]:
+        """Choose reference images, where there are enough.
+
+        Args:
+            shots (Sequence[int | str]): See :meth:`draw`; more images a
+                class than the smallest class has are left out.
+            draws (int): See :meth:`draw`.
+            seed (int): See :meth:`draw`.
+
+        Returns:
+            dict[int | str, list[Tensor]]: What :meth:`draw` gives for each
+            that is possible.
+
+        Raises:
+            InputError: If none is; see also :meth:`draw`.
+        """
+        fewest = int(self.reference_labels.unique(return_counts=True)[1].min())
+        possible = [
+            one
+            for one in shots
+            if one == 'all'
+            or isinstance(number := _read_shots(one), float)
+            or number <= fewest
+        ]
+        return {
+            one: self.draw(one, draws, seed) for one in possible or shots[:1]
+        }
+
     def draw(
         self, shots: int | str, draws: int, seed: int
     ) -> list[torch.Tensor]:

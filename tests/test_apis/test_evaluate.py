@@ -34,6 +34,8 @@ test_dataloader = dict(batch_size=5, num_workers=0, dataset=dict(pipeline=[
     dict(type='PackInputs')]))
 """
 calls = []
+# before others stand for them
+ALL = dict(protocols.PROTOCOLS)
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,45 @@ def test_a_single_number_for_a_list():
     assert found == [knn, linear]
 
 
+@pytest.mark.parametrize(
+    ('protocol', 'setting', 'value', 'expected'),
+    [
+        ('geometry', 'draws', 'x', 'a whole number above 0'),
+        ('geometry', 'draws', 0, 'a whole number above 0'),
+        ('geometry', 'draws', True, 'a whole number above 0'),
+        ('geometry', 'draws', (1, 2), 'a whole number above 0'),
+        ('knn', 'temperature', '1', 'a number'),
+        ('knn', 'temperature', -1, 'a number'),
+        ('knn', 'k', (), r'\[a whole number above 0, ...\]'),
+        ('knn', 'k', (3, 'x'), 'a whole number above 0'),
+        ('linear', 'c_grid', [], r'\[a number, ...\]'),
+        ('clusters', 'num_clusters', 2.5, 'a whole number above 0 or None'),
+        ('exemplar-svm', 'c_range', (1,), r'\[a number, a number\]'),
+        ('exemplar-svm', 'folds', 1, 'True or False'),
+    ],
+)
+def test_values_of_another_type(
+    monkeypatch, protocol, setting, value, expected
+):
+    monkeypatch.setitem(protocols.PROTOCOLS, protocol, ALL[protocol])
+    name = f'--protocol-options {protocol}.{setting}='
+    said = rf'^{re.escape(name)}.*: expected {expected}\.$'
+    with pytest.raises(ValueError, match=said):
+        choose_protocols(None, {protocol: {setting: value}})
+
+
+def test_defaults_are_of_their_types():
+    """And stay what they are."""
+    for kind in ALL.values():
+        default = kind()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(protocols.PROTOCOLS, kind.name, kind)
+            (found,) = choose_protocols(
+                [kind.name], {kind.name: vars(default)}
+            )
+        assert found == default
+
+
 def write_images(folder, names, seed=0):
     """Bright ones of class b, dark ones of class a."""
     rng = np.random.default_rng(seed)
@@ -149,11 +190,11 @@ def labeled(tmp_path):
     return to_learn, to_test
 
 
-def make_run(folder, seed=7, width=6):
+def make_run(folder, seed=7, width=6, more=''):
     """As a run leaves it."""
     folder.mkdir(parents=True)
     config = folder / 'a.py'
-    config.write_text(CONFIG.format(root=ROOT, width=width))
+    config.write_text(CONFIG.format(root=ROOT, width=width) + more)
     model = build_untrained(read_network(config), seed)
     torch.save(dict(state_dict=model.state_dict()), folder / 'epoch_1.pth')
     return folder
@@ -281,18 +322,55 @@ def test_seeds_are_one_entry(tmp_path, images):
     assert how['x', 'runs'] == 'measured once'
 
 
-def test_untrained_networks_of_different_backbones(tmp_path, images):
-    wide = make_run(tmp_path / 'wide', width=12)
+SAME_BACKBONE = """
+model.update(type='mm_rotssl.ExemplarCNN', head=dict(
+    type='mm_rotssl.ExemplarHead', in_channels=6, num_exemplars=3))
+"""
+OTHER_LABELED_IMAGES = """
+val_cfg = dict(reference_dataloader=dict(batch_size=5, dataset=dict(
+    type='mm_rotssl.ImageFolder', data_root={0!r}, with_label=True,
+    pipeline={1})))
+val_dataloader = val_cfg['reference_dataloader']
+"""
+
+
+@pytest.mark.parametrize('kind', ['backbone', 'head', 'preparation'])
+def test_untrained_networks_of_what_is_different(
+    tmp_path, images, labeled, kind
+):
+    """A difference needs a start that has the same stages and images."""
+    one, other = '', ''
+    if kind == 'head':
+        other = SAME_BACKBONE
+    if kind == 'preparation':
+        steps = "[dict(type='mm_rotssl.LoadIntactImage'), {} {}]"
+        crop, pack = (
+            "dict(type='CenterCrop', crop_size={}),",
+            ("dict(type='PackInputs')"),
+        )
+        one, other = (
+            OTHER_LABELED_IMAGES.format(
+                str(labeled[0]), steps.format(crop.format(size), pack)
+            )
+            for size in (16, 12)
+        )
     report = evaluate(
-        [make_run(tmp_path / 'narrow'), wide],
+        [
+            make_run(tmp_path / 'one', more=one),
+            make_run(
+                tmp_path / 'other',
+                width=12 if kind == 'backbone' else 6,
+                more=other,
+            ),
+        ],
         tmp_path / 'out',
         images=images,
         report=lambda _: None,
     )
     assert [one['name'] for one in report['entries']] == [
-        *('narrow', 'wide', 'untrained narrow', 'untrained wide')
+        *('one', 'other', 'untrained one', 'untrained other')
     ]
-    assert report['entries'][1]['untrained'] == 'untrained wide'
+    assert report['entries'][1]['untrained'] == 'untrained other'
 
 
 def test_what_was_measured_is_not_measured_again(tmp_path, images):
@@ -411,6 +489,9 @@ def test_class_of_which_nothing_is_learned(tmp_path, images, labeled):
     with pytest.raises(ValueError, match='such as "'):
         # three classes are not in one image
         call(tmp_path, images, labeled=labeled, max_reference=1)
+    only_b = write_images(tmp_path / 'only', ['b/1.png', 'b/2.png'])
+    with pytest.raises(ValueError, match=r'2 images .* all of one class'):
+        call(tmp_path, images, labeled=(only_b, only_b))
     assert not calls
 
 

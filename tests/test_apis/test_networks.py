@@ -18,7 +18,10 @@ from mm_rotssl.apis import (
     read_network,
 )
 from mm_rotssl.apis.sources import folder_dataloader
-from mm_rotssl.evaluation.feature_store import FeatureStore
+from mm_rotssl.evaluation.feature_store import (
+    FeatureStore,
+    network_outputs,
+)
 from mm_rotssl.registry import MODELS
 
 
@@ -151,15 +154,66 @@ def test_networks_that_are_not_known():
         load_network(cfg, None)
 
 
-def test_a_classifier_gives_all_stages(tmp_path):
+SIMCLR = """
+model = dict(
+    type='SimCLR', backbone=dict(type='{}', {}),
+    neck=dict(type='NonLinearNeck', in_channels={}, hid_channels=8,
+              out_channels=4, num_layers=2, with_avg_pool={}),
+    head=dict(type='ContrastiveHead', loss=dict(type='CrossEntropyLoss')))
+"""
+
+
+@pytest.mark.parametrize(
+    ('kind', 'settings', 'channels'),
+    [
+        ('ResNet', 'depth=18', [64, 128, 256, 512]),
+        ('mm_rotssl.NIN', 'base_channels=6, num_stages=3', [3, 6, 6]),
+        # with a normalization of each stage that is given
+        (
+            'SwinTransformer',
+            "arch='tiny', pad_small_map=True",
+            [96, 192, 384, 768],
+        ),
+        ('VAN', "arch='tiny'", [32, 64, 160, 256]),
+        # of a map that is pooled before
+        ('ConvNeXt', "arch='atto'", [40, 80, 160, 320]),
+    ],
+)
+def test_all_stages_and_the_same_embedding(tmp_path, kind, settings, channels):
+    """Backbones that give one stage are made to give those before, too."""
+    pool = kind != 'ConvNeXt'
     file = tmp_path / 'a.py'
-    file.write_text(
-        "model = dict(type='ImageClassifier', backbone=dict(type='ResNet', "
-        'depth=18, num_stages=4, out_indices=(3,)))\n'
-    )
-    assert read_network(file).model.backbone.out_indices == (0, 1, 2, 3)
-    options = {'model.backbone.out_indices': (2, 3)}
-    assert read_network(file, options).model.backbone.out_indices == (2, 3)
+    file.write_text(SIMCLR.format(kind, settings, channels[-1], pool))
+    as_trained = read_network(file)
+    as_trained.all_stages = False
+    inputs = torch.rand(2, 3, 64, 64)
+    found = []
+    for cfg in (as_trained, read_network(file)):
+        model = build_untrained(cfg, 0)
+        model.eval()
+        with torch.no_grad():
+            found.append(network_outputs(model, inputs))
+    last = str(len(channels))
+    assert list(found[0]) == [last, 'embedding']
+    assert [feats.size(1) for feats in found[1].values()] == [*channels, 4]
+    for stage in (last, 'embedding'):
+        assert torch.equal(found[0][stage], found[1][stage])
+    # no stage is a copy of another, nor the same for every image
+    assert all(feats.std(0).max() > 0 for feats in found[1].values())
+
+
+def test_stages_that_were_asked_for(tmp_path):
+    file = tmp_path / 'a.py'
+    for asked in ((2,), (1, 3)):
+        settings = f'depth=18, out_indices={asked}'
+        file.write_text(SIMCLR.format('ResNet', settings, 512, True))
+        model = build_untrained(read_network(file), 0)
+        # of the network as it is, a part of which is not trained
+        given = (0, 1, 2) if asked == (2,) else (1, 3)
+        assert model.backbone.out_indices == given
+        options = {'model.backbone.out_indices': asked}
+        model = build_untrained(read_network(file, options), 0)
+        assert model.backbone.out_indices == asked
 
 
 def test_untrained_is_without_the_weights_that_a_config_starts_from(tmp_path):

@@ -6,10 +6,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 import mm_rotssl
 from mm_rotssl.cli import main
+from mm_rotssl.cli.common import ends_with_error, error_message
 from mm_rotssl.cli.main import COMMANDS
+from mm_rotssl.utils import InputError
 
 # of the process that answers --help
 HEAVY = ('torch', 'mmengine', 'mmcv', 'numpy', 'matplotlib', 'rich', 'sklearn')
@@ -76,3 +79,34 @@ def test_as_a_module(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         runpy.run_module('mm_rotssl', run_name='__main__')
     assert capsys.readouterr().out == f'{mm_rotssl.__version__}\n'
+
+
+class Broken(torch.utils.data.Dataset):
+    """Whose images can't be read."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        raise InputError('"a.jpg" is broken.\nValueError: really: remove it.')
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_one_line_from_a_process_of_a_dataloader(workers):
+    """PyTorch puts the traceback of the process into the message."""
+
+    @ends_with_error
+    def run():
+        list(torch.utils.data.DataLoader(Broken(), num_workers=workers))
+
+    with pytest.raises(SystemExit) as info:
+        run()
+    said = '"a.jpg" is broken.\nValueError: really: remove it.'
+    assert str(info.value) == f'Error: {said}'
+
+
+@pytest.mark.parametrize(
+    'text', ['Caught a cold.', 'ValueError: none', 'a\nValueError: b']
+)
+def test_what_an_error_says_is_not_cut(text):
+    assert error_message(ValueError(text)) == text

@@ -399,10 +399,25 @@ def test_too_few_labels_are_noticed_before_training(subject, monkeypatch):
         'mm_rotssl.evaluation.protocols.fine_tuning.fine_tune', None
     )
     with pytest.raises(ValueError, match=r'13 labels.*"dark" has only 12'):
-        list(FineTuning(shots=(1, 13)).run(subject))
+        list(FineTuning(shots=(13, 20)).run(subject))
     for shots in ('few', '0%', 0, '101%', -1):
         with pytest.raises(ValueError, match="a share such as '1%'"):
             list(FineTuning(shots=(shots,)).run(subject))
+
+
+def test_what_the_smallest_class_does_not_have_is_left_out():
+    labels = torch.tensor([3] * 40 + [1] * 4)
+    feats = Features(['1'], list('abcd'), [], labels, [], labels)
+    assert feats.chance == 50
+    found = feats.draw_possible((1, 4, 5, '10', '3', '50%', 'all'), 2, 7)
+    assert list(found) == [1, 4, '3', '50%', 'all']
+    for shots, draws in found.items():
+        for got, want in zip(draws, feats.draw(shots, 2, 7), strict=True):
+            assert torch.equal(got, want)
+    with pytest.raises(ValueError, match='5 labels a class were asked for'):
+        feats.draw_possible((5, 6), 1, 0)
+    with pytest.raises(ValueError, match="shots='x'"):
+        feats.draw_possible((1, 'x'), 1, 0)
 
 
 @pytest.mark.parametrize('share', ['10%', '25%', '100%'])

@@ -73,9 +73,19 @@ def test_the_choice_where_labels_are_few_or_many(monkeypatch):
 
     monkeypatch.setattr(logistic, 'linear_probe', probe)
     feats, labels = torch.rand(12, 2), torch.arange(12) % 4
-    # one label of a class: nothing can be held out
-    assert choose_penalty(feats[:5], labels[:5], (0.1, 1, 10)) == 1.0
+    # one label of each class: nothing can be held out
+    assert choose_penalty(feats[:4], labels[:4], (0.1, 1, 10)) == 1.0
     assert not fits
+    # what is alone in its class is learned from in each part
+    alone = torch.tensor([0, 0, 0, 1, 1, 1, 2])
+    choose_penalty(feats[:7], alone, (0.1, 10))
+    assert fits == 3 * [(5, 2, 0.1), (5, 2, 10)]
+    fits.clear()
+    # in the one part of many, too
+    many = (torch.arange(1011) % 2).index_fill(0, torch.tensor(5), 2)
+    choose_penalty(torch.rand(1011, 2), many, (0.1, 10))
+    assert fits == [(809, 202, 0.1), (809, 202, 10)]
+    fits.clear()
     # three of each: as many parts; equal Cs, the smallest
     assert choose_penalty(feats, labels, (0.1, 10)) == 0.1
     assert fits == 3 * [(8, 4, 0.1), (8, 4, 10)]

@@ -15,6 +15,7 @@ from torch import nn
 
 from mm_rotssl.evaluation import classify, train_classifier
 from mm_rotssl.evaluation.feature_store import EMBEDDING, FeatureStore
+from mm_rotssl.evaluation.features import Features
 from mm_rotssl.evaluation.protocols import (
     ConvProbe,
     MLPProbe,
@@ -219,11 +220,8 @@ def stand_in(reference, labels, test, test_labels, means, seed=0):
         stages = reference if images == 'reference' else test
         return SimpleNamespace(stages=stages)
 
-    features = SimpleNamespace(
-        stages=list(means),
-        reference=list(means.values()),
-        reference_labels=labels,
-        test_labels=test_labels,
+    features = Features(
+        list(means), [], list(means.values()), labels, [], test_labels
     )
     subject = SimpleNamespace(
         model=nn.Linear(1, 1),

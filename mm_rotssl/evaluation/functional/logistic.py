@@ -107,7 +107,8 @@ def choose_penalty(
     """Choose C on a held-out part of the labels.
 
     Of up to 1,000 labels each fifth is held out in turn (fewer parts where a
-    class has fewer labels than five); of more, one fifth, the same share of
+    class has fewer labels than five; a label that is alone in its class is
+    not held out); of more, one fifth, the same share of
     each class. Of rows whose copy would be too large only so many are looked
     at, drawn at random, that it is not: C weighs the sum over the rows, so
     that it suits any number of them. Of equal Cs the smallest is taken.
@@ -121,31 +122,37 @@ def choose_penalty(
         device (torch.device | str): See `linear_probe`.
 
     Returns:
-        float: One of them; 1.0 where a class has a single label, so that
+        float: One of them; 1.0 where each class has a single label, so that
         nothing can be held out.
     """
-    smallest = int(labels.unique(return_counts=True)[1].min())
     if len(grid) == 1:
         return grid[0]
-    if smallest < 2:
+    numbers = labels.cpu().numpy()
+    classes, counts = np.unique(numbers, return_counts=True)
+    # what is alone in its class is always learned from
+    alone = np.isin(numbers, classes[counts == 1])
+    counts = counts[counts > 1]
+    if not len(counts):
         return 1.0
-    if len(labels) > MANY_LABELS:
+    places = np.flatnonzero(~alone)
+    if len(places) > MANY_LABELS:
         fitting = most_bytes // (8 * feats.size(1))
         # scikit-learn wants no fewer in either part than there are classes
-        held_out = max(min(len(labels), fitting) // 5, len(labels.unique()))
+        held_out = max(min(len(places), fitting) // 5, len(counts))
         splits = StratifiedShuffleSplit(
             1,
-            train_size=min(len(labels) - held_out, 4 * held_out),
+            train_size=min(len(places) - held_out, 4 * held_out),
             test_size=held_out,
             random_state=seed,
         )
     else:
         splits = StratifiedKFold(
-            min(5, smallest), shuffle=True, random_state=seed
+            min(5, counts.min()), shuffle=True, random_state=seed
         )
-    numbers = labels.cpu().numpy()
     right = np.zeros(len(grid))
-    for kept, held in splits.split(numbers, numbers):
+    for kept, held in splits.split(places, numbers[places]):
+        kept = np.concatenate([places[kept], np.flatnonzero(alone)])
+        held = places[held]
         rows, queries = feats[kept], feats[held]
         for i, c in enumerate(grid):
             found = linear_probe(

@@ -170,7 +170,7 @@ class ExemplarSVM(Protocol):
             'accuracy',
             None,
             values,
-            100 / len(feats.reference_labels.unique()),
+            feats.chance,
             np.mean(hits, 0) if same_images else None,
         )
         yield Measurement('held_out', None, [100 * held_out])

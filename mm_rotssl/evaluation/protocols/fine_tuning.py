@@ -41,7 +41,8 @@ class FineTuning(Protocol):
 
     Args:
         shots (Sequence[int | str]): Labels a class, or shares of them, see
-            :meth:`Features.draw`. Defaults to (10,).
+            :meth:`Features.draw`; what the smallest class does not have is
+            left out. Defaults to (10,).
         draws (int): Draws of the labels; the classifier starts differently
             in each. Defaults to 3.
     """
@@ -88,16 +89,13 @@ class FineTuning(Protocol):
             Measurement: One for each number of labels.
 
         Raises:
-            InputError: If a class has too few images.
+            InputError: If a class has too few images for any of them.
         """
         assert subject.reference is not None
         assert subject.test is not None
         feats = subject.features
         # drawn before anything is trained: too few are noticed at once
-        chosen = {
-            shots: feats.draw(shots, self.draws, subject.seed)
-            for shots in self.shots
-        }
+        chosen = feats.draw_possible(self.shots, self.draws, subject.seed)
         for shots, draws in chosen.items():
             correct = []
             for number, places in enumerate(draws):
@@ -119,7 +117,7 @@ class FineTuning(Protocol):
                 str(shots),
                 None,
                 [100 * float(right.mean()) for right in correct],
-                100 / len(feats.classes),
+                feats.chance,
                 np.array(correct, np.float32).mean(0),
             )
 

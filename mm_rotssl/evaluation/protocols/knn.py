@@ -32,11 +32,11 @@ class KNN(Protocol):
     title = 'Nearest neighbors'
     about = (
         'The k nearest images to learn from, by cosine, vote for the class '
-        'of a test image with weights exp(cosine / 0.07) (Wu et al., CVPR '
-        '2018, section 3.4). Nothing is trained: it tells how well the '
-        'features are arranged as they are. The first k is the one that '
-        'remarks and figures are about. A k above the number of images to '
-        'learn from is left out.'
+        'of a test image with weights exp(cosine / temperature) (Wu et al., '
+        'CVPR 2018, section 3.4, where it is 0.07). Nothing is trained: it '
+        'tells how well the features are arranged as they are. The first k '
+        'is the one that remarks and figures are about. A k above the number '
+        'of images to learn from is left out.'
     )
     labeled = True
 
@@ -98,6 +98,6 @@ class KNN(Protocol):
                     f'k={k}',
                     stage,
                     [100 * right.double().mean().item()],
-                    100 / len(feats.classes),
+                    feats.chance,
                     right.float().numpy(),
                 )

@@ -118,7 +118,7 @@ class TrainedProbe(Protocol):
                 'accuracy',
                 stage,
                 [100 * right.double().mean().item()],
-                100 / len(labels.unique()),
+                feats.chance,
                 right.float().numpy(),
             )
 
