@@ -5,7 +5,7 @@ from .check_images import CheckedImages, check_images
 from .config import merge_options, prepare_cpu_processes, read_config
 from .digit_scenes import write_digit_scenes
 from .duplicates import Duplicate, duplicate_remarks, find_duplicates
-from .embed import Embeddings, embed
+from .embed import Embeddings, embed, write_embeddings
 from .entries import Entry, Run, find_entry
 from .evaluate import evaluate, stage_remarks
 from .evaluation import (
@@ -80,5 +80,6 @@ __all__ = [
     'train_model',
     'transfer_table',
     'write_digit_scenes',
+    'write_embeddings',
     'write_seed_patches',
 ]

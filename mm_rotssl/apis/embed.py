@@ -1,8 +1,7 @@
 """Features of images for other programs."""
 
 import csv
-import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,13 +11,15 @@ from mmengine.registry import init_default_scope
 
 from mm_rotssl.datasets import image_keys
 from mm_rotssl.evaluation.feature_store import FeatureStore
-from mm_rotssl.utils import InputError, replacing, write_arrays, write_file
+from mm_rotssl.utils import InputError, replacing, write_arrays
 
 from .entries import find_entry
 from .networks import build_ordered_dataloader, load_network, read_network
 from .sources import image_settings
 
 FORMATS = ('.npz', '.csv', '.parquet')
+# converted at once
+CHUNK_ROWS = 4096
 
 
 class Embeddings(NamedTuple):
@@ -108,7 +109,7 @@ def embed(
     features = found.stages[stage]
     keys = image_keys(loader.dataset)
     paths = [keys[i] for i in found.index.tolist()]
-    _write(out, features, paths, found.labels)
+    write_embeddings(out, features, paths, found.labels)
     return Embeddings(len(features), features.size(1), stage, names)
 
 
@@ -123,33 +124,70 @@ def _import_pyarrow(out: Path) -> Any:
     return pyarrow
 
 
-def _write(
+def write_embeddings(
     out: Path,
     features: torch.Tensor,
-    paths: list[str],
+    paths: Sequence[str],
     labels: torch.Tensor | None,
 ) -> None:
-    if out.suffix == '.npz':
-        arrays: dict[str, Any] = dict(features=features.numpy())
-        arrays['images'] = np.array(paths, dtype=np.str_)
-        if labels is not None:
-            arrays['labels'] = labels.numpy()
-        write_arrays(out, **arrays)
-        return
-    columns: dict[str, Any] = dict(image=paths)
+    """Write vectors with the names of their images, see :func:`embed`.
+
+    Args:
+        out (Path): The file; its ending tells the format.
+        features (Tensor): A row an image, float32 (N, C); perhaps mapped
+            from the disk, and then not read into memory at once.
+        paths (Sequence[str]): Of the N images.
+        labels (Tensor, optional): Their classes, int64 (N,).
+
+    Raises:
+        OSError: If the file can't be written; there is none then.
+    """
+    named: dict[str, Any] = dict(image=np.array(paths, dtype=np.str_))
     if labels is not None:
-        columns['label'] = labels.tolist()
-    if out.suffix == '.parquet':
-        pyarrow = _import_pyarrow(out)
-        for i in range(features.size(1)):
-            columns[f'f{i}'] = features[:, i].numpy()
-        with replacing(out) as temporary:
-            pyarrow.parquet.write_table(pyarrow.table(columns), temporary)
+        named['label'] = labels.numpy()
+    if out.suffix == '.npz':
+        write_arrays(
+            out,
+            features=features.numpy(),
+            images=named['image'],
+            **({} if labels is None else dict(labels=named['label'])),
+        )
         return
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow([*columns, *(f'f{i}' for i in range(features.size(1)))])
-    for *values, vector in zip(*columns.values(), features, strict=True):
-        # the shortest text that is read as the same float32
-        writer.writerow([*values, *map(str, vector.numpy())])
-    write_file(out, text.getvalue().encode(errors='surrogateescape'))
+    columns = [*named, *(f'f{i}' for i in range(features.size(1)))]
+    parts = [
+        range(start, min(start + CHUNK_ROWS, len(features)))
+        for start in range(0, len(features), CHUNK_ROWS)
+    ]
+    with replacing(out) as temporary:
+        if out.suffix == '.parquet':
+            pyarrow = _import_pyarrow(out)
+            writer = None
+            for part in parts:
+                rows = features[part.start : part.stop].numpy()
+                table = pyarrow.table(
+                    [
+                        *(v[part.start : part.stop] for v in named.values()),
+                        *rows.T.copy(),
+                    ],
+                    names=columns,
+                )
+                if writer is None:
+                    writer = pyarrow.parquet.ParquetWriter(
+                        temporary, table.schema
+                    )
+                writer.write_table(table)
+            assert writer is not None
+            writer.close()
+            return
+        with open(
+            temporary,
+            'w',
+            newline='',
+            encoding='utf-8',
+            errors='surrogateescape',
+        ) as file:
+            text = csv.writer(file, lineterminator='\n')
+            text.writerow(columns)
+            for *values, vector in zip(*named.values(), features, strict=True):
+                # the shortest text that is read as the same float32
+                text.writerow([*values, *map(str, vector.numpy())])

@@ -45,7 +45,8 @@ def find_entry(text: str | Path, config: str | Path | None = None) -> Entry:
             - the folder of a run: its newest checkpoint;
             - a folder of such folders: runs that differ in their seeds;
             - a checkpoint, beside which a run has left its config;
-            - CONFIG@CHECKPOINT, where both lie somewhere;
+            - CONFIG@CHECKPOINT, where both lie somewhere, or CONFIG@FOLDER
+              with one of these folders;
             - timm:NAME or torchvision:NAME, perhaps with @CHECKPOINT.
 
             Before it there may be a name for tables, NAME=.
@@ -66,6 +67,9 @@ def find_entry(text: str | Path, config: str | Path | None = None) -> Entry:
         name, _, text = text.partition('=')
     given, at, checkpoint = text.rpartition('@')
     if at and not Path(text).exists():
+        if Path(checkpoint).is_dir():
+            found = find_entry(checkpoint, given)
+            return Entry(name or found.name, found.runs)
         return Entry(name or Path(checkpoint).stem, (Run(given, checkpoint),))
     if text.startswith(('timm:', 'torchvision:')):
         return Entry(name or text, (Run(text),))

@@ -1,5 +1,4 @@
 import glob
-import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,9 +96,8 @@ def write_arrays(path: str | Path, **arrays: Any) -> None:
         path (str | Path): The file.
         **arrays (Any): What it holds; no Python objects.
     """
-    data = io.BytesIO()
-    np.savez_compressed(data, **arrays)
-    write_file(path, data.getvalue())
+    with replacing(path) as temporary, open(temporary, 'wb') as file:
+        np.savez_compressed(file, **arrays)
 
 
 @contextmanager

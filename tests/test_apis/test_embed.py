@@ -1,6 +1,7 @@
 """Features of images as files of other programs."""
 
 import csv
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from mm_rotssl.apis import embed, load_network, read_network
+from mm_rotssl.apis import (
+    embed,
+    load_network,
+    read_network,
+    write_embeddings,
+)
 
 CONFIG = """
 _base_ = ['{root}/configs/rotnet/rotnet_resnet18_1xb64-100e_custom.py']
@@ -115,6 +121,42 @@ def test_parquet(run):
     assert table['image'] == NAMES
     got = np.stack([table[f'f{i}'] for i in range(6)], 1)
     np.testing.assert_allclose(got, expected(run, 1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('suffix', 'count'),
+    [('.csv', 20_000), ('.parquet', 40_000), ('.npz', 90_000)],
+)
+def test_more_rows_than_are_in_memory_at_once(tmp_path, suffix, count):
+    """A part of 4,096 rows has 2 MB; NumPy's parts of a file have 16."""
+    if suffix == '.parquet':
+        parquet = pytest.importorskip('pyarrow.parquet')
+    rows = np.memmap(tmp_path / 'rows', '<f4', 'w+', shape=(count, 128))
+    rows[:, 0] = np.arange(len(rows))
+    labels = torch.arange(len(rows)) % 7
+    names = [f'{i}.jpg' for i in range(len(rows))]
+    out = tmp_path / f'f{suffix}'
+    tracemalloc.start()
+    write_embeddings(out, torch.from_numpy(rows), names, labels)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 0.6 * rows.nbytes
+    if suffix == '.npz':
+        with np.load(out) as file:
+            found = [file['images'], file['labels'], file['features'][:, 0]]
+    elif suffix == '.parquet':
+        table = parquet.read_table(out, columns=['image', 'label', 'f0'])
+        found = [np.array(column) for column in table.to_pydict().values()]
+    else:
+        with open(out, newline='', encoding='utf-8') as file:
+            next(file)
+            parts = [line[:3] for line in csv.reader(file)]
+        image, label, first = map(np.array, zip(*parts, strict=True))
+        found = [image, label.astype(int), first.astype(float)]
+    for got, want in zip(
+        found, (names, labels.numpy(), rows[:, 0]), strict=True
+    ):
+        assert np.array_equal(got, want)
 
 
 def test_errors_come_before_any_work(run, monkeypatch):

@@ -42,6 +42,21 @@ def test_runs_of_several_seeds(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ('word', 'name'), [('c.py@{}', 'runs'), ('x=c.py@{}', 'x')]
+)
+def test_one_config_for_a_folder_of_runs(tmp_path, word, name):
+    for seed in range(2):
+        make_run(tmp_path / f'runs/seed_{seed}')
+    assert find_entry(word.format(tmp_path / 'runs')) == Entry(
+        name,
+        tuple(
+            Run('c.py', str(tmp_path / f'runs/seed_{seed}/epoch_2.pth'))
+            for seed in range(2)
+        ),
+    )
+
+
 def test_the_config_of_the_last_log_where_several_lie(tmp_path):
     folder = make_run(tmp_path / 'run')
     (folder / 'b.py').write_text('')
