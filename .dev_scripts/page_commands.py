@@ -44,6 +44,8 @@ NOT_RUN = {
     'make test ': 'continuous integration has just done it',
     '.venv/bin/python -m pytest ': 'a part of make test',
     'pip install ': 'downloads; tests/test_package.py installs the wheel',
+    'ls data/imagenet/train ': 'needs ImageNet; '
+    'tests/test_configs/test_transfer_configs.py runs it on some names',
     'GPUS=8 tools/slurm_train.sh ': 'needs Slurm; '
     'tests/test_cli/test_train_command.py runs it with an imitation',
 }
@@ -202,6 +204,7 @@ def start_from(name: str) -> str:
 # Start of a command -> options that make it short; the longest start counts.
 # Those after --cfg-options join what the command has there.
 LINEAR = 'tools/dist_train.sh configs/transfer/mmpretrain/linear/'
+SEMI = 'tools/dist_train.sh configs/transfer/mmpretrain/semi/'
 DETECTION = 'tools/dist_train.sh configs/transfer/mmdetection/'
 SEGMENTATION = 'tools/dist_train.sh configs/transfer/mmsegmentation/'
 EXPERIMENT = 'python benchmarks/experiment.py'
@@ -276,9 +279,12 @@ SHORT = {
     'python tools/train.py CONFIG --cfg-options ': SMALL_CROPS,
     'python tools/train.py configs/transfer/mmpretrain/': '--cfg-options '
     f'{ONE_STEP} {start_from(ALEXNET)}',
-    LINEAR: f'{ALONE} --epochs 1 --cfg-options '
-    'train_dataloader.batch_size=2 train_dataloader.num_workers=0 '
-    f'val_dataloader.num_workers=0 {start_from(R50)}',
+    **dict.fromkeys(
+        (LINEAR, SEMI),
+        f'{ALONE} --epochs 1 --cfg-options '
+        'train_dataloader.batch_size=2 train_dataloader.num_workers=0 '
+        f'val_dataloader.num_workers=0 {start_from(R50)}',
+    ),
     f'{DETECTION}coco/': f'{ALONE} {SMALL_COCO}',
     f'{DETECTION}coco/faster-rcnn_r18': f'{ALONE} {SMALL_COCO} '
     f'{start_from(R18)}',

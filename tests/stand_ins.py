@@ -155,7 +155,8 @@ def write_data(data):
             draw_images(data / f'cifar10/{split}/{label}', 2, '.png', (32, 32))
     for split in ('train', 'val'):
         draw_images(data / f'imagenet/{split}', 4)
-        lists = data / f'imagenet/meta/{split}.txt'
+    for name in ('train', 'val', 'train_1percent', 'train_10percent'):
+        lists = data / f'imagenet/meta/{name}.txt'
         lists.parent.mkdir(exist_ok=True)
         lists.write_text(''.join(f'{i}.jpg {i}\n' for i in range(4)))
     places = data / 'places205'

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import (
     HOOKS,
     MODELS,
@@ -32,6 +34,7 @@ FOLDERS = (
     'mmsegmentation/voc12aug',
     'mmsegmentation/cityscapes',
     'mmpretrain',
+    'mmpretrain/semi',
 )
 MAINS = [
     path for name in FOLDERS for path in sorted(ROOT.glob(f'{name}/*.py'))
@@ -63,7 +66,7 @@ def of(*parts):
 def kind(path):
     """The depth of a ResNet, or the name of another network."""
     return (
-        int(re.search(r'_r(18|50)[_-]', path.stem)[1])
+        int(re.search(r'(?:_r|^resnet)(18|50)[_-]', path.stem)[1])
         if ('alexnet' not in path.stem)
         else 'alexnet'
     )
@@ -71,6 +74,10 @@ def kind(path):
 
 def library(path):
     return path.relative_to(ROOT).parts[0]
+
+
+def is_semi(path):
+    return path.parent.name == 'semi'
 
 
 def is_c4(path):
@@ -123,7 +130,7 @@ SMALL = {
         'model.train_cfg.rcnn.sampler.num': 8,
     },
     'mmsegmentation': {'model.data_preprocessor.size': (65, 65)},
-    'mmpretrain': {'model.backbone.input_size': 63},
+    'mmpretrain': {},
 }
 SIDES = {'mmdetection': 128, 'mmsegmentation': 65, 'mmpretrain': 63}
 
@@ -133,6 +140,8 @@ def read(path, checkpoint):
     options = {'model.backbone.init_cfg.checkpoint': str(checkpoint)}
     if is_c4(path):
         options[f'{SHARED}.checkpoint'] = str(checkpoint)
+    if kind(path) == 'alexnet':
+        options['model.backbone.input_size'] = 63
     return read_config(path, {**options, **SMALL[library(path)]})
 
 
@@ -242,7 +251,7 @@ def test_weights_arrive_and_are_trained(path, weights_of, tmp_path):
     cfg.experiment_name = path.stem
     cfg.randomness = dict(seed=0)
     runner = Runner.from_cfg(cfg)
-    if cfg.default_scope != 'mmpretrain':
+    if kind(path) != 'alexnet':
         norms = [
             m for m in runner.model.modules() if hasattr(m, 'running_var')
         ]
@@ -265,7 +274,8 @@ def test_weights_arrive_and_are_trained(path, weights_of, tmp_path):
             # one more forward pass in training mode
             assert value == 8, name
     # validation is at hand
-    assert len(runner.val_loop.dataloader.dataset) == 2
+    count = 4 if is_semi(path) else 2
+    assert len(runner.val_loop.dataloader.dataset) == count
 
 
 @pytest.mark.parametrize('path', of('mmdetection'))
@@ -318,7 +328,7 @@ def test_numbers_of_the_name(path):
     devices, images = map(
         int, re.search(r'_(\d+)xb(\d+)-', path.stem).groups()
     )
-    assert devices * images == 16
+    assert devices * images == (256 if is_semi(path) else 16)
     assert cfg.train_dataloader.batch_size == images
     assert cfg.auto_scale_lr.base_batch_size == devices * images
     # scaled only if asked for
@@ -334,14 +344,14 @@ def test_numbers_of_the_name(path):
             cfg.default_hooks.checkpoint.interval == cfg.train_cfg.val_interval
         )
     else:
-        assert cfg.train_cfg.max_epochs == 12
+        assert cfg.train_cfg.max_epochs == (20 if is_semi(path) else 12)
     backbone = cfg.model.backbone
     if kind(path) != 'alexnet':
         assert backbone.type == 'ResNet'
         assert backbone.depth == kind(path)
         assert backbone.style == 'pytorch'
         assert backbone.get('frozen_stages', -1) == -1
-        assert backbone.norm_eval is False
+        assert backbone.get('norm_eval', False) is False
     crop = re.search(r'-(\d+)x(\d+)$', path.stem)
     if crop:
         size = (int(crop[1]), int(crop[2]))
@@ -425,6 +435,48 @@ def test_rates(part, warmup, table, decay):
     assert paths
     # the models of a benchmark share their schedule
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    ('share', 'rate', 'rate_of_head'), [('1', 0.02, 5), ('10', 0.01, 0.2)]
+)
+def test_few_labels_as_by_swav(share, rate, rate_of_head):
+    (path,) = (p for p in MAINS if p.stem.endswith(f'-{share}percent'))
+    cfg = read_only(path)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build({**cfg.model, 'backbone': dict(type='LeNet5')})
+        model.backbone.register_parameter('p', nn.Parameter(torch.ones(1)))
+        wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    names = {id(value): name for name, value in model.named_parameters()}
+    # the engine adds a group of its own, for the scheduler
+    groups = [g for g in wrapper.param_groups if id(g['params'][0]) in names]
+    assert len(groups) == len(names) > 3
+    for group in groups:
+        assert (group['momentum'], group['weight_decay']) == (0.9, 0)
+        in_head = names[id(group['params'][0])].startswith('head.')
+        assert group['lr'] == pytest.approx(rate_of_head if in_head else rate)
+    shares = np.array(rates(cfg, 3)) / rate
+    want = np.repeat([1, 0.2, 0.04], [36, 12, 12])
+    np.testing.assert_allclose(shares, want, 1e-6)
+    dataset = cfg.train_dataloader.dataset
+    assert dataset.ann_file == f'meta/train_{share}percent.txt'
+    assert dataset.split == 'train'
+    assert 'ann_file' not in cfg.val_dataloader.dataset
+
+
+def test_lists_of_few_labels(tmp_path):
+    """As the command of the page makes them."""
+    page = (ROOT / 'README.md').read_text(encoding='utf-8')
+    (command,) = re.findall(r'^ls data(?:.*\\\n)*.*$', page, re.MULTILINE)
+    data = tmp_path / 'data/imagenet'
+    for name in ('n01', 'n02', 'n10'):
+        (data / 'train' / name).mkdir(parents=True)
+    (data / 'meta').mkdir()
+    (tmp_path / '1percent.txt').write_text('n10_7.JPEG\nn01_12.JPEG\n')
+    subprocess.run(['bash', '-c', command], cwd=tmp_path, check=True)
+    assert (data / 'meta/train_1percent.txt').read_text() == (
+        'n10/n10_7.JPEG 2\nn01/n01_12.JPEG 0\n'
+    )
 
 
 @pytest.mark.parametrize('path', of('mmdetection'))
