@@ -92,7 +92,8 @@ def evaluate(
             ``report.html`` and the figures, which are written anew after
             each protocol.
         images (str | Path, optional): Folder or list of images; labels are
-            not needed. Defaults to None, see `image_settings`.
+            not needed. Defaults to None: those to test on of ``labeled``,
+            else those of the config, see `image_settings`.
         labeled (Sequence[str | Path], optional): Images to learn from and
             to test on, see `labeled_settings`. Defaults to None, those
             of the configs; protocols that need labels are left out if there
@@ -415,12 +416,15 @@ class _Builder:
 
     def _dataloaders(self, cfg: Config) -> dict[str, Any]:
         """Arguments of a subject."""
-        data: dict[str, Any] = dict(
-            images=build_ordered_dataloader(
-                image_settings(cfg, self.images), self.max_images, self.seed
-            )
-        )
         labeled = labeled_settings(cfg, self.labeled)
+        if self.images is None and self.labeled is not None:
+            assert labeled is not None
+            images = labeled[1]
+        else:
+            images = image_settings(cfg, self.images)
+        data: dict[str, Any] = dict(
+            images=build_ordered_dataloader(images, self.max_images, self.seed)
+        )
         if labeled is not None:
             data['reference'] = build_ordered_dataloader(
                 labeled[0], self.max_reference, self.seed
@@ -508,7 +512,14 @@ def _measure(
 ) -> list[Measurement]:
     """Run a protocol, or read what it gave before."""
     settings = vars(protocol)
-    key = joblib.hash((protocol.name, settings, subject.key, __version__))
+    files = [
+        (file.stat().st_size, file.stat().st_mtime_ns)
+        for value in settings.values()
+        if isinstance(value, str) and (file := Path(value)).is_file()
+    ]
+    key = joblib.hash(
+        (protocol.name, settings, files, subject.key, __version__)
+    )
     file = cache / f'{protocol.name}-{key}.json'
     if file.is_file():
         return [

@@ -31,7 +31,8 @@ def folder_dataloader(
         cfg (Config): Of the network.
         source (str | Path): A folder, with labels one of a sub-folder a
             class; or a list of files below the list's folder, a path a line,
-            with labels a space and the number of the class.
+            with labels a space and the number of the class. LIST@FOLDER if
+            they are below another folder.
         with_label (bool): Whether labels are read. Without them images that
             can't be read are named and passed over. Defaults to False.
 
@@ -43,11 +44,18 @@ def folder_dataloader(
         ValueError: If the config does not tell how images are prepared.
     """
     source = Path(source)
+    folder = source.parent
     if not source.exists():
-        raise FileNotFoundError(
-            f'There is no "{source}" (looked from "{Path.cwd()}"): name a '
-            'folder of images, or a list of files.'
-        )
+        # a path may have this sign in it, too
+        name, at, below = str(source).rpartition('@')
+        if at:
+            source, folder = Path(name), Path(below)
+    for path in (source, folder):
+        if not path.exists():
+            raise FileNotFoundError(
+                f'There is no "{path}" (looked from "{Path.cwd()}"): name a '
+                'folder of images, or a list of files, LIST or LIST@FOLDER.'
+            )
     found = [cfg[key] for key in PREPARED_AS if cfg.get(key)]
     if found:
         settings = copy.deepcopy(found[0].to_dict())
@@ -69,7 +77,8 @@ def folder_dataloader(
         pipeline=_loading_pipeline(cfg, settings['dataset']),
     )
     if source.is_file():
-        dataset |= dict(data_root=str(source.parent), ann_file=source.name)
+        # absolute: it is not below the folder
+        dataset |= dict(data_root=str(folder), ann_file=str(source.resolve()))
     settings['dataset'] = dataset
     return settings
 

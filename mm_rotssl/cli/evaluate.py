@@ -44,7 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--images',
         metavar='FOLDER',
-        help="images, which need no labels (default: the config's)",
+        help='images, which need no labels: a folder, or a list (default: '
+        "VAL of --labeled, else the config's)",
     )
     parser.add_argument(
         '--labeled',
@@ -52,7 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         metavar=('TRAIN', 'VAL'),
         help='labeled images to learn from and to test on: a folder with a '
-        'sub-folder a class, or a list with a path and a number a line '
+        'sub-folder a class, or a list with a path and a number a line, '
+        'LIST@FOLDER where its files are below another folder than its own '
         "(default: the config's, if it names some)",
     )
     parser.add_argument(
@@ -74,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar='[NAME=]RUN',
         help='more to stand beside it: what can be given in place of CONFIG, '
-        'or CONFIG@CHECKPOINT',
+        'or CONFIG@CHECKPOINT, CONFIG@FOLDER_OF_RUNS',
     )
     parser.add_argument(
         '--out',

@@ -480,6 +480,17 @@ def test_wrong_input_ends_before_anything_is_measured(
         call(tmp_path, None)
 
 
+def test_images_to_test_on_are_the_images(tmp_path, labeled):
+    report = evaluate(
+        make_run(tmp_path / 'run'),
+        tmp_path / 'out',
+        labeled=labeled,
+        report=lambda _: None,
+    )
+    assert report['data']['images'] == report['data']['test']
+    assert report['data']['images']['count'] == 8
+
+
 def test_class_of_which_nothing_is_learned(tmp_path, images, labeled):
     """Both folders have it, but no reference image is of it."""
     for file in (labeled[0] / 'b').iterdir():

@@ -62,6 +62,17 @@ def test_labels_of_folders_and_lists(folder):
         for settings in found
     ]
     assert labels == [[0, 1], [1, 0]]
+    # of files that are not below the list
+    (folder / 'meta').mkdir()
+    (folder / 'meta/list.txt').write_text('2.png 3\n')
+    there = f'{folder}/meta/list.txt@{folder}/b'
+    dataset = build_ordered_dataloader(labeled_settings(cfg, [there] * 2)[0])
+    info = dataset.dataset.get_data_info(0)
+    assert (info['img_path'], info['gt_label']) == (f'{folder}/b/2.png', 3)
+    with pytest.raises(FileNotFoundError, match='no "lists/a.txt"'):
+        labeled_settings(cfg, ['lists/a.txt@b'] * 2)
+    with pytest.raises(FileNotFoundError, match=r'no "nowhere".*LIST@FOLDER'):
+        labeled_settings(cfg, [f'{folder}/meta/list.txt@nowhere'] * 2)
     # those of the config, or none
     assert labeled_settings(cfg) is None
     digits = read_config('rotnet_nin-w24_1xb128-15e_digits')

@@ -1,5 +1,6 @@
 """Protocols that compare with labels, against naive references."""
 
+import itertools
 from collections import Counter
 from types import SimpleNamespace
 
@@ -109,7 +110,7 @@ def test_clusters(count):
         for key in scores[0]:
             want[key, stage] = pytest.approx([one[key] for one in scores])
     assert found == want
-    assert {key for key, _ in found} == set(Clusters.metrics)
+    assert {key for key, _ in found} == set(Clusters().metrics)
 
 
 # ------------------------------ kNN, linear ------------------------------
@@ -269,6 +270,39 @@ def test_clusters_of_the_network_itself():
     )
     for key, value in want.items():
         assert found[key, None] == [pytest.approx(value)]
+
+
+def test_superclasses_of_a_file(tmp_path):
+    """Of even and odd images the network knows no more than that."""
+    feats = make_features()
+    names = feats.classes
+    assert len(names) == 3
+    file = tmp_path / 'h.csv'
+    lines = [f'{names[0]},x', f'{names[1]},x', f'{names[2]},y']
+    file.write_text('\n'.join(['class,superclass', *lines]))
+    pixels = torch.arange(30).view(30, 1, 1, 1)
+    subject = SimpleNamespace(
+        features=feats, model=OwnClasses(), test=[dict(inputs=pixels)], seed=0
+    )
+    protocol = Clusters(draws=1, hierarchy=str(file))
+    found = by_key(protocol.run(subject))
+    assert set(protocol.metrics) == {metric for metric, _ in found}
+    assert 'coarse_accuracy' not in Clusters().metrics
+    own, targets = np.arange(30) % 2, feats.test_labels.numpy()
+    table = np.zeros((2, 3))
+    np.add.at(table, (own, targets), 1)
+    stands_for = max(
+        itertools.permutations(range(3), 2),
+        key=lambda pair: table[0, pair[0]] + table[1, pair[1]],
+    )
+    coarse = np.array([0, 0, 1])
+    want = coarse[np.array(stands_for)[own]] == coarse[targets]
+    assert found['coarse_accuracy', None] == [pytest.approx(100 * want.mean())]
+    # with a row for each stage, too
+    assert ('coarse_accuracy', feats.stages[0]) in found
+    file.write_text('class,superclass\n')
+    with pytest.raises(ValueError, match=r'h\.csv'):
+        list(protocol.run(subject))
 
 
 # ------------------------------ fine-tuning ------------------------------

@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
 from sklearn.svm import LinearSVC
 
 from mm_rotssl.evaluation import choose_c, percentile_scale, svm_classify
-from mm_rotssl.evaluation.functional import svm
+from mm_rotssl.evaluation.functional import check_memory, svm
 from mm_rotssl.ops import pool_cells
 
 
@@ -402,3 +402,14 @@ def test_range_without_draws(c_range, trials, message):
     feats, labels = problem(2, 10)
     with pytest.raises(ValueError, match=message):
         choose_c(feats, labels, feats, labels, c_range, trials)
+
+
+def test_more_than_the_memory(monkeypatch):
+    """Of a machine with 1,000 pages of 24 bytes."""
+    sizes = dict(SC_PAGE_SIZE=24, SC_PHYS_PAGES=1000)
+    monkeypatch.setattr('os.sysconf', sizes.get)
+    check_memory(100, 10)
+    with pytest.raises(
+        ValueError, match=r'101 images of 10 .*reference 100\.'
+    ):
+        check_memory(101, 10)

@@ -33,7 +33,7 @@ from .spectrum import (
     lidar,
     rankme,
 )
-from .svm import choose_c, percentile_scale, svm_classify
+from .svm import check_memory, choose_c, percentile_scale, svm_classify
 from .threads import limit_threads
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     'alignment',
     'alpha_req',
     'average_precision',
+    'check_memory',
     'choose_c',
     'choose_penalty',
     'classify',

@@ -20,6 +20,7 @@ Caltech-101    1, 2, 4   2e-3 to 1       30      1
 =============  ========  ==============  ======  ====
 """
 
+import os
 import warnings
 from collections.abc import Sequence
 
@@ -27,6 +28,11 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
+
+from mm_rotssl.utils import InputError
+
+# of memory that liblinear takes for a number of the training features
+BYTES = 24
 
 # ten times liblinear's own limit
 MAX_ITER = 10_000
@@ -88,6 +94,27 @@ def percentile_scale(
     )
 
 
+def check_memory(images: int, features: int) -> None:
+    """Check that liblinear can copy its training features.
+
+    Args:
+        images (int): How many to learn from.
+        features (int): Numbers of each.
+
+    Raises:
+        InputError: If it needs more than this machine's memory.
+    """
+    needed = BYTES * images * features
+    there = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    if needed > there:
+        raise InputError(
+            f'A linear SVM on {images} images of {features} features takes '
+            f'about {needed / 1e9:.0f} GB, and this machine has '
+            f'{there / 1e9:.0f}. Learn from fewer: --max-reference '
+            f'{int(there / BYTES / features)}.'
+        )
+
+
 def svm_classify(
     train_feats: torch.Tensor,
     train_labels: torch.Tensor,
@@ -110,7 +137,7 @@ def svm_classify(
     largest :math:`w \cdot (x, B)`.
 
     liblinear calculates in float64 and takes up to 24 bytes for each number
-    of ``train_feats``: 4.6 GB for 50,000 images of 3,840 features. It
+    of ``train_feats`` (`check_memory`): 4.6 GB for 50,000 images of 3,840 features. It
     ends at its own tolerance, 0.1, or after 10,000 rounds over the images.
 
     Args:

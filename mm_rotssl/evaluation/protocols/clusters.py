@@ -15,6 +15,7 @@ from ..features import Features
 from ..functional import (
     clustering_scores,
     limit_threads,
+    read_hierarchy,
     right_images,
     superclass_scores,
 )
@@ -108,6 +109,17 @@ METRICS = {
 }
 
 
+OF_SUPERCLASSES = Metric(
+    'ACC, superclasses',
+    'Share of the images, of those whose class belongs to a superclass, whose '
+    'cluster stands for a class of the same superclass. Clusters stand for '
+    'classes as for "ACC, one to one", those left over for the class that '
+    'most of their images are of.',
+    '%',
+    'higher',
+)
+
+
 @dataclass(frozen=True)
 class Clusters(Protocol):
     """Compare clusters of the test images with their classes.
@@ -121,10 +133,17 @@ class Clusters(Protocol):
         num_clusters (int, optional): Of k-means. Defaults to None, as many
             as there are classes.
         draws (int): Runs of k-means. Defaults to 3.
+        hierarchy (str, optional): File or folder of superclasses, see
+            :func:`read_hierarchy`. Defaults to None, they are not looked at.
+        level (int, optional): Depth of the superclasses. Defaults to None.
+        ancestor (str, optional): Only classes below it. Defaults to None.
     """
 
     num_clusters: int | None = None
     draws: int = 3
+    hierarchy: str | None = None
+    level: int | None = None
+    ancestor: str | None = None
 
     name = 'clusters'
     title = 'Clusters and classes'
@@ -136,7 +155,13 @@ class Clusters(Protocol):
         'Labels are read only to compare.'
     )
     labeled = True
-    metrics = METRICS
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """See base class; superclasses where there are some."""
+        if self.hierarchy is None:
+            return METRICS
+        return {**METRICS, 'coarse_accuracy': OF_SUPERCLASSES}
 
     def run(self, subject: Subject) -> Iterator[Measurement]:
         """See base class.
@@ -148,10 +173,16 @@ class Clusters(Protocol):
             Measurement: Each score of each way of clustering.
 
         Raises:
-            ValueError: If there are fewer reference images than clusters.
+            ValueError: If there are fewer reference images than clusters;
+                see also :func:`read_hierarchy`.
         """
         assert subject.test is not None
         feats = subject.features
+        superclasses = None
+        if self.hierarchy is not None:
+            superclasses, _ = read_hierarchy(
+                self.hierarchy, feats.classes, self.level, self.ancestor
+            )
         clusters: dict[str | None, list[np.ndarray]] = dict(
             self._k_means(feats, subject.seed)
         )
@@ -185,6 +216,17 @@ class Clusters(Protocol):
                 stage,
                 [one['clusters_in_use'] for one in scores],
             )
+            if superclasses is not None:
+                yield Measurement(
+                    'coarse_accuracy',
+                    stage,
+                    [
+                        superclass_scores(found, targets, superclasses)[
+                            'coarse_accuracy'
+                        ]
+                        for found in runs
+                    ],
+                )
 
     def judge(
         self,

@@ -15,7 +15,13 @@ import torch
 from mm_rotssl.ops import pool_cells
 
 from ..features import Features
-from ..functional import accuracy, choose_c, percentile_scale, svm_classify
+from ..functional import (
+    accuracy,
+    check_memory,
+    choose_c,
+    percentile_scale,
+    svm_classify,
+)
 from ..measurement import Measurement, Metric
 from ..subject import Subject
 from .base import Protocol
@@ -156,6 +162,10 @@ class ExemplarSVM(Protocol):
             report=subject.report,
         )
         splits = self.split(feats, reference.dataset, subject.seed)
+        check_memory(
+            max(map(len, splits)),
+            sum(stage.size(1) for stage in feats.reference),
+        )
         c, held_out = self._choose_c(
             feats.reference, feats.reference_labels, splits[0], subject.seed
         )

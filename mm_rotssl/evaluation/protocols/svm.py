@@ -14,7 +14,7 @@ from sklearn.svm import LinearSVC
 from mm_rotssl.utils import InputError
 
 from ..features import class_names
-from ..functional import average_precision
+from ..functional import average_precision, check_memory
 from ..labels import REFERENCE, TEST, label_matrix, list_classes, list_labels
 from ..maps import extract_maps
 from ..measurement import Measurement, Metric
@@ -161,6 +161,8 @@ class SVM(Protocol):
             raise InputError(f'svm: no image of {TEST} shows a class.')
         names = class_names((learned,), count)
         self._check(present[:, judged], [names[k] for k in judged])
+        for feats in reference.stages.values():
+            check_memory(*feats.shape)
         for stage in reference.stages:
             yield from self._measure(
                 subject,
