@@ -69,7 +69,7 @@ def test_labels_of_folders_and_lists(folder):
     dataset = build_ordered_dataloader(labeled_settings(cfg, [there] * 2)[0])
     info = dataset.dataset.get_data_info(0)
     assert (info['img_path'], info['gt_label']) == (f'{folder}/b/2.png', 3)
-    with pytest.raises(FileNotFoundError, match='no "lists/a.txt"'):
+    with pytest.raises(FileNotFoundError, match=r'no "lists/a\.txt"'):
         labeled_settings(cfg, ['lists/a.txt@b'] * 2)
     with pytest.raises(FileNotFoundError, match=r'no "nowhere".*LIST@FOLDER'):
         labeled_settings(cfg, [f'{folder}/meta/list.txt@nowhere'] * 2)

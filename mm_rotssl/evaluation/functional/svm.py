@@ -137,8 +137,9 @@ def svm_classify(
     largest :math:`w \cdot (x, B)`.
 
     liblinear calculates in float64 and takes up to 24 bytes for each number
-    of ``train_feats`` (`check_memory`): 4.6 GB for 50,000 images of 3,840 features. It
-    ends at its own tolerance, 0.1, or after 10,000 rounds over the images.
+    of ``train_feats``: 4.6 GB for 50,000 images of 3,840 features, see
+    `check_memory`. It ends at its own tolerance, 0.1, or after 10,000 rounds
+    over the images.
 
     Args:
         train_feats (Tensor): Training features (M, C), any float type.
