@@ -361,7 +361,6 @@ def _go_on(
                     file = stack.enter_context(
                         open(entry / name, 'r+b', opener=_create)
                     )
-                    file.truncate(state.rows * size)
                     file.seek(state.rows * size)
                     files[name] = file
             parts = dict(index=expected[own], labels=labels[own])

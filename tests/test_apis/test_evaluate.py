@@ -326,11 +326,16 @@ SAME_BACKBONE = """
 model.update(type='mm_rotssl.ExemplarCNN', head=dict(
     type='mm_rotssl.ExemplarHead', in_channels=6, num_exemplars=3))
 """
-OTHER_LABELED_IMAGES = """
+OTHER_REFERENCE = """
+val_dataloader = dict(batch_size=5, dataset=dict(
+    type='mm_rotssl.ImageFolder', data_root={folder!r}, with_label=True,
+    pipeline=test_dataloader['dataset']['pipeline']))
 val_cfg = dict(reference_dataloader=dict(batch_size=5, dataset=dict(
-    type='mm_rotssl.ImageFolder', data_root={0!r}, with_label=True,
-    pipeline={1})))
-val_dataloader = val_cfg['reference_dataloader']
+    type='mm_rotssl.ImageFolder', data_root={folder!r}, with_label=True,
+    pipeline=[
+        dict(type='mm_rotssl.LoadIntactImage'),
+        dict(type='CenterCrop', crop_size={size}),
+        dict(type='PackInputs')])))
 """
 
 
@@ -343,15 +348,8 @@ def test_untrained_networks_of_what_is_different(
     if kind == 'head':
         other = SAME_BACKBONE
     if kind == 'preparation':
-        steps = "[dict(type='mm_rotssl.LoadIntactImage'), {} {}]"
-        crop, pack = (
-            "dict(type='CenterCrop', crop_size={}),",
-            ("dict(type='PackInputs')"),
-        )
         one, other = (
-            OTHER_LABELED_IMAGES.format(
-                str(labeled[0]), steps.format(crop.format(size), pack)
-            )
+            OTHER_REFERENCE.format(folder=str(labeled[0]), size=size)
             for size in (16, 12)
         )
     report = evaluate(

@@ -68,7 +68,7 @@ def test_timm(images, tmp_path, suffix):
     assert list(found.stages) == list('12345')
     for got, want in zip(found.stages.values(), maps, strict=True):
         torch.testing.assert_close(
-            got, want.mean((2, 3)), rtol=0.02, atol=0.01
+            got, want.mean((2, 3)), rtol=1e-4, atol=1e-5
         )
 
 
@@ -109,7 +109,7 @@ def test_torchvision(images, tmp_path):
             x = getattr(model, name)(x)
             got = found.stages[str(i + 1)]
             torch.testing.assert_close(
-                got, x.mean((2, 3)), rtol=0.02, atol=0.01
+                got, x.mean((2, 3)), rtol=1e-4, atol=1e-5
             )
     assert len(found.stages) == 4
 
