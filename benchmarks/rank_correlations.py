@@ -8,7 +8,8 @@ stages of a network and over the last stages of all networks, untrained ones
 included. Spearman's rho and Kendall's tau-b are computed for each run and
 averaged. A metric of which less is better counts with its sign changed, so
 that 1 is always the order of the labels. How well the accuracies agree with
-each other stands beside it. The table has the mean over the runs; over the
+each other stands beside it. Networks with the same figures, such as untrained
+ones of two methods, count once. The table has the mean over the runs; over the
 stages the mean over networks, and their range.
 """
 
@@ -94,11 +95,13 @@ def correlations(
                     except KeyError:
                         continue
                     groups[f'stages of {entry}'].append(pair)
-                    if stage == backbone[-1]:
+                    if stage == backbone[-1] and pair not in groups[LAST]:
                         groups[LAST].append(pair)
+            seen: list[Any] = []
             for over, pairs in groups.items():
                 found = correlate(pairs)
-                if found is not None:
+                if found is not None and pairs not in seen:
+                    seen.append(pairs)
                     yield dict(
                         metric=metric, target=target, over=over, **found
                     )

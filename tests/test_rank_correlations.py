@@ -107,3 +107,25 @@ def test_table():
     lines = SCRIPT['write_table'](rows, ['knn/k']).splitlines()
     assert lines[2] == '| free/up | +0.33 (+0.33 to +0.33) | -0.33 |'
     assert lines[3] == '| free/down | +1.00 (+1.00 to +1.00) |  |'
+
+
+def test_the_same_network_counts_once(found):
+    """As untrained ones of two methods may be."""
+    twice = dict(
+        REPORT,
+        entries=[*REPORT['entries'], dict(REPORT['entries'][0], name='twin')],
+        measurements=[
+            *REPORT['measurements'],
+            *(
+                dict(one, entry='twin')
+                for one in REPORT['measurements']
+                if one['entry'] == 'one'
+            ),
+        ],
+    )
+    again = {
+        (row['metric'], row['over']): row['kendall']
+        for row in SCRIPT['correlations'](twice, ['knn/k', 'all/x'])
+        if row['target'] == 'knn/k'
+    }
+    assert again == {key: row['kendall'] for key, row in found.items()}
