@@ -92,6 +92,8 @@ def test_opens_with_the_values_that_people_change(path):
     for name, value in values.items():
         if value == "''":
             other = "'other'"
+        elif value == 'None':
+            other = '2'
         elif value.startswith('dict'):
             other = value.replace('=', '=1 + ')
         elif value.startswith('['):

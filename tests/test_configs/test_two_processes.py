@@ -69,6 +69,8 @@ def settings(model):
             # the weights of noisy labels from the start, and no few images
             task.noise_start_epoch = 0
             task.instance_head.memory = dict(length=3 * BATCH)
+        if task.get('type') == 'mm_rotssl.NPID':
+            task.head.memory = dict(length=3 * BATCH)
         if 'queue' in task:
             # full after a step
             task.queue.length = BATCH
@@ -130,7 +132,10 @@ def data_of(model, step):
         ]
 
     def inputs(kind):
-        single = ('RotNet', 'RotationFeatureDecoupling', 'ExemplarCNN')
+        single = (
+            *('RotNet', 'RotationFeatureDecoupling', 'ExemplarCNN'),
+            'NPID',
+        )
         if kind in single:
             return images()
         # two views, and a small crop where it is rotated or local

@@ -50,6 +50,9 @@ def run(
 ):
     """Train and return the runner and the images of each epoch."""
     cfg = Config.fromfile(config)
+    if isinstance(cfg.param_scheduler, list):
+        # the same schedule whether or not the run is cut
+        cfg.param_scheduler[0].update(T_max=3, end=3)
     cfg.merge_from_dict(
         {
             'work_dir': str(folder),
@@ -59,9 +62,6 @@ def run(
             'model.backbone.out_indices': (2,),
             'model.head.in_channels': 6,
             'train_cfg.max_epochs': epochs,
-            # the same schedule whether or not the run is cut
-            'param_scheduler.0.T_max': 3,
-            'param_scheduler.0.end': 3,
             'train_dataloader.batch_size': 16,
             'train_dataloader.num_workers': workers,
             'train_dataloader.dataset.indices': 60,
@@ -170,6 +170,24 @@ def test_decoupling_resumed_equals_uninterrupted(tmp_path, weighted, z, stops):
         )
         for name, value in resumed.model.state_dict().items():
             assert torch.equal(value, state[name]), (epoch, name)
+
+
+def test_npid_resumed_equals_uninterrupted(tmp_path):
+    config = CONFIGS / 'npid/npid_nin-w24_1xb128-20e_digits.py'
+    settings = {'config': config, 'model.head.memory': dict(feat_dim=8)}
+    # this schedule has one part
+    for key in ('T_max', 'end'):
+        settings[f'param_scheduler.{key}'] = 3
+    whole, _ = run(tmp_path / 'whole', 3, 0, **settings)
+    checkpoint = tmp_path / 'whole/epoch_1.pth'
+    resumed, _ = run(tmp_path / 'resumed', 3, 0, checkpoint, **settings)
+    state = whole.model.state_dict()
+    bank = 'head.memory.feature_bank'
+    assert state[bank].shape == (60, 8)
+    saved = torch.load(checkpoint, weights_only=False)['state_dict']
+    assert not torch.equal(saved[bank], state[bank])
+    for name, value in resumed.model.state_dict().items():
+        assert torch.equal(value, state[name]), name
 
 
 def test_weights_make_a_difference_from_their_epoch_on(tmp_path, weighted):

@@ -107,6 +107,10 @@ HOSTS = dict(
         ),
     ),
 )
+HOSTS['npid'] = dict(
+    type='mm_rotssl.NPID',
+    head=dict(in_channels=6, memory=dict(feat_dim=4, length=20)),
+)
 HOSTS['densecl'] = dict(
     HOSTS['moco'],
     type='DenseCL',
@@ -114,6 +118,8 @@ HOSTS['densecl'] = dict(
         type='DenseCLNeck', in_channels=6, hid_channels=8, out_channels=4
     ),
 )
+# with one view of an image
+SINGLE = ('npid',)
 HEAD = dict(type='mm_rotssl.RotationHead', in_channels=6, hid_channels=10)
 POOLING = dict(type='mmpretrain.GlobalAveragePooling')
 
@@ -169,6 +175,20 @@ def views(size=16, count=4, crop=12):
     ]
 
 
+def samples(count=4):
+    return [DataSample(metainfo=dict(sample_idx=i)) for i in range(count)]
+
+
+def views_of(name):
+    """Of an algorithm, and the crop to be rotated."""
+    return views()[1:] if name in SINGLE else views()
+
+
+def alone(name, inputs):
+    """As the algorithm takes its views without rotation."""
+    return inputs[0] if name in SINGLE else inputs
+
+
 def loss_rotation(backbone, head, crop):
     """From the formula: all four copies, a hidden layer, cross entropy."""
     copies = torch.stack(
@@ -199,10 +219,10 @@ def parameters(model):
 @pytest.mark.parametrize('name', HOSTS)
 def test_losses_add_up(name):
     plain, wrapped = pair(name)
-    *inputs, crop = views()
+    *inputs, crop = views_of(name)
     state = copy.deepcopy(plain.state_dict())
     torch.manual_seed(5)
-    expected_losses = plain.loss(inputs, [])
+    expected_losses = plain.loss(alone(name, inputs), samples())
     expected = sum(v for k, v in expected_losses.items() if 'loss' in k)
     host = torch.autograd.grad(
         expected, list(parameters(plain).values()), allow_unused=True
@@ -218,7 +238,7 @@ def test_losses_add_up(name):
     )
 
     torch.manual_seed(5)
-    losses = wrapped.loss([*inputs, crop], [])
+    losses = wrapped.loss([*inputs, crop], samples())
     for key, value in expected_losses.items():
         key = key.replace('loss', 'loss_algorithm', 1)
         if 'loss' not in key:
@@ -253,10 +273,12 @@ def step(model, inputs):
     wrapper = build_optim_wrapper(model, settings)
     torch.manual_seed(6)
     for _ in range(2):
-        data = dict(
-            inputs=[v.clone() for v in inputs],
-            data_samples=[DataSample() for _ in inputs[0]],
+        copied = (
+            [v.clone() for v in inputs]
+            if isinstance(inputs, list)
+            else inputs.clone()
         )
+        data = dict(inputs=copied, data_samples=samples())
         model.train().train_step(data, wrapper)
     return model.state_dict()
 
@@ -265,9 +287,9 @@ def step(model, inputs):
 def test_weight_zero_is_the_plain_algorithm(name):
     """Bit for bit, running statistics, momentum networks and queues too."""
     plain, wrapped = pair(name, weight=0)
-    inputs = views()
+    inputs = views_of(name)
     before = copy.deepcopy(plain.state_dict())
-    expected = step(plain, inputs[:2])
+    expected = step(plain, alone(name, inputs[:-1]))
     found = step(wrapped, inputs)
     for key, value in expected.items():
         assert torch.equal(found[place(key)], value), key
@@ -330,11 +352,11 @@ def test_names_and_copies(name):
     assert type(again) is type(wrapped)
     with torch.no_grad():
         next(again.backbone.parameters()).normal_()
-    inputs = views()
+    inputs = views_of(name)
     torch.manual_seed(1)
-    found = wrapped.loss(inputs, [])
+    found = wrapped.loss(inputs, samples())
     torch.manual_seed(1)
-    other = again.loss(inputs, [])
+    other = again.loss(inputs, samples())
     key = 'loss_algorithm_dense' if name == 'densecl' else 'loss_algorithm'
     assert other[key] != found[key]
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import init_default_scope
 
 from mm_rotssl.models import InstanceDiscriminationHead
 
@@ -212,6 +213,92 @@ def test_half_precision_bank():
         losses.append(one.loss(feats, indices)['loss'].item())
     assert losses[0] == pytest.approx(losses[1], rel=2e-2)
     assert losses[0] != losses[1]
+
+
+def cross_entropy(scores, targets):
+    """Row by row, in float64."""
+    total = 0
+    for row, target in zip(scores, targets, strict=True):
+        total = total + row.exp().sum().log() - row[target]
+    return total / len(scores)
+
+
+@pytest.mark.parametrize('number', [None, 7])
+@pytest.mark.parametrize('shared', [False, True])
+def test_cross_entropy(number, shared, monkeypatch):
+    """With all rows, or with the image's own first and those that are drawn;
+    loss, gradient, and the bank afterwards."""
+    torch.manual_seed(0)
+    head = InstanceDiscriminationHead(
+        6,
+        memory=dict(feat_dim=DIM, length=ROWS, momentum=0.8),
+        loss=dict(type='mmpretrain.CrossEntropyLoss'),
+        num_negatives=number,
+        shared_negatives=shared,
+        temperature=0.1,
+    )
+    draws = drawn(monkeypatch)
+    for seed in range(2):
+        feats, indices = inputs(seed)
+        bank = head.memory.feature_bank.double()
+        head.zero_grad()
+        found = head.loss(feats, indices)
+        found['loss'].backward()
+        twins = [
+            tensor.detach().double().requires_grad_()
+            for tensor in (feats, head.fc.weight, head.fc.bias)
+        ]
+        projected = twins[0] @ twins[1].T + twins[2]
+        v = projected / projected.norm(dim=1, keepdim=True)
+        if number is None:
+            want = cross_entropy(v @ bank.T / 0.1, indices)
+            chance = math.log(ROWS)
+        else:
+            _, negatives = draws.pop()
+            negatives = negatives.expand(BATCH, number)
+            places = torch.cat([indices[:, None], negatives], 1)
+            scores = torch.einsum('bkd,bd->bk', bank[places], v) / 0.1
+            want = cross_entropy(scores, [0] * BATCH)
+            chance = math.log(8)
+        assert not draws
+        want.backward()
+        assert found['loss'].item() == pytest.approx(want.item(), rel=1e-5)
+        assert found['chance_ratio'].item() == pytest.approx(
+            want.item() / chance, rel=1e-5
+        )
+        for got, twin in zip(
+            (feats, head.fc.weight, head.fc.bias), twins, strict=True
+        ):
+            scale = twin.grad.abs().max().item()
+            np.testing.assert_allclose(
+                got.grad, twin.grad, atol=1e-5 * scale, rtol=1e-4
+            )
+        for index, row in zip(indices.tolist(), v.detach(), strict=True):
+            bank[index] = 0.8 * bank[index] + 0.2 * row
+            bank[index] /= bank[index].norm()
+        np.testing.assert_allclose(head.memory.feature_bank, bank, atol=1e-6)
+
+
+@pytest.mark.parametrize('number', [None, 4096])
+@pytest.mark.parametrize('kind', ['mm_rotssl.NCELoss', 'CrossEntropyLoss'])
+def test_chance(number, kind):
+    """Scores that are all alike."""
+    if number is None and 'NCE' in kind:
+        pytest.skip('not allowed')
+    init_default_scope('mmpretrain')
+    loss = dict(type=kind, z=1.0) if 'NCE' in kind else dict(type=kind)
+    head = InstanceDiscriminationHead(
+        6, memory=dict(length=1000), num_negatives=number, loss=loss
+    )
+    head.memory.feature_bank.zero_()
+    found = head.loss(torch.randn(BATCH, 6), torch.arange(BATCH))
+    # NCE adds 1e-7 to its denominators
+    assert found['chance_ratio'].item() == pytest.approx(1, rel=1e-4)
+
+
+def test_nce_with_all_rows():
+    with pytest.raises(ValueError, match=r'num_negatives=None.*set a number'):
+        InstanceDiscriminationHead(6, num_negatives=None)
 
 
 def test_no_rows_and_too_few():

@@ -13,6 +13,7 @@ from .geometry import Geometry
 from .invariance import Invariance
 from .knn import KNN
 from .linear import LinearProbe
+from .memory_bank import BankKNN
 from .nonlinear import ConvProbe, MLPProbe
 from .pooled_linear import PooledLinear
 from .rotation import OwnPredictions
@@ -26,6 +27,7 @@ PROTOCOLS: dict[str, type[Protocol]] = {
     for kind in (
         Geometry,
         KNN,
+        BankKNN,
         LinearProbe,
         Clusters,
         OwnPredictions,
@@ -46,6 +48,7 @@ __all__ = [
     'PROTOCOLS',
     'SVM',
     'SVM_PROTOCOLS',
+    'BankKNN',
     'Clusters',
     'ConvProbe',
     'ExemplarSVM',

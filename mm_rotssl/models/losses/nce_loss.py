@@ -73,8 +73,11 @@ class NCELoss(nn.Module):
     Args:
         z (str | float): 'first_batch', the official way: estimated once
             and kept, though the scores drift away from it (for which the
-            method was criticized). 'running_mean': the estimate is updated
-            with every batch. A number fixes Z / n: 2.2 is what a bank of
+            method was criticized). On small datasets they do so faster than
+            the loss can follow, and it diverges: an epoch there has few
+            steps, in all of which the features become alike, and then the
+            bank with them. 'running_mean': the estimate is updated with
+            every batch. A number fixes Z / n: 2.2 is what a bank of
             random rows of 128 numbers gives at temperature 0.07; the
             literature's constant for ImageNet is 2.2456. Defaults to
             'first_batch'.

@@ -2,6 +2,7 @@ from .base import SelfSupervisor
 from .essl import ESSL
 from .exemplar_cnn import ExemplarCNN
 from .multi_task import MultiTask
+from .npid import NPID
 from .rotation_feature_decoupling import RotationFeatureDecoupling
 from .rotnet import RotNet
 from .self_classifier import SelfClassifier
@@ -9,6 +10,7 @@ from .simclr import SimCLR
 
 __all__ = [
     'ESSL',
+    'NPID',
     'ExemplarCNN',
     'MultiTask',
     'RotNet',

@@ -1,0 +1,7 @@
+# ./npid_nin-w24.py with a ResNet-18.
+_base_ = './npid_nin-w24.py'
+
+model = dict(
+    backbone=dict(_delete_=True, type='ResNet', depth=18),
+    head=dict(in_channels=512),
+)
