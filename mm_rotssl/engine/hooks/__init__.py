@@ -9,6 +9,7 @@ from .gradient_check_hook import GradientCheckHook
 from .online_linear_probe_hook import OnlineLinearProbeHook
 from .pretrained_check_hook import PretrainedCheckHook
 from .progress_bar_hook import ProgressBarHook
+from .relabel_hook import RelabelHook
 from .resume_settings_hook import ResumeSettingsHook
 from .task_weight_hook import TaskWeightHook
 
@@ -24,6 +25,7 @@ __all__ = [
     'OnlineLinearProbeHook',
     'PretrainedCheckHook',
     'ProgressBarHook',
+    'RelabelHook',
     'ResumeSettingsHook',
     'TaskWeightHook',
 ]

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from mmengine.dist import all_gather, sync_random_seed
+from mmengine.dist import all_gather, all_reduce, sync_random_seed
 
 from mm_rotssl.registry import MODELS
 
@@ -142,6 +142,25 @@ class MemoryBank(DatasetBound):
         new = self.momentum * old + (1 - self.momentum) * feats[last]
         new = F.normalize(new, dim=1).to(self.dtype)
         self.feature_bank.index_copy_(0, indices, new)
+
+    @torch.no_grad()
+    def fill(self, indices: torch.Tensor, feats: torch.Tensor) -> None:
+        """Replace the rows of the images of all processes.
+
+        Args:
+            indices (Tensor): Indices of this process's images, int64 (B,),
+                each once, and not on another process; B may differ.
+            feats (Tensor): Their features, of length 1, (B, feat_dim).
+        """
+        new = torch.zeros_like(self.feature_bank, dtype=torch.float32)
+        new[indices] = feats.float()
+        filled = torch.zeros_like(new[:, :1])
+        filled[indices] = 1
+        all_reduce(new)
+        all_reduce(filled)
+        self.feature_bank = torch.where(
+            filled > 0, new.to(self.dtype), self.feature_bank
+        )
 
     def _load_from_state_dict(
         self, state_dict: dict, prefix: str, *args: object

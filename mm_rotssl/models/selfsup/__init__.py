@@ -3,6 +3,7 @@ from .essl import ESSL
 from .exemplar_cnn import ExemplarCNN
 from .multi_task import MultiTask
 from .npid import NPID
+from .pseudo_label import PseudoLabel
 from .rotation_feature_decoupling import RotationFeatureDecoupling
 from .rotnet import RotNet
 from .self_classifier import SelfClassifier
@@ -13,6 +14,7 @@ __all__ = [
     'NPID',
     'ExemplarCNN',
     'MultiTask',
+    'PseudoLabel',
     'RotNet',
     'RotationFeatureDecoupling',
     'SelfClassifier',

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -132,6 +133,24 @@ class SelfSupervisor(BaseSelfSupervisor):
             Tensor | None: (N, C); None, as here, if it compares none.
         """
         return None
+
+    def pool_views(self, views: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Run the backbone on views, those of a size in a row together.
+
+        So batch normalization in it sees one size at a time.
+
+        Args:
+            views (Sequence[Tensor]): V times (B, C, H, W).
+
+        Returns:
+            Tensor: Its pooled last outputs, (V * B, D), all of the first
+            view first.
+        """
+        feats = [
+            pool_features(self.backbone(torch.cat(list(group))))[-1]
+            for _, group in groupby(views, lambda view: view.shape[2:])
+        ]
+        return torch.cat(feats)
 
     @staticmethod
     def read_field(

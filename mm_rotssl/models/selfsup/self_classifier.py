@@ -1,5 +1,4 @@
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -63,11 +62,8 @@ class SelfClassifier(SelfSupervisor):
         Returns:
             Tensor: (V, B, D), float32, of length 1.
         """
-        feats = [
-            pool_features(self.backbone(torch.cat(list(group))))[-1]
-            for _, group in groupby(views, lambda view: view.shape[2:])
-        ]
-        return self.neck(torch.cat(feats)).unflatten(0, (len(views), -1))
+        feats = self.pool_views(views)
+        return self.neck(feats).unflatten(0, (len(views), -1))
 
     def loss(
         self,

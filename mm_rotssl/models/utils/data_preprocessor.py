@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from mmpretrain.models import SelfSupDataPreprocessor
 
-from mm_rotssl.ops import deform_patches
+from mm_rotssl.ops import deform_patches, sobel
 from mm_rotssl.registry import MODELS
 
 
@@ -100,6 +100,40 @@ class MultiChannelDataPreprocessor(SelfSupDataPreprocessor):
                 )
         result: dict = super().forward(data, training)
         return result
+
+
+@MODELS.register_module()
+class SobelDataPreprocessor(MultiChannelDataPreprocessor):
+    """Normalize images, and hand on the gradients of their gray values.
+
+    For a backbone with ``in_channels=2``. So its features are those of
+    shapes, not of colors; see :func:`sobel`. A network that follows it takes
+    no color image: exported to a detector, it needs this preprocessor.
+
+    Args:
+        **kwargs: Arguments of :class:`MultiChannelDataPreprocessor`.
+    """
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Move to the device, normalize and filter.
+
+        Args:
+            data (dict): ``inputs``, (N, C, H, W), or a list of such, one a
+                view; and ``data_samples``.
+            training (bool): Not read. Defaults to False.
+
+        Returns:
+            dict: ``inputs``, float32, (N, 2, H, W) or such a list, and
+            ``data_samples``.
+        """
+        result = super().forward(data, training)
+        inputs = result['inputs']
+        return {
+            **result,
+            'inputs': [sobel(view) for view in inputs]
+            if isinstance(inputs, (list, tuple))
+            else sobel(inputs),
+        }
 
 
 @MODELS.register_module()
