@@ -94,6 +94,13 @@ def shrink(cfg):
             node['indices'] = list(range(BATCH_SIZE))
         if 'num_exemplars' in node:
             node['num_exemplars'] = BATCH_SIZE
+        if node.get('type') == 'mm_rotssl.PseudoLabelHead':
+            # no more clusters than images
+            count = node['num_classes']
+            heads = 1 if isinstance(count, int) else len(count)
+            node['num_classes'] = [BATCH_SIZE] * heads
+        if node.get('type') == 'mm_rotssl.KMeansLabeler':
+            node.pop('channels', None)
         if 'num_deformations' in node:
             node['num_deformations'] = 1
         if 'batch_size' in node:

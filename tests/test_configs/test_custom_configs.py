@@ -21,7 +21,7 @@ CUSTOM = sorted(ROOT.glob('configs/*/*_custom.py'))
 # What the runner reads.
 READ = (
     *('model', 'train_dataloader', 'optim_wrapper', 'param_scheduler'),
-    *('train_cfg', 'default_hooks'),
+    *('train_cfg', 'default_hooks', 'custom_hooks'),
 )
 
 
@@ -42,6 +42,10 @@ def test_trains_on_eight_images(path, tmp_path, monkeypatch):
         *('--work-dir', work_dir, '--epochs', 1, '--batch-size', 4),
     ]
     options = ['train_dataloader.num_workers=0', 'randomness.seed=0']
+    if path.parent.name in ('deepcluster', 'deepcluster_v2', 'sela'):
+        options += ['model.head.num_classes=[4]']
+    if path.parent.name == 'deepcluster':
+        options += ['model.labeler.channels=4']
     if path.parent.name == 'exemplar_cnn':
         images = ImageFolder(
             str(folder), pipeline=[dict(type='mmcv.LoadImageFromFile')]

@@ -1,0 +1,19 @@
+# DeepCluster on a small network, for machines without a GPU.
+model = dict(
+    type='mm_rotssl.PseudoLabel',
+    backbone=dict(
+        type='mm_rotssl.NIN',
+        num_stages=3,
+        base_channels=24,
+        out_indices=(0, 1, 2),
+    ),
+    head=dict(
+        type='mm_rotssl.PseudoLabelHead',
+        in_channels=24,
+        num_classes=50,
+        balanced=True,
+        init_std=0.01,
+    ),
+    labeler=dict(type='mm_rotssl.KMeansLabeler', channels=16),
+    reset_head=True,
+)

@@ -1,0 +1,8 @@
+# ./deepcluster_nin-w24.py with a ResNet-18.
+_base_ = './deepcluster_nin-w24.py'
+
+model = dict(
+    backbone=dict(_delete_=True, type='ResNet', depth=18),
+    head=dict(in_channels=512, num_classes=100),
+    labeler=dict(channels=128),
+)

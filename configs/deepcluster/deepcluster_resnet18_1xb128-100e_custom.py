@@ -1,0 +1,59 @@
+# DeepCluster on a folder of one's own images. One setting has no default, the
+# folder:
+#
+#   mm-rotssl train deepcluster_resnet18_1xb128-100e_custom --data FOLDER
+_base_ = [
+    '../_base_/models/deepcluster_resnet18.py',
+    '../_base_/datasets/folder_two_views.py',
+    '../_base_/schedules/sgd_coslr_200e.py',
+    '../_base_/default_runtime.py',
+]
+
+# ----------------------- What people change most -----------------------
+# (--data, --batch-size, --epochs and --lr set them on the command line, and
+# --crop-size the side of the views, 224 pixels.)
+
+# The folder, searched with all its sub-folders.
+data_root = ''
+# Images a step; halve this if memory runs out, and give
+# --auto-scale-lr.
+batch_size = 128
+# Processes that read and crop images; the number of cores at most.
+num_workers = 4
+# Passes over the folder. What counts are the steps: with fewer than some
+# 10,000 images train longer.
+max_epochs = 100
+# For 128 images a step.
+base_lr = 0.06
+# Clusters: some ten times as many as classes are expected, no more than images.
+num_clusters = 100
+
+# -----------------------------------------------------------------------
+model = dict(head=dict(num_classes=num_clusters))
+train_dataloader = dict(
+    batch_size=batch_size,
+    num_workers=num_workers,
+    dataset=dict(
+        data_root=data_root,
+        pipeline=[
+            dict(type='mm_rotssl.LoadIntactImage'),
+            *_base_.view,
+            dict(type='mm_rotssl.PackInputs'),
+        ],
+    ),
+)
+# the classifier, which begins anew with each set of labels, has no momentum
+optim_wrapper = dict(
+    optimizer=dict(lr=base_lr),
+    paramwise_cfg=dict(custom_keys={'head': dict(momentum=0.0)}),
+)
+auto_scale_lr = dict(base_batch_size=128)
+train_cfg = dict(max_epochs=max_epochs)
+
+default_hooks = dict(logger=dict(interval=10))
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(type='mm_rotssl.BindDatasetHook'),
+    # one more pass over the images each time, at the beginning of an epoch
+    dict(type='mm_rotssl.RelabelHook', pipeline=_base_.test_pipeline),
+]

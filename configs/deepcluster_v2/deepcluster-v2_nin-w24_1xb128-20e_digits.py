@@ -1,0 +1,14 @@
+# DeepCluster-v2 on the embedded digits: about a minute on two cores.
+_base_ = [
+    '../_base_/models/deepcluster-v2_nin-w24.py',
+    '../_base_/datasets/digits_two_views.py',
+    '../_base_/schedules/adamw_coslr_20e.py',
+    '../_base_/default_runtime.py',
+]
+
+default_hooks = dict(logger=dict(interval=11), checkpoint=dict(interval=20))
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(type='mm_rotssl.BindDatasetHook'),
+    dict(type='mm_rotssl.RelabelHook'),
+]
