@@ -195,10 +195,10 @@ class RelabelHook(Hook):
         unwrap_model(runner.model).train()
         feats, indices = torch.cat(embeds, 1), torch.cat(places)
         # in place of a file that can't be read another image came again
-        indices, kept = np.unique(indices.cpu().numpy(), return_index=True)
+        unique, kept = np.unique(indices.cpu().numpy(), return_index=True)
         return (
             feats[:, torch.from_numpy(kept).to(feats.device)],
-            torch.from_numpy(indices).to(feats.device),
+            torch.from_numpy(unique).to(feats.device),
         )
 
 

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -72,7 +73,7 @@ class PseudoLabelHead(BaseModule):
         self.prototypes = prototypes
         self.balanced = balanced
         self.init_std = init_std
-        self.classifiers = nn.ModuleList(
+        self.classifiers: Any = nn.ModuleList(
             nn.Linear(in_channels, count, bias=not prototypes)
             for count in num_classes
         )
@@ -93,7 +94,7 @@ class PseudoLabelHead(BaseModule):
             generator (Generator, optional): On the CPU. Defaults to None,
                 PyTorch's own.
         """
-        classifier = self.classifiers[head]
+        classifier: Any = self.classifiers[head]
         for name, values in classifier.named_parameters():
             drawn = torch.empty(values.shape)
             if self.init_std is None:

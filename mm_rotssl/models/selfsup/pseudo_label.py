@@ -85,7 +85,7 @@ class PseudoLabel(SelfSupervisor):
             'momentum': 0.0,
             **(memory or {}),
         }
-        self.memories = nn.ModuleList(
+        self.memories: Any = nn.ModuleList(
             MODELS.build(settings) for _ in self.crops_for_assign if memory
         )
         self.reset_head = reset_head
