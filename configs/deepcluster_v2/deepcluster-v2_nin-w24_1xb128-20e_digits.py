@@ -10,5 +10,5 @@ default_hooks = dict(logger=dict(interval=11), checkpoint=dict(interval=20))
 custom_hooks = [
     *_base_.custom_hooks,
     dict(type='mm_rotssl.BindDatasetHook'),
-    dict(type='mm_rotssl.RelabelHook'),
+    dict(type='mm_rotssl.RelabelHook', train_mode=True),
 ]

@@ -11,5 +11,5 @@ default_hooks = dict(logger=dict(interval=13), checkpoint=dict(interval=6))
 custom_hooks = [
     *_base_.custom_hooks,
     dict(type='mm_rotssl.BindDatasetHook'),
-    dict(type='mm_rotssl.RelabelHook'),
+    dict(type='mm_rotssl.RelabelHook', train_mode=True),
 ]

@@ -44,5 +44,5 @@ default_hooks = dict(logger=dict(interval=10))
 custom_hooks = [
     *_base_.custom_hooks,
     dict(type='mm_rotssl.BindDatasetHook'),
-    dict(type='mm_rotssl.RelabelHook'),
+    dict(type='mm_rotssl.RelabelHook', train_mode=True),
 ]

@@ -109,5 +109,5 @@ test_evaluator = val_evaluator
 custom_hooks = [
     *_base_.custom_hooks,
     dict(type='mm_rotssl.BindDatasetHook'),
-    dict(type='mm_rotssl.RelabelHook'),
+    dict(type='mm_rotssl.RelabelHook', train_mode=True),
 ]

@@ -16,5 +16,10 @@ default_hooks = dict(logger=dict(interval=11), checkpoint=dict(interval=20))
 custom_hooks = [
     *_base_.custom_hooks,
     dict(type='mm_rotssl.BindDatasetHook'),
-    dict(type='mm_rotssl.RelabelHook', times=10, schedule='linear'),
+    dict(
+        type='mm_rotssl.RelabelHook',
+        times=10,
+        schedule='linear',
+        train_mode=True,
+    ),
 ]

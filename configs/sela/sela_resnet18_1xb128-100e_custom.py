@@ -54,5 +54,5 @@ default_hooks = dict(logger=dict(interval=10))
 custom_hooks = [
     *_base_.custom_hooks,
     dict(type='mm_rotssl.BindDatasetHook'),
-    dict(type='mm_rotssl.RelabelHook', times=relabelings),
+    dict(type='mm_rotssl.RelabelHook', times=relabelings, train_mode=True),
 ]

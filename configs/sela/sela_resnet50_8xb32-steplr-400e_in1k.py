@@ -59,5 +59,5 @@ test_evaluator = val_evaluator
 custom_hooks = [
     *_base_.custom_hooks,
     dict(type='mm_rotssl.BindDatasetHook'),
-    dict(type='mm_rotssl.RelabelHook', times=100),
+    dict(type='mm_rotssl.RelabelHook', times=100, train_mode=True),
 ]

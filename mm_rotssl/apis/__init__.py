@@ -15,6 +15,7 @@ from .evaluation import (
     svm_table,
 )
 from .export import export
+from .neighbors import MinedNeighbors, mine_neighbors
 from .networks import (
     NETWORKS,
     build_networks,
@@ -40,6 +41,7 @@ __all__ = [
     'Embeddings',
     'Entry',
     'Export',
+    'MinedNeighbors',
     'NoiseEstimate',
     'Run',
     'SortedImages',
@@ -65,6 +67,7 @@ __all__ = [
     'measure_checkpoint',
     'measured_part',
     'merge_options',
+    'mine_neighbors',
     'prepare_cpu_processes',
     'read_config',
     'read_labeled_config',

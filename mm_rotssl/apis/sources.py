@@ -167,6 +167,40 @@ def image_settings(
     return folder_dataloader(cfg, dataset['data_root'])
 
 
+def training_settings(cfg: Config) -> dict[str, Any]:
+    """Describe a dataloader of the training images, prepared as for testing.
+
+    Args:
+        cfg (Config): Of the network.
+
+    Returns:
+        dict[str, Any]: Settings, see :func:`build_ordered_dataloader`.
+
+    Raises:
+        ValueError: If the config names no training images, or does not tell
+            how images are prepared.
+    """
+    dataset: Any = (cfg.get('train_dataloader') or {}).get('dataset') or {}
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    found = [cfg[key] for key in PREPARED_AS if cfg.get(key)]
+    if not dataset or not found:
+        raise InputError(
+            f'{cfg.filename or cfg.text} names no training images, or has '
+            'neither val_dataloader nor test_dataloader, which tell how '
+            'images are prepared. Name a folder: --images FOLDER.'
+        )
+    settings: dict[str, Any] = copy.deepcopy(found[0].to_dict())
+    prepared: Any = settings['dataset']
+    while 'pipeline' not in prepared and 'dataset' in prepared:
+        prepared = prepared['dataset']
+    settings['dataset'] = {
+        **copy.deepcopy(dataset.to_dict()),
+        'pipeline': prepared['pipeline'],
+    }
+    return settings
+
+
 def labeled_settings(
     cfg: Config, labeled: Sequence[str | Path] | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]] | None:

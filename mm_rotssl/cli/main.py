@@ -15,6 +15,7 @@ COMMANDS = (
     'export',
     'sort',
     'check-images',
+    'mine-neighbors',
     'sample-patches',
     'estimate-noise',
     'digit-scenes',

@@ -36,10 +36,13 @@ class RelabelHook(Hook):
     each epoch. The labels' ``stamp`` says when they were made: a run that is
     resumed makes them where one that was never stopped does.
 
-    Features come from a pass over the training images, in the order of the
-    dataset, in eval mode, with the training's pipeline or another one. (The
-    code of SeLa and the first pass of DeepCluster-v2 are in training mode:
-    there, features depend on who shares a batch, and running statistics move.)
+    Features come from a pass over the training images, with the training's
+    pipeline or another one. It is in eval mode, as in the code of DeepCluster,
+    or in training mode, as in those of SeLa and DeepCluster-v2: in random
+    order, normalized by the batch, with the running statistics moving. While
+    these are far from those of the images, as before the first step, features
+    are nearly alike in eval mode, and SeLa's labels bad.
+
     Where the model has memories, the pass only fills them, before the first
     step; from then on labels are made of what training has put there.
 
@@ -51,6 +54,7 @@ class RelabelHook(Hook):
         schedule (str): Of ``times``. Defaults to 'quadratic'.
         one_head (bool): Label for one classifier each time, in turn, as SeLa
             does on CIFAR-10; the first time for all. Defaults to False.
+        train_mode (bool): See above. Defaults to False.
         pipeline (Sequence[dict], optional): How images are prepared for the
             pass. Defaults to None, as for training: of several views the
             first ones, as many as are kept in memory, are taken.
@@ -67,6 +71,7 @@ class RelabelHook(Hook):
         times: int | None = None,
         schedule: str = 'quadratic',
         one_head: bool = False,
+        train_mode: bool = False,
         pipeline: Sequence[dict] | None = None,
     ) -> None:
         if (times is not None and times < 2) or schedule not in SCHEDULES:
@@ -77,6 +82,7 @@ class RelabelHook(Hook):
         self.times = times
         self.schedule = schedule
         self.one_head = one_head
+        self.train_mode = train_mode
         self.pipeline = pipeline
         self.steps: list[int] = []
 
@@ -173,17 +179,24 @@ class RelabelHook(Hook):
         settings = copy.deepcopy(runner.cfg.train_dataloader.to_dict())
         settings.update(
             dataset=dataset,
-            # none of them twice
-            sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
+            # None of them twice; but synchronized normalization needs as many
+            # batches on each process.
+            sampler=dict(
+                type='DefaultSampler',
+                shuffle=self.train_mode,
+                round_up=self.train_mode,
+            ),
             drop_last=False,
             persistent_workers=False,
         )
         settings.pop('batch_sampler', None)
         loader = Runner.build_dataloader(settings, seed=runner.seed)
+        # another order each time
+        loader.sampler.set_epoch(runner.iter)
         prepare = unwrap_model(runner.model).data_preprocessor
         count = len(model.crops_for_assign)
         # its backbone is that of all tasks
-        unwrap_model(runner.model).eval()
+        unwrap_model(runner.model).train(self.train_mode)
         embeds, places = [], []
         for batch in loader:
             data = prepare(batch, False)

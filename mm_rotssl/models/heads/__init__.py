@@ -4,6 +4,7 @@ from .latent_cross_correlation_head import LatentCrossCorrelationHead
 from .multi_linear_head import MultiLinearHead
 from .pseudo_label_head import PseudoLabelHead
 from .rotation_head import RotationHead
+from .scan_head import ScanHead
 from .self_classifier_head import SelfClassifierHead
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     'MultiLinearHead',
     'PseudoLabelHead',
     'RotationHead',
+    'ScanHead',
     'SelfClassifierHead',
 ]

@@ -3,12 +3,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce
 from mmengine.model import BaseModule
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from mm_rotssl.registry import MODELS
+
+from ..utils import cluster_usage
 
 
 @MODELS.register_module()
@@ -124,18 +125,7 @@ class SelfClassifierHead(BaseModule):
         return dict(
             loss=loss,
             chance_ratio=loss.detach() / chance,
-            **self._usage(watched),
-        )
-
-    def _usage(self, scores: torch.Tensor) -> dict[str, torch.Tensor]:
-        counts = scores.argmax(1).bincount(minlength=scores.size(1))
-        total = self._probabilities(scores).sum(0)
-        all_reduce(counts)
-        all_reduce(total)
-        entropy = torch.special.entr(total / counts.sum()).sum()
-        return dict(
-            classes_in_use=(counts > 0).sum().float(),
-            marginal_entropy=entropy / math.log(len(counts)),
+            **cluster_usage(self._probabilities(watched)),
         )
 
     def _probabilities(self, scores: torch.Tensor) -> torch.Tensor:

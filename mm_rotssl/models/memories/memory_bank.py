@@ -149,8 +149,9 @@ class MemoryBank(DatasetBound):
 
         Args:
             indices (Tensor): Indices of this process's images, int64 (B,),
-                each once, and not on another process; B may differ.
-            feats (Tensor): Their features, of length 1, (B, feat_dim).
+                each once; B may differ.
+            feats (Tensor): Their features, of length 1, (B, feat_dim). Of
+                an image that several processes have, the mean counts.
         """
         new = torch.zeros_like(self.feature_bank, dtype=torch.float32)
         new[indices] = feats.float()
@@ -159,7 +160,9 @@ class MemoryBank(DatasetBound):
         all_reduce(new)
         all_reduce(filled)
         self.feature_bank = torch.where(
-            filled > 0, new.to(self.dtype), self.feature_bank
+            filled > 0,
+            F.normalize(new, dim=1).to(self.dtype),
+            self.feature_bank,
         )
 
     def _load_from_state_dict(

@@ -6,7 +6,12 @@ from .data_preprocessor import (
 from .dataset_bound import DatasetBound
 from .feats import set_feats
 from .labelers import KMeansLabeler, SinkhornLabeler
-from .processes import check_batch_sizes, gather_rows
+from .processes import (
+    check_batch_sizes,
+    cluster_usage,
+    gather_rows,
+    mean_over_processes,
+)
 from .zero_loss import zero_loss
 
 __all__ = [
@@ -17,7 +22,9 @@ __all__ = [
     'SinkhornLabeler',
     'SobelDataPreprocessor',
     'check_batch_sizes',
+    'cluster_usage',
     'gather_rows',
+    'mean_over_processes',
     'set_feats',
     'zero_loss',
 ]
