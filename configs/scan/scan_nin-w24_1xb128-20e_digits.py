@@ -29,6 +29,3 @@ val_evaluator = [
 ]
 test_evaluator = val_evaluator
 default_hooks = dict(logger=dict(interval=11), checkpoint=dict(interval=20))
-optim_wrapper = dict(
-    paramwise_cfg=dict(custom_keys={'head': dict(lr_mult=20.0)})
-)
