@@ -111,6 +111,7 @@ FILLED_IN: dict[str, dict[str, str]] = {
         'FOLDER': 'images',
         'epoch_15.pth': 'epoch_1.pth',
         'epoch_20.pth': 'epoch_1.pth',
+        'epoch_60.pth': 'epoch_1.pth',
         'epoch_100.pth': 'epoch_1.pth',
     },
 }
@@ -228,6 +229,8 @@ SHORT = {
     'python tools/train.py $CONFIG --work-dir work_dirs/multi-task ': (
         f'--epochs 1 --cfg-options {FEW_STACKED}'
     ),
+    'python tools/train.py $C --work-dir work_dirs/scan ': '--epochs 1 '
+    f'--cfg-options load_from=work_dirs/simclr/epoch_1.pth {FEW_TESTS}',
     'tools/dist_train.sh CONFIG ': f'--epochs 1 --cfg-options {FEW_DIGITS}',
     'mm-rotssl sample-patches ': '--num-exemplars 4',
     'python tools/sample_seed_patches.py ': '--num-exemplars 4',
@@ -243,6 +246,7 @@ SHORT = {
     # evaluation
     'mm-rotssl evaluate ': f'{FEW_FIGURES} --cfg-options {FEW_TESTS}',
     'mm-rotssl embed ': '',
+    'mm-rotssl mine-neighbors ': '',
     'mm-rotssl evaluate-svm ': '--labels 1 --draws 1 --trials 1 '
     f'--input-size 32 --cfg-options {FEW_TESTS}',
     'mm-rotssl evaluate-clusters ': '--draws 1 --max-reference 100',

@@ -67,6 +67,19 @@ arguments = dict(
     NINConvNeck=dict(in_channels=4),
     AlexNetBN=dict(input_size=67),
     Digits=dict(pipeline=[]),
+    NPID=dict(backbone=backbone, head=dict(in_channels=6)),
+    PseudoLabelHead=dict(in_channels=4, num_classes=3),
+    PseudoLabel=dict(
+        backbone=backbone,
+        head=dict(type='mm_rotssl.PseudoLabelHead', in_channels=6,
+        num_classes=3),
+        labeler=dict(type='mm_rotssl.KMeansLabeler')),
+    ScanHead=dict(in_channels=4, num_classes=3),
+    SCAN=dict(backbone=backbone, head=dict(
+        type='mm_rotssl.ScanHead', in_channels=6, num_classes=3)),
+    SelfLabel=dict(backbone=backbone, head=dict(
+        type='mm_rotssl.ScanHead', in_channels=6, num_classes=3)),
+    NeighborPairs=None,  # needs a file
     ImageFolder=dict(data_root=sys.argv[2], pipeline=[]),
     RandomResizedCropFlip=dict(scale=8),
     StackedDataset=dict(datasets=dict(a=dict(type='mm_rotssl.Digits'))),

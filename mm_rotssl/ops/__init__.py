@@ -3,6 +3,7 @@
 from .deformation import deform_patches
 from .kmeans import kmeans
 from .pooling import (
+    at_least_float32,
     cells_along,
     pool_cells,
     pool_features,
@@ -20,6 +21,7 @@ from .sobel import sobel
 from .whitening import whiten
 
 __all__ = [
+    'at_least_float32',
     'cells_along',
     'check_rotations',
     'check_square',

@@ -8,6 +8,18 @@ import torch.nn.functional as F
 Features = torch.Tensor | Sequence[torch.Tensor]
 
 
+def at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    """Convert half precision, in which losses are not computed.
+
+    Args:
+        values (Tensor): Any float type.
+
+    Returns:
+        Tensor: float32, or float64 as it is.
+    """
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def pool_features(feats: Features) -> tuple[torch.Tensor, ...]:
     """Reduce a backbone's output to a vector per image and stage.
 
@@ -37,16 +49,16 @@ def pool_features(feats: Features) -> tuple[torch.Tensor, ...]:
         if isinstance(feat, (tuple, list)):
             feat = feat[-1]
         if feat.dim() == 4:
-            feat = feat.float().mean((2, 3))
+            feat = at_least_float32(feat).mean((2, 3))
         elif feat.dim() == 3:
-            feat = feat.float().mean(1)
+            feat = at_least_float32(feat).mean(1)
         elif feat.dim() != 2:
             raise ValueError(
                 'A stage of the backbone gave a tensor of shape '
                 f'{tuple(feat.shape)}; expected (N, C, H, W), (N, L, C) or '
                 '(N, C).'
             )
-        pooled.append(feat.float())
+        pooled.append(at_least_float32(feat))
     return tuple(pooled)
 
 

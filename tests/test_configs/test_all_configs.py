@@ -16,6 +16,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mm_rotssl.apis import set_epochs
+from mm_rotssl.datasets import Neighbors, image_keys
+from mm_rotssl.registry import DATASETS as REGISTERED
 from mm_rotssl.registry import MODELS
 
 pytest_plugins = ['stand_ins']
@@ -105,6 +107,18 @@ def shrink(cfg):
             node['num_deformations'] = 1
         if 'batch_size' in node:
             node.update(batch_size=BATCH_SIZE, num_workers=0)
+    pairs = cfg.train_dataloader.dataset
+    if pairs.get('type') == 'mm_rotssl.NeighborPairs':
+        # of what is left of the images
+        keys = image_keys(REGISTERED.build(pairs.dataset.to_dict()))
+        pairs.neighbors = 'work_dirs/neighbors.npz'
+        Neighbors(keys, np.array([[1], [0]])).save(pairs.neighbors)
+    if cfg.model.type == 'mm_rotssl.SelfLabel':
+        # or nothing would be learned
+        cfg.model.threshold = 0.0
+    if 'work_dirs' in (cfg.load_from or ''):
+        # of another run
+        cfg.load_from = None
     if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper':
         # half precision needs a GPU
         cfg.optim_wrapper.type = 'OptimWrapper'

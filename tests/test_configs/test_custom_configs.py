@@ -6,13 +6,19 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from stand_ins import draw_images
 
 from mm_rotssl.cli import main
-from mm_rotssl.datasets import ImageFolder, sample_seed_patches
+from mm_rotssl.datasets import (
+    ImageFolder,
+    Neighbors,
+    image_keys,
+    sample_seed_patches,
+)
 
 pytest_plugins = ['stand_ins']
 
@@ -44,6 +50,13 @@ def test_trains_on_eight_images(path, tmp_path, monkeypatch):
     options = ['train_dataloader.num_workers=0', 'randomness.seed=0']
     if path.parent.name in ('deepcluster', 'deepcluster_v2', 'sela'):
         options += ['model.head.num_classes=[4]']
+    if path.parent.name == 'scan':
+        images = ImageFolder(str(folder), pipeline=[])
+        neighbors = Neighbors(image_keys(images), np.arange(8)[:, None] ^ 1)
+        neighbors.save(tmp_path / 'neighbors.npz')
+        options.append(
+            f'train_dataloader.dataset.neighbors={tmp_path}/neighbors.npz'
+        )
     if path.parent.name == 'deepcluster':
         options += ['model.labeler.channels=4']
     if path.parent.name == 'exemplar_cnn':

@@ -18,7 +18,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parallel import DistributedDataParallel
 
-from mm_rotssl.models import InstanceDiscriminationHead, SelfClassifierHead
+from mm_rotssl.models import (
+    InstanceDiscriminationHead,
+    PseudoLabel,
+    SelfClassifierHead,
+)
 from mm_rotssl.registry import MODELS
 
 BATCH = 8
@@ -69,6 +73,9 @@ def settings(model):
             # the weights of noisy labels from the start, and no few images
             task.noise_start_epoch = 0
             task.instance_head.memory = dict(length=3 * BATCH)
+        if task.get('type') == 'mm_rotssl.SelfLabel':
+            # or nothing would be learned
+            task.threshold = 0.0
         if task.get('type') == 'mm_rotssl.NPID':
             task.head.memory = dict(length=3 * BATCH)
         if 'queue' in task:
@@ -105,6 +112,13 @@ def build(model):
         model.head.bn.eval()
     single = False
     for module in model.modules():
+        if isinstance(module, PseudoLabel):
+            # as RelabelHook would have labeled the images
+            names = [str(i) for i in range(3 * BATCH)]
+            for bank in (module.bank, *module.memories):
+                bank.bind_dataset(names)
+            module.bank.labels.copy_(torch.arange(len(names)) % 5)
+            module.bank.stamp.zero_()
         if isinstance(module, _DropoutNd):
             module.eval()
         single = isinstance(module, IN_FLOAT32) or single

@@ -8,6 +8,7 @@ from mmengine.dist import all_reduce, get_world_size
 from mmengine.model import BaseModule
 from torch import nn
 
+from mm_rotssl.ops import at_least_float32
 from mm_rotssl.registry import MODELS
 
 from ..memories.label_bank import UNLABELED
@@ -143,7 +144,7 @@ class PseudoLabelHead(BaseModule):
             by the temperature.
         """
         return [
-            classifier(feats).float() / self.temperature
+            at_least_float32(classifier(feats)) / self.temperature
             for classifier in self.classifiers
         ]
 

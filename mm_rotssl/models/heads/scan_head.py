@@ -6,6 +6,7 @@ from mmengine.dist import all_reduce, get_world_size
 from mmengine.model import BaseModule
 from torch import nn
 
+from mm_rotssl.ops import at_least_float32
 from mm_rotssl.registry import MODELS
 
 from ..losses.scan_loss import scan_loss
@@ -79,7 +80,9 @@ class ScanHead(BaseModule):
         Returns:
             Tensor: Logits (M, C), float32.
         """
-        logits: torch.Tensor = self.classifiers[self.best](feats).float()
+        logits: torch.Tensor = at_least_float32(
+            self.classifiers[self.best](feats)
+        )
         return logits
 
     def loss(

@@ -1,5 +1,7 @@
 import torch
 
+from mm_rotssl.ops import at_least_float32
+
 from ..utils import mean_over_processes
 
 # the official code bounds the logarithm of an agreement so
@@ -51,8 +53,8 @@ def scan_loss(
         >>> round(loss.item() / torch.tensor(4.0).log().item(), 3)
         -5.0
     """
-    log_p = anchors.float().log_softmax(1)
-    log_q = neighbors.float().log_softmax(1)
+    log_p = at_least_float32(anchors).log_softmax(1)
+    log_q = at_least_float32(neighbors).log_softmax(1)
     agreement = (log_p + log_q).logsumexp(1).clamp(min=LEAST)
     consistency = -agreement.mean()
     mean = mean_over_processes(log_p.exp().mean(0))

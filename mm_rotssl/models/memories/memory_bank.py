@@ -140,7 +140,7 @@ class MemoryBank(DatasetBound):
         )
         old = self.rows(indices)
         new = self.momentum * old + (1 - self.momentum) * feats[last]
-        new = F.normalize(new, dim=1).to(self.dtype)
+        new = F.normalize(new, dim=1).to(self.feature_bank.dtype)
         self.feature_bank.index_copy_(0, indices, new)
 
     @torch.no_grad()
@@ -161,7 +161,7 @@ class MemoryBank(DatasetBound):
         all_reduce(filled)
         self.feature_bank = torch.where(
             filled > 0,
-            F.normalize(new, dim=1).to(self.dtype),
+            F.normalize(new, dim=1).to(self.feature_bank.dtype),
             self.feature_bank,
         )
 

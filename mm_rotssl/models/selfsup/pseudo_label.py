@@ -8,7 +8,7 @@ from mmpretrain.structures import DataSample
 from sklearn.metrics import normalized_mutual_info_score
 from torch import nn
 
-from mm_rotssl.ops import pool_features
+from mm_rotssl.ops import at_least_float32, pool_features
 from mm_rotssl.registry import MODELS
 
 from ..memories import LabelBank
@@ -108,7 +108,7 @@ class PseudoLabel(SelfSupervisor):
         if self.with_neck:
             (pooled,) = self.neck((pooled,))
         if self.head.prototypes:
-            pooled = F.normalize(pooled.float(), dim=1)
+            pooled = F.normalize(at_least_float32(pooled), dim=1)
         return pooled
 
     def loss(

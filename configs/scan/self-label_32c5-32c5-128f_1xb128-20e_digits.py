@@ -1,7 +1,8 @@
-# The last step of SCAN on the embedded digits: learn what it is sure of.
-_base_ = ['./scan_nin-w24_1xb128-20e_digits.py']
+# The third step of SCAN on the embedded digits: learn what it is sure of.
+_base_ = ['./scan_32c5-32c5-128f_1xb128-60e_digits.py']
 
-load_from = 'work_dirs/scan/epoch_20.pth'
+# of the second step
+load_from = 'work_dirs/scan/epoch_60.pth'
 
 model = dict(type='mm_rotssl.SelfLabel')
 train_dataloader = dict(
@@ -21,5 +22,4 @@ train_dataloader = dict(
     )
 )
 optim_wrapper = dict(optimizer=dict(lr=1e-4))
-train_cfg = dict(max_epochs=10, val_interval=10)
-default_hooks = dict(checkpoint=dict(interval=10))
+train_cfg = dict(max_epochs=20, val_interval=10)

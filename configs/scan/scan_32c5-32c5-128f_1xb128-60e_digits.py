@@ -1,16 +1,27 @@
-# SCAN on the embedded digits: half a minute on two cores, after a pre-training
-# and mm-rotssl mine-neighbors. See the page.
+# SCAN on the embedded digits, the second step: a minute or two on two cores.
+# The first is ../simclr/simclr_32c5-32c5-128f_1xb128-20e_digits.py and
+# mm-rotssl mine-neighbors, see the page.
 _base_ = [
-    '../_base_/models/scan_nin-w24.py',
     '../_base_/datasets/digits_two_views.py',
     '../_base_/schedules/adamw_coslr_20e.py',
     '../_base_/default_runtime.py',
 ]
 
-# weights of the pre-training, of the same backbone
+# of the first step
 load_from = 'work_dirs/simclr/epoch_20.pth'
 neighbors = 'work_dirs/simclr/neighbors.npz'
 
+model = dict(
+    type='mm_rotssl.SCAN',
+    data_preprocessor=_base_.data_preprocessor,
+    backbone=dict(
+        type='mm_rotssl.ExemplarNet',
+        arch='32c5-32c5-128f',
+        dropout=0.0,
+        out_indices=(0, 1, 2),
+    ),
+    head=dict(type='mm_rotssl.ScanHead', in_channels=128, num_classes=10),
+)
 train_dataloader = dict(
     dataset=dict(
         _delete_=True,
@@ -23,8 +34,11 @@ train_dataloader = dict(
         ),
     )
 )
+
+optim_wrapper = dict(optimizer=dict(lr=5e-4))
+train_cfg = dict(max_epochs=60, val_interval=20)
 val_evaluator = [
-    dict(type='mm_rotssl.KNNAccuracy'),
+    *_base_.val_evaluator,
     dict(type='mm_rotssl.ClusteringMetric'),
 ]
 test_evaluator = val_evaluator
