@@ -264,6 +264,10 @@ SHORT = {
     f'{EXPERIMENT} configs/exemplar_cnn/': f'{REPORT} {ONE_EPOCH} '
     f'{FEW_EXEMPLARS}',
     f'{EXPERIMENT} configs/feature_decoupling/': f'{REPORT} {AS_CIFAR10}',
+    **{
+        f'{EXPERIMENT} configs/{folder}/': f'{REPORT} {ONE_EPOCH} {FEW_DIGITS}'
+        for folder in ('deepcluster', 'deepcluster_v2', 'npid', 'sela')
+    },
     # without the probes, which read CIFAR-10 too and take no options
     f'{EXPERIMENT} configs/rotnet/rotnet_nin_1xb128-steplr-200e_cifar10.py ': (
         f'--probes {REPORT} {AS_CIFAR10}'
