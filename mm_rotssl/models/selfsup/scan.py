@@ -11,39 +11,8 @@ from mm_rotssl.registry import MODELS
 from .base import SelfSupervisor
 
 
-class _Classes(SelfSupervisor):
-    """What both steps have in common: pooled features, and classes."""
-
-    def _pool(self, views: torch.Tensor) -> torch.Tensor:
-        return pool_features(self.extract_feat(views))[-1]
-
-    def _two(self, inputs: Any, remedy: str) -> list[torch.Tensor]:
-        if isinstance(inputs, torch.Tensor) or len(inputs) != 2:
-            raise ValueError(f'{type(self).__name__} needs {remedy}')
-        views: list[torch.Tensor] = inputs
-        return views
-
-    def predict_fields(
-        self, inputs: torch.Tensor, feats: Sequence[torch.Tensor]
-    ) -> dict[str, torch.Tensor]:
-        """Put images into the classes of the best classifier.
-
-        Args:
-            inputs (Tensor): Not read.
-            feats (Sequence[Tensor]): The backbone's outputs for N images.
-
-        Returns:
-            dict[str, Tensor]: ``pred_score`` (N, classes) and
-            ``pred_label``, int64 (N, 1).
-        """
-        scores = self.head(pool_features(feats)[-1]).softmax(1)
-        return dict(
-            pred_score=scores, pred_label=scores.argmax(1, keepdim=True)
-        )
-
-
 @MODELS.register_module()
-class SCAN(_Classes):
+class SCAN(SelfSupervisor):
     """Classes without labels: neighbors of a pre-trained network agree.
 
     The second of three steps. The first is any pre-training, by whose
@@ -107,9 +76,36 @@ class SCAN(_Classes):
         )
         return self.head.loss(self._pool(images), self._pool(neighbors))
 
+    def _pool(self, views: torch.Tensor) -> torch.Tensor:
+        return pool_features(self.extract_feat(views))[-1]
+
+    def _two(self, inputs: Any, remedy: str) -> list[torch.Tensor]:
+        if isinstance(inputs, torch.Tensor) or len(inputs) != 2:
+            raise ValueError(f'{type(self).__name__} needs {remedy}')
+        views: list[torch.Tensor] = inputs
+        return views
+
+    def predict_fields(
+        self, inputs: torch.Tensor, feats: Sequence[torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """Put images into the classes of the best classifier.
+
+        Args:
+            inputs (Tensor): Not read.
+            feats (Sequence[Tensor]): The backbone's outputs for N images.
+
+        Returns:
+            dict[str, Tensor]: ``pred_score`` (N, classes) and
+            ``pred_label``, int64 (N, 1).
+        """
+        scores = self.head(pool_features(feats)[-1]).softmax(1)
+        return dict(
+            pred_score=scores, pred_label=scores.argmax(1, keepdim=True)
+        )
+
 
 @MODELS.register_module()
-class SelfLabel(_Classes):
+class SelfLabel(SCAN):
     """Learn from one's own sure predictions, the third step of SCAN.
 
     Images that are put into a class with a probability above ``threshold``
@@ -143,12 +139,7 @@ class SelfLabel(_Classes):
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(
-            backbone,
-            head=head,
-            data_preprocessor=data_preprocessor,
-            init_cfg=init_cfg,
-        )
+        super().__init__(backbone, head, data_preprocessor, init_cfg)
         if not 0 <= threshold < 1:
             raise ValueError(
                 f'threshold={threshold} of SelfLabel must be in 0..1.'
