@@ -413,7 +413,7 @@ def train(parts, wrap=lambda model: model):
     head = dict(MODEL['instance_head'], num_negatives=1, loss={})
     model = build(backbone=Vector(8), neck=None, instance_head=head)
     # negatives may differ between processes; here they must not
-    model.instance_head._negatives = lambda v: v.new_zeros(len(v), 1)
+    model.instance_head._negatives = lambda v, _: v.new_zeros(len(v), 1)
     wrapped = wrap(model)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     for step in range(3):
