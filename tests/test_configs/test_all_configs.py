@@ -331,6 +331,22 @@ def learning_rates(name):
                 (245, 1e-5),
             ],
         ),
+        (
+            'npid/npid_resnet18_1xb128-steplr-200e_cifar10.py',
+            [(120, 0.03), (160, 0.003), (200, 3e-4)],
+        ),
+        (
+            'npid/npid_resnet50_8xb32-steplr-200e_in1k.py',
+            [(120, 0.03), (160, 0.003), (200, 3e-4)],
+        ),
+        (
+            'moco/moco-v1_resnet50_8xb32-steplr-200e_in1k.py',
+            [(120, 0.03), (160, 0.003), (200, 3e-4)],
+        ),
+        (
+            'sela/sela_resnet50_8xb32-steplr-400e_in1k.py',
+            [(150, 0.08), (300, 0.008), (350, 8e-4), (400, 8e-5)],
+        ),
     ],
 )
 def test_tables_of_the_official_code(name, table):
