@@ -102,3 +102,59 @@ def test_essl_on_cifar10():
 def test_hidden_layers_of_essl(stem, layers):
     head = read_only(ROOT / f'configs/essl/{stem}.py').model.head
     assert head.num_hidden == layers
+
+
+def color_of(kinds):
+    (jitter,) = kinds['torchvision/ColorJitter']
+    keys = ('brightness', 'contrast', 'saturation', 'hue')
+    return tuple(jitter[key] for key in keys)
+
+
+@pytest.mark.parametrize(
+    ('name', 'color'),
+    [
+        ('npid/npid_resnet18_1xb128-steplr-200e_cifar10', (0.4,) * 4),
+        ('npid/npid_resnet50_8xb32-steplr-200e_in1k', (0.4,) * 4),
+        ('moco/moco-v1_resnet50_8xb32-steplr-200e_in1k', (0.4,) * 4),
+        ('sela/sela_resnet50_8xb32-steplr-400e_in1k', (0.4,) * 4),
+        (
+            'deepcluster/deepcluster_resnet50-sobel_8xb64-steplr-200e_in1k',
+            (0.4, 0.4, 1.0, 0.5),
+        ),
+    ],
+)
+def test_colors_that_always_change(name, color):
+    _, kinds = views_of(ROOT / f'configs/{name}.py')
+    assert color_of(kinds) == color
+    assert 'RandomApply' not in kinds
+    assert all(node.prob == 0.2 for node in kinds['RandomGrayscale'])
+    # the authors of NPID do not mirror CIFAR-10
+    flips = [
+        node.get('flip_prob', 0.0)
+        for node in kinds.get('mm_rotssl.RandomResizedCropFlip', ())
+    ]
+    mirrored = 'RandomFlip' in kinds or any(flips)
+    assert mirrored == ('cifar10' not in name)
+
+
+def test_views_of_deepcluster_v2():
+    name = 'deepcluster-v2_resnet50_64xb64-larc-coslr-800e_in1k'
+    cfg = read_only(ROOT / f'configs/deepcluster_v2/{name}.py')
+    _, views, _ = cfg.train_dataloader.dataset.pipeline
+    assert views.num_views == [2, 6]
+    for view, size, ratio in zip(
+        views.transforms, (224, 96), ((0.14, 1.0), (0.05, 0.14)), strict=True
+    ):
+        kinds = {}
+        for node in nodes(view):
+            kinds.setdefault(node.get('type'), []).append(node)
+        (crop,) = kinds['RandomResizedCrop']
+        assert (crop.scale, tuple(crop.crop_ratio_range)) == (size, ratio)
+        assert color_of(kinds) == (0.8, 0.8, 0.8, 0.2)
+        assert kinds['RandomApply'][0].prob == 0.8
+        assert kinds['GaussianBlur'][0].prob == 0.5
+    head = cfg.model.head
+    assert tuple(head.num_classes) == (3000,) * 3
+    assert (head.temperature, cfg.model.labeler.iterations) == (0.1, 10)
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.lr, optimizer.weight_decay) == (4.8, 1e-6)
