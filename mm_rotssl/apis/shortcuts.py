@@ -131,7 +131,7 @@ def set_crop_size(cfg: Config, crop_size: int) -> None:
     The largest crop of the training pipelines, or, where they only resize,
     the largest size, becomes this one. All other sizes follow in proportion:
     the smaller crops of further views, what images are padded to, what
-    validation and test resize and crop to, and the windows of a segmenter. A
+    validation, test and hooks resize and crop to, and the windows of a segmenter. A
     backbone that is made for the old size is made for the new one.
 
     Args:
@@ -158,10 +158,14 @@ def set_crop_size(cfg: Config, crop_size: int) -> None:
             f'--crop-size {crop_size}: no transform of train_dataloader in '
             f'{cfg.filename} crops or resizes.'
         )
-    measuring = ('val_dataloader', 'val_cfg', 'test_dataloader', 'test_cfg')
+    # hooks may have images prepared, too
+    others = (
+        *('val_dataloader', 'val_cfg', 'test_dataloader', 'test_cfg'),
+        'custom_hooks',
+    )
     transforms = [
         *training,
-        *(t for part in measuring for t in _sized_transforms(cfg.get(part))),
+        *(t for part in others for t in _sized_transforms(cfg.get(part))),
         *_sized_parts(cfg),
     ]
     # all are read before one is written: parts of a config made in Python may

@@ -477,3 +477,17 @@ def test_rate_and_batch_size():
     expected.train_dataloader.batch_size = 8
     expected.optim_wrapper.optimizer.lr = 0.125
     assert cfg.to_dict() == expected.to_dict()
+
+
+def test_images_of_hooks_are_cropped_alike():
+    """Those of which pseudo-labels are made."""
+    cfg = load('deepcluster_resnet18_1xb128-100e_custom')
+    set_crop_size(cfg, 112)
+    (hook,) = (h for h in cfg.custom_hooks if 'Relabel' in h['type'])
+    sizes = {
+        step['type']: step.get('crop_size') or step.get('scale')
+        for step in hook['pipeline']
+    }
+    assert sizes['CenterCrop'] == 112
+    assert sizes['ResizeEdge'] == 128
+    assert cfg.test_dataloader.dataset.pipeline[2].crop_size == 112
