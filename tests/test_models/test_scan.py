@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mm_rotssl.models import SCAN, ScanHead, SelfLabel, scan_loss
 from mm_rotssl.models.utils import cluster_usage, mean_over_processes
+from mm_rotssl.registry import MODELS
 
 ROWS, CLASSES = 12, 4
 
@@ -274,3 +275,50 @@ def test_labels_do_not_reach_the_loss():
         views = [torch.randn(2, 3, 8, 8) for _ in range(2)]
         losses.append(scan.loss(views, samples)['loss'])
     assert losses[0] == losses[1]
+
+
+def test_as_a_part_of_another_algorithm():
+    """Rotation beside it, of one more crop; and as a task."""
+    rotation = dict(type='mm_rotssl.RotationHead', in_channels=6)
+    pooling = dict(type='mmpretrain.GlobalAveragePooling')
+    scan = dict(type='mm_rotssl.SCAN', head=HEAD)
+    torch.manual_seed(0)
+    essl = MODELS.build(
+        dict(
+            type='mm_rotssl.ESSL',
+            algorithm=dict(scan, backbone=NIN),
+            neck=pooling,
+            head=rotation,
+        )
+    )
+    task = MODELS.build(
+        dict(
+            type='mm_rotssl.MultiTask',
+            backbone=NIN,
+            tasks=dict(
+                classes=scan,
+                rotation=dict(
+                    type='mm_rotssl.RotNet', neck=pooling, head=rotation
+                ),
+            ),
+        )
+    )
+    views = [torch.randn(4, 3, 8, 8) for _ in range(3)]
+    found = [
+        essl.loss(views, None),
+        task.loss(
+            dict(
+                classes=dict(inputs=views[:2], data_samples=None),
+                rotation=dict(inputs=views[2], data_samples=None),
+            )
+        ),
+    ]
+    for model, losses, name in zip(
+        (essl, task), found, ('algorithm', 'classes'), strict=True
+    ):
+        part = model.tasks[name]
+        rows = [model.backbone(x)[-1].mean((2, 3)) for x in views[:2]]
+        want, _ = scan_loss(*(part.head.classifiers[0](x) for x in rows))
+        torch.testing.assert_close(losses[f'loss_{name}'], want)
+        model.parse_losses(losses)[0].backward()
+        assert next(model.backbone.parameters()).grad.any()
