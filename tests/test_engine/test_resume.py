@@ -12,7 +12,12 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mm_rotssl.datasets import Digits, RotationNoise, image_keys
+from mm_rotssl.datasets import (
+    Digits,
+    Neighbors,
+    RotationNoise,
+    image_keys,
+)
 from mm_rotssl.engine.hooks import EpochSeedHook
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -74,6 +79,9 @@ def run(
             **settings,
         }
     )
+    dataset = cfg.train_dataloader.dataset
+    if 'neighbors' in dataset:
+        dataset.dataset.indices = dataset.pop('indices')
     if not validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     cfg.custom_hooks = [
@@ -186,6 +194,35 @@ def test_npid_resumed_equals_uninterrupted(tmp_path):
     assert state[bank].shape == (60, 8)
     saved = torch.load(checkpoint, weights_only=False)['state_dict']
     assert not torch.equal(saved[bank], state[bank])
+    for name, value in resumed.model.state_dict().items():
+        assert torch.equal(value, state[name]), name
+
+
+def test_scan_resumed_equals_uninterrupted(tmp_path):
+    config = CONFIGS / 'scan/scan_32c5-32c5-128f_1xb128-60e_digits.py'
+    images = Digits(pipeline=[], indices=60)
+    file = tmp_path / 'neighbors.npz'
+    Neighbors(image_keys(images), np.arange(60)[:, None] ^ 1).save(file)
+    settings = {
+        'config': config,
+        'load_from': None,
+        'model.backbone': dict(
+            _delete_=True,
+            type='mm_rotssl.NIN',
+            base_channels=6,
+            num_stages=3,
+            out_indices=(2,),
+        ),
+        'model.head.num_heads': 2,
+        'train_dataloader.dataset.neighbors': str(file),
+        'param_scheduler.T_max': 3,
+        'param_scheduler.end': 3,
+    }
+    whole, _ = run(tmp_path / 'whole', 3, 0, **settings)
+    checkpoint = tmp_path / 'whole/epoch_1.pth'
+    resumed, _ = run(tmp_path / 'resumed', 3, 0, checkpoint, **settings)
+    state = whole.model.state_dict()
+    assert state['head.mean_losses'].any()
     for name, value in resumed.model.state_dict().items():
         assert torch.equal(value, state[name]), name
 
