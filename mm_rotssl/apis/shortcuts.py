@@ -131,8 +131,9 @@ def set_crop_size(cfg: Config, crop_size: int) -> None:
     The largest crop of the training pipelines, or, where they only resize,
     the largest size, becomes this one. All other sizes follow in proportion:
     the smaller crops of further views, what images are padded to, what
-    validation, test and hooks resize and crop to, and the windows of a segmenter. A
-    backbone that is made for the old size is made for the new one.
+    validation, test and hooks resize and crop to, and the windows of a
+    segmenter. A backbone that is made for the old size is made for the new
+    one.
 
     Args:
         cfg (Config): Changed in place.
