@@ -4,7 +4,8 @@ _base_ = ['./scan_32c5-32c5-128f_1xb128-60e_digits.py']
 # of the second step
 load_from = 'work_dirs/scan/epoch_60.pth'
 
-model = dict(type='mm_rotssl.SelfLabel')
+# the authors' is 0.99, which of some classes no image reaches here
+model = dict(type='mm_rotssl.SelfLabel', threshold=0.8)
 train_dataloader = dict(
     dataset=dict(
         _delete_=True,

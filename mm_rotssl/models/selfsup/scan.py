@@ -110,7 +110,7 @@ class SelfLabel(SCAN):
 
     Images that are put into a class with a probability above ``threshold``
     as they are must be put there when they are changed. It may help or do
-    harm: compare both steps.
+    harm: classes of which no image is sure vanish. Compare both steps.
 
     Source: Van Gansbeke et al., *SCAN: Learning to Classify Images without
     Labels*, ECCV 2020 (https://arxiv.org/abs/2005.12320), section 2.3. Where
