@@ -110,6 +110,7 @@ def shrink(cfg):
     pairs = cfg.train_dataloader.dataset
     if pairs.get('type') == 'mm_rotssl.NeighborPairs':
         # of what is left of the images
+        init_default_scope('mmpretrain')
         keys = image_keys(REGISTERED.build(pairs.dataset.to_dict()))
         pairs.neighbors = 'work_dirs/neighbors.npz'
         Neighbors(keys, np.array([[1], [0]])).save(pairs.neighbors)
