@@ -129,6 +129,12 @@ def test_weights_are_drawn_anew():
     assert torch.equal(head.classifiers[0].weight, second)
     # PyTorch's own
     plain = PseudoLabelHead(400, 30)
+    drawn = []
+    for seed in (5, 6, 5):
+        plain.reset(0, torch.Generator().manual_seed(seed))
+        drawn.append(plain.classifiers[0].weight.clone())
+    assert torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[1])
     for values in plain.classifiers[0].parameters():
         assert values.abs().max() <= 0.05
         assert values.std().item() == pytest.approx(0.05 / 3**0.5, rel=0.2)

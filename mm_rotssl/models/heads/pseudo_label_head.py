@@ -172,12 +172,15 @@ class PseudoLabelHead(BaseModule):
             known = wanted != UNLABELED
             count = known.sum().float()
             all_reduce(count)
-            rows = F.cross_entropy(scores, wanted, reduction='none')
+            # 0 for rows without a label
+            rows = F.cross_entropy(
+                scores, wanted, reduction='none', ignore_index=UNLABELED
+            )
             weights = getattr(self, f'weights{head}')[wanted.clamp(min=0)]
             # each process has its part of the mean of all, as many times as
             # there are processes: DistributedDataParallel takes their mean
             share = get_world_size() / count.clamp(min=1)
-            losses.append((rows * weights * known).sum() * share)
+            losses.append((rows * weights).sum() * share)
         loss = torch.stack(losses).mean()
         chance = sum(map(math.log, self.num_classes)) / len(self.num_classes)
         known = labels[0] != UNLABELED
